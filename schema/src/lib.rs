@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The words every room of Flott shares.
+//!
+//! What lives here: ids, key groups and the stable hash, the job graph as data, its plan as text and JSON,
+//! configuration, the error type. Who may call it: every crate. What must never happen here: I/O, a clock,
+//! randomness, or a dependency on another room.
+
+pub mod control;
+pub mod error;
+pub mod graph;
+pub mod ids;
+pub mod key_group;
+pub mod nearest;
+pub mod plan;
+pub mod stable_hash;
+
+pub use error::{Context, Error, ErrorKind, Result};

@@ -1,0 +1,146 @@
+//! Messages between a coordinator and its workers, as values. In one process they go through a queue as they are;
+//! between processes they get a wire form.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind};
+use crate::graph::JobGraph;
+use crate::ids::{AttemptId, JobId, SlotId, WorkerId};
+
+/// State of a task, in Flink's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Known, not yet placed.
+    Created,
+    /// Placed in a slot.
+    Scheduled,
+    /// On its way to the worker.
+    Deploying,
+    /// Opening its operators.
+    Initializing,
+    /// Processing.
+    Running,
+    /// Ended by itself.
+    Finished,
+    /// Asked to stop.
+    Canceling,
+    /// Stopped on request.
+    Canceled,
+    /// Ended by an error.
+    Failed,
+}
+
+impl TaskState {
+    /// Whether the task will never run again in this attempt.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, TaskState::Finished | TaskState::Canceled | TaskState::Failed)
+    }
+
+    /// Flink's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            TaskState::Created => "CREATED",
+            TaskState::Scheduled => "SCHEDULED",
+            TaskState::Deploying => "DEPLOYING",
+            TaskState::Initializing => "INITIALIZING",
+            TaskState::Running => "RUNNING",
+            TaskState::Finished => "FINISHED",
+            TaskState::Canceling => "CANCELING",
+            TaskState::Canceled => "CANCELED",
+            TaskState::Failed => "FAILED",
+        }
+    }
+}
+
+/// Why a task failed, in a form that crosses processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFailure {
+    /// Who may act.
+    pub kind: ErrorKind,
+    /// Vertex name.
+    pub vertex: String,
+    /// Parallel index, from 0.
+    pub subtask: u32,
+    /// Number of tasks of the vertex.
+    pub parallelism: u32,
+    /// What happened.
+    pub message: String,
+    /// Text of a backtrace, for a panic.
+    pub backtrace: Option<String>,
+}
+
+impl TaskFailure {
+    /// The failure as an error that names vertex and subtask.
+    pub fn to_error(&self) -> Error {
+        let error = Error::new(self.kind, self.message.clone()).at(format!(
+            "task '{}' (subtask {} of {})",
+            self.vertex,
+            self.subtask + 1,
+            self.parallelism
+        ));
+        match &self.backtrace {
+            Some(backtrace) => error.with_backtrace(backtrace.clone()),
+            None => error,
+        }
+    }
+}
+
+/// Where a task runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The deployment.
+    pub attempt: AttemptId,
+    /// The slot.
+    pub slot: SlotId,
+}
+
+/// From the coordinator to a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Start these tasks. All placements of the tasks they exchange records with are in `peers`.
+    Deploy {
+        /// The job.
+        job: JobId,
+        /// Its graph; the worker checks the fingerprint of the program it holds against it.
+        graph: JobGraph,
+        /// The tasks to start.
+        tasks: Vec<Placement>,
+        /// Where every task of the job known so far runs.
+        peers: Vec<Placement>,
+    },
+    /// Stop these tasks; each reports `Canceled` (or the terminal state it was in).
+    Cancel {
+        /// The job.
+        job: JobId,
+        /// The deployments to stop.
+        attempts: Vec<AttemptId>,
+    },
+    /// The job has ended: drop what is kept for it (spooled results, enumerators).
+    Release {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// From a worker to the coordinator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ToCoordinator {
+    /// A worker offers its slots.
+    Register {
+        /// The worker.
+        worker: WorkerId,
+        /// Number of slots.
+        slots: u32,
+    },
+    /// A task changed state.
+    TaskState {
+        /// The job.
+        job: JobId,
+        /// The deployment.
+        attempt: AttemptId,
+        /// The new state.
+        state: TaskState,
+        /// With `Failed`.
+        failure: Option<TaskFailure>,
+    },
+}

@@ -1,0 +1,279 @@
+//! The job graph as data: what the coordinator schedules. It names operators but holds no code.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ids::{OperatorId, VertexId};
+use crate::key_group::UPPER_BOUND_MAX_PARALLELISM;
+use crate::stable_hash::stable_hash;
+
+/// How a job runs: results as they change, or final results once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecutionMode {
+    /// All tasks run at once, records flow as they come.
+    Streaming,
+    /// Stages run one after the other, shuffles are blocking.
+    Batch,
+}
+
+impl ExecutionMode {
+    /// `STREAMING` or `BATCH`, as REST and plans print it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ExecutionMode::Streaming => "STREAMING",
+            ExecutionMode::Batch => "BATCH",
+        }
+    }
+}
+
+/// How the records of an edge are spread over the target's tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Partitioning {
+    /// Subtask i to subtask i.
+    Forward,
+    /// By the key group of the record's key.
+    KeyGroup,
+    /// Round robin over all targets.
+    Rebalance,
+    /// Round robin over a share of the targets.
+    Rescale,
+    /// Every record to every target.
+    Broadcast,
+    /// To a random target.
+    Shuffle,
+    /// All to subtask 0.
+    Global,
+    /// By the job's own function.
+    Custom,
+}
+
+impl Partitioning {
+    /// Flink's name of the ship strategy.
+    pub fn word(self) -> &'static str {
+        match self {
+            Partitioning::Forward => "FORWARD",
+            Partitioning::KeyGroup => "HASH",
+            Partitioning::Rebalance => "REBALANCE",
+            Partitioning::Rescale => "RESCALE",
+            Partitioning::Broadcast => "BROADCAST",
+            Partitioning::Shuffle => "SHUFFLE",
+            Partitioning::Global => "GLOBAL",
+            Partitioning::Custom => "CUSTOM",
+        }
+    }
+
+    /// Whether each task sends to a part of the targets only.
+    pub fn is_pointwise(self) -> bool {
+        matches!(self, Partitioning::Forward | Partitioning::Rescale)
+    }
+
+    /// The target subtasks that source subtask `source` sends to.
+    pub fn targets(self, source: u32, sources: u32, targets: u32) -> std::ops::Range<u32> {
+        match self {
+            Partitioning::Forward | Partitioning::Rescale => {
+                if sources >= targets {
+                    let target = (u64::from(source) * u64::from(targets) / u64::from(sources)) as u32;
+                    target..target + 1
+                } else {
+                    let bound = |i: u32| (u64::from(i) * u64::from(targets) / u64::from(sources)) as u32;
+                    bound(source)..bound(source + 1)
+                }
+            }
+            _ => 0..targets,
+        }
+    }
+}
+
+/// When the target of an edge starts to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exchange {
+    /// While the source is still writing.
+    Pipelined,
+    /// When the source has finished; the result is spooled in between.
+    Blocking,
+}
+
+/// One operator of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorSpec {
+    /// Derived from the uid.
+    pub id: OperatorId,
+    /// Unique in the job; given by the author or generated.
+    pub uid: String,
+    /// Shown to people.
+    pub name: String,
+}
+
+/// A chain of operators that runs as one task per parallel index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vertex {
+    /// The id of the first operator.
+    pub id: VertexId,
+    /// `Source -> Map -> ...`.
+    pub name: String,
+    /// The operators, upstream first.
+    pub operators: Vec<OperatorSpec>,
+    /// Number of tasks.
+    pub parallelism: u32,
+    /// Number of key groups.
+    pub max_parallelism: u32,
+    /// Tasks of one group share slots.
+    pub slot_sharing_group: String,
+    /// Whether records come from outside rather than from edges.
+    pub is_source: bool,
+}
+
+/// Records flowing from one vertex to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// The sending vertex.
+    pub source: VertexId,
+    /// The receiving vertex.
+    pub target: VertexId,
+    /// Logical input of the target's first operator (0, or 1 for the second input of a connect or join).
+    pub input: u16,
+    /// How records are spread.
+    pub partitioning: Partitioning,
+    /// When the target starts to read.
+    pub exchange: Exchange,
+}
+
+/// The plan of a job: vertices and edges. Its edges are addressed by index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobGraph {
+    /// Shown to people.
+    pub name: String,
+    /// Streaming or batch.
+    pub mode: ExecutionMode,
+    /// In topological order.
+    pub vertices: Vec<Vertex>,
+    /// Edges by index; the order is part of the fingerprint.
+    pub edges: Vec<Edge>,
+}
+
+impl JobGraph {
+    /// The vertex with this id.
+    pub fn vertex(&self, id: VertexId) -> Option<&Vertex> {
+        self.vertices.iter().find(|vertex| vertex.id == id)
+    }
+
+    /// Edges into a vertex, with their indexes.
+    pub fn inputs(&self, id: VertexId) -> impl Iterator<Item = (usize, &Edge)> {
+        self.edges.iter().enumerate().filter(move |(_, edge)| edge.target == id)
+    }
+
+    /// Edges out of a vertex, with their indexes.
+    pub fn outputs(&self, id: VertexId) -> impl Iterator<Item = (usize, &Edge)> {
+        self.edges.iter().enumerate().filter(move |(_, edge)| edge.source == id)
+    }
+
+    /// Number of tasks of the whole job.
+    pub fn task_count(&self) -> usize {
+        self.vertices.iter().map(|vertex| vertex.parallelism as usize).sum()
+    }
+
+    /// Slots the job needs when all its vertices run at once: per slot-sharing group the largest parallelism.
+    pub fn slots_needed(&self) -> u32 {
+        let mut groups: BTreeMap<&str, u32> = BTreeMap::new();
+        for vertex in &self.vertices {
+            let slots = groups.entry(&vertex.slot_sharing_group).or_default();
+            *slots = (*slots).max(vertex.parallelism);
+        }
+        groups.values().sum()
+    }
+
+    /// Equal on the client and on every worker, or the program is not the same.
+    pub fn fingerprint(&self) -> u64 {
+        stable_hash(self)
+    }
+
+    /// Refuses what cannot run: duplicate uids, parallelism out of bounds, dangling edges, cycles.
+    pub fn validate(&self) -> Result<()> {
+        if self.vertices.is_empty() {
+            return Err(Error::graph(format!("job '{}' has no operators: nothing to execute", self.name)));
+        }
+        let mut uids: HashMap<&str, &str> = HashMap::new();
+        for vertex in &self.vertices {
+            for operator in &vertex.operators {
+                if let Some(other) = uids.insert(&operator.uid, &operator.name) {
+                    return Err(Error::graph(format!(
+                        "uid '{}' is used twice, by operator '{}' and by operator '{other}'; state is addressed by uid, \
+                         so give each operator its own",
+                        operator.uid, operator.name
+                    )));
+                }
+            }
+            check_parallelism(&vertex.name, vertex.parallelism, vertex.max_parallelism)?;
+        }
+        let mut seen = BTreeSet::new();
+        for vertex in &self.vertices {
+            for (index, edge) in self.inputs(vertex.id) {
+                if !seen.contains(&edge.source) {
+                    return Err(Error::graph(format!(
+                        "edge {index} into '{}' comes from a vertex that is missing or further down: a cycle",
+                        vertex.name
+                    )));
+                }
+            }
+            seen.insert(vertex.id);
+        }
+        match self.edges.iter().find(|edge| !seen.contains(&edge.target)) {
+            Some(edge) => Err(Error::graph(format!(
+                "an edge leads to vertex {} which is not in the graph",
+                edge.target
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses a parallelism that is zero or above the max parallelism, naming the operator.
+pub fn check_parallelism(place: &str, parallelism: u32, max_parallelism: u32) -> Result<()> {
+    if parallelism == 0 {
+        return Err(Error::graph(format!("'{place}' has parallelism 0; it must be at least 1")));
+    }
+    if max_parallelism > UPPER_BOUND_MAX_PARALLELISM {
+        return Err(Error::graph(format!(
+            "'{place}' has max parallelism {max_parallelism}; the upper bound is {UPPER_BOUND_MAX_PARALLELISM}"
+        )));
+    }
+    if parallelism > max_parallelism {
+        return Err(Error::graph(format!(
+            "'{place}' has parallelism {parallelism}, above its max parallelism {max_parallelism}; lower the parallelism \
+             or raise the max parallelism (it cannot change once there is state)"
+        )));
+    }
+    Ok(())
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Exchange::Pipelined => "pipelined_bounded",
+            Exchange::Blocking => "blocking",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointwise_targets_cover_all_and_match_from_the_receivers_side() {
+        for (sources, targets) in [(1, 1), (2, 4), (4, 2), (3, 5), (5, 3), (7, 7)] {
+            let mut hit = vec![0; targets as usize];
+            for source in 0..sources {
+                let range = Partitioning::Rescale.targets(source, sources, targets);
+                assert!(!range.is_empty());
+                for target in range {
+                    hit[target as usize] += 1;
+                }
+            }
+            assert!(hit.iter().all(|hits| *hits >= 1), "{sources}->{targets}: {hit:?}");
+        }
+    }
+}
