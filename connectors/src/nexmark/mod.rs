@@ -1,0 +1,27 @@
+//! Nexmark: the event model and the generator of the streaming benchmark by Tucker et al., as its Java generator for
+//! Flink makes it (people, auctions and bids of an auction house, 1 : 3 : 46).
+//!
+//! What lives here: the three event types, the cheap string they carry ([`Text`]), the configuration and a generator
+//! that makes event number `n` from `n` alone. So it can be split over readers, stopped, and resumed from one `u64`.
+//!
+//! Who may call it: the Nexmark source, benchmarks, tests.
+//!
+//! What must never happen here: I/O, a clock, randomness that is not derived from seed and event number, a trait of the
+//! engine, an allocation per event.
+
+mod config;
+mod event_maker;
+mod generator;
+mod model;
+mod price;
+mod random;
+#[cfg(test)]
+mod tests;
+mod text;
+mod timeline;
+mod word_pools;
+
+pub use config::{LAST_EVENT_NUMBER, NexmarkConfig, NexmarkError};
+pub use generator::Generator;
+pub use model::{Auction, Bid, Event, Person};
+pub use text::Text;
