@@ -1,0 +1,40 @@
+//! Workers: their slots, addresses, batches and channels.
+
+use crate::config::MemorySize;
+use crate::config::option::{checks, options};
+use crate::config::ports::PortRanges;
+
+options! {
+    "Workers";
+
+    /// Number of slots; each is one thread and a memory budget.
+    WORKER_SLOTS: u32 = "worker.slots", default("1"), also(&["taskmanager.numberOfTaskSlots"]),
+        check(checks::at_least_one, checks::AT_LEAST_ONE);
+
+    /// Name of the worker. Not set: made of its address and a random part.
+    WORKER_ID: Option<String> = "worker.id", also(&["taskmanager.resource-id"]);
+
+    /// Host under which coordinators and other workers find this worker. Not set: found out when it registers.
+    WORKER_HOST: Option<String> = "worker.host", also(&["taskmanager.host"]);
+
+    /// Address on which the worker listens; 0.0.0.0 means all.
+    WORKER_BIND_HOST: String = "worker.bind-host", default("127.0.0.1"), also(&["taskmanager.bind-host"]);
+
+    /// Ports for control, of which the first free one is taken; 0 takes any.
+    WORKER_PORT: PortRanges = "worker.port", default("0"), also(&["taskmanager.rpc.port"]);
+
+    /// Ports for records between workers, of which the first free one is taken; 0 takes any.
+    WORKER_DATA_PORT: PortRanges = "worker.data.port", default("0"), also(&["taskmanager.data.port"]);
+
+    /// Most records in a batch, the unit that moves between operators.
+    WORKER_BATCH_SIZE: u32 = "worker.batch.size", default("1024"),
+        check(|records| (1..=1 << 20).contains(records), "a whole number from 1 to 1048576");
+
+    /// Number of batches that a channel holds before its sender waits.
+    WORKER_CHANNEL_CAPACITY: u32 = "worker.channel.capacity", default("8"),
+        check(|batches| (1..=65_536).contains(batches), "a whole number from 1 to 65536");
+
+    /// Memory of a blocking edge before its result goes to disk.
+    WORKER_SPOOL_MEMORY: MemorySize = "worker.spool.memory", default("64 mb"),
+        check(|size| size.bytes() >= 1 << 20, "a memory size of at least 1 mb");
+}
