@@ -1,6 +1,8 @@
 //! Messages between a coordinator and its workers, as values. In one process they go through a queue as they are;
 //! between processes they get a wire form.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
@@ -31,6 +33,19 @@ pub enum TaskState {
 }
 
 impl TaskState {
+    /// All states, in the order of a task's life; the discriminant is the index.
+    pub const ALL: [TaskState; 9] = [
+        TaskState::Created,
+        TaskState::Scheduled,
+        TaskState::Deploying,
+        TaskState::Initializing,
+        TaskState::Running,
+        TaskState::Finished,
+        TaskState::Canceling,
+        TaskState::Canceled,
+        TaskState::Failed,
+    ];
+
     /// Whether the task will never run again in this attempt.
     pub fn is_terminal(self) -> bool {
         matches!(self, TaskState::Finished | TaskState::Canceled | TaskState::Failed)
@@ -102,11 +117,11 @@ pub enum ToWorker {
         /// The job.
         job: JobId,
         /// Its graph; the worker checks the fingerprint of the program it holds against it.
-        graph: JobGraph,
+        graph: Arc<JobGraph>,
         /// The tasks to start.
         tasks: Vec<Placement>,
-        /// Where every task of the job known so far runs.
-        peers: Vec<Placement>,
+        /// Where every task of the job placed so far runs or ran; one list, shared by the messages to all workers.
+        peers: Arc<[Placement]>,
     },
     /// Stop these tasks; each reports `Canceled` (or the terminal state it was in).
     Cancel {

@@ -1,0 +1,84 @@
+//! The way from the coordinator to its workers.
+//!
+//! The service knows the trait alone. Here is the link of the embedded cluster, whose workers live in this process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flott_schema::control::ToWorker;
+use flott_schema::ids::WorkerId;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+/// Why a message cannot reach a worker. The coordinator gives the worker up in each case.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum LinkError {
+    /// Nobody of that id is connected.
+    #[error("worker {} is not connected", .0.0)]
+    Unknown(WorkerId),
+    /// It does not read its messages.
+    #[error("worker {} has left {capacity} messages unread", .worker.0)]
+    Full {
+        /// The worker.
+        worker: WorkerId,
+        /// Messages its queue holds.
+        capacity: usize,
+    },
+    /// It is gone.
+    #[error("worker {} has hung up", .0.0)]
+    Closed(WorkerId),
+}
+
+/// Carries messages to workers, in order for each worker.
+pub trait WorkerLink {
+    /// Hands over a message. It must not block: the link holds a bounded queue for each worker, and an error means that
+    /// the worker is to be given up.
+    fn send(&mut self, worker: WorkerId, message: ToWorker) -> Result<(), LinkError>;
+
+    /// The coordinator has given the worker up: close the way to it. A worker that notices must stop its tasks; it may
+    /// come back under a new id.
+    fn forget(&mut self, worker: WorkerId);
+}
+
+/// The link to workers in the same process: a bounded queue for each. Clones share the queues.
+#[derive(Clone, Debug, Default)]
+pub struct InMemoryLink {
+    queues: Arc<Mutex<BTreeMap<WorkerId, mpsc::Sender<ToWorker>>>>,
+}
+
+impl InMemoryLink {
+    /// A link without workers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Connects a worker, to be called before it registers, and gives the queue it has to read. Of `capacity` messages
+    /// left unread, or when the receiver is dropped, the worker counts as lost. The queue ends when the coordinator has
+    /// given the worker up.
+    pub fn attach(&self, worker: WorkerId, capacity: usize) -> mpsc::Receiver<ToWorker> {
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        self.lock().insert(worker, sender);
+        receiver
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkerId, mpsc::Sender<ToWorker>>> {
+        // The map is whole at every moment, also where a holder of the lock panicked.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorkerLink for InMemoryLink {
+    fn send(&mut self, worker: WorkerId, message: ToWorker) -> Result<(), LinkError> {
+        let queues = self.lock();
+        let queue = queues.get(&worker).ok_or(LinkError::Unknown(worker))?;
+        queue.try_send(message).map_err(|error| match error {
+            TrySendError::Full(_) => LinkError::Full { worker, capacity: queue.max_capacity() },
+            TrySendError::Closed(_) => LinkError::Closed(worker),
+        })
+    }
+
+    fn forget(&mut self, worker: WorkerId) {
+        self.lock().remove(&worker);
+    }
+}

@@ -1,0 +1,141 @@
+//! What happens to the machine and what it wants done.
+
+use std::sync::Arc;
+
+use flott_schema::control::{Placement, TaskFailure, TaskState};
+use flott_schema::graph::JobGraph;
+use flott_schema::ids::{AttemptId, JobId, WorkerId};
+
+use super::job::{JobOutcome, JobState};
+
+/// A fact, with the time it was noted (milliseconds since 1970). Time never runs backwards in the machine: an earlier
+/// stamp counts as the latest one seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A worker offers its slots. A worker that comes back has a new id.
+    WorkerRegistered {
+        /// The worker.
+        worker: WorkerId,
+        /// Number of slots.
+        slots: u32,
+        /// When.
+        at_ms: u64,
+    },
+    /// A worker is gone, with its tasks and the results it kept.
+    WorkerLost {
+        /// The worker.
+        worker: WorkerId,
+        /// When.
+        at_ms: u64,
+    },
+    /// A job to run; its id is chosen by the caller and new.
+    JobSubmitted {
+        /// The job.
+        job: JobId,
+        /// What it does; has passed [`super::check_graph`].
+        graph: Arc<JobGraph>,
+        /// When.
+        at_ms: u64,
+    },
+    /// A worker's report on a task.
+    TaskStateChanged {
+        /// The job.
+        job: JobId,
+        /// The deployment.
+        attempt: AttemptId,
+        /// The state it is in now.
+        state: TaskState,
+        /// The cause, with `Failed`.
+        failure: Option<TaskFailure>,
+        /// When.
+        at_ms: u64,
+    },
+    /// A user wants the job to end.
+    CancelRequested {
+        /// The job.
+        job: JobId,
+        /// When.
+        at_ms: u64,
+    },
+    /// The job has waited for slots for as long as it may.
+    SlotWaitExpired {
+        /// The job.
+        job: JobId,
+        /// The number that [`Effect::StartSlotWait`] gave; another wait is not meant.
+        wait: u32,
+        /// When.
+        at_ms: u64,
+    },
+}
+
+impl Event {
+    /// When the event was noted.
+    pub fn at_ms(&self) -> u64 {
+        match self {
+            Event::WorkerRegistered { at_ms, .. }
+            | Event::WorkerLost { at_ms, .. }
+            | Event::JobSubmitted { at_ms, .. }
+            | Event::TaskStateChanged { at_ms, .. }
+            | Event::CancelRequested { at_ms, .. }
+            | Event::SlotWaitExpired { at_ms, .. } => *at_ms,
+        }
+    }
+}
+
+/// Something to do outside. Effects are performed in order, and performing one twice does no harm: attempts fence
+/// deployments, and the rest is idempotent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Start tasks on a worker.
+    Deploy {
+        /// The worker.
+        worker: WorkerId,
+        /// The job.
+        job: JobId,
+        /// Its graph.
+        graph: Arc<JobGraph>,
+        /// The tasks to start there.
+        tasks: Vec<Placement>,
+        /// Every task of the job placed so far, on all workers.
+        peers: Arc<[Placement]>,
+    },
+    /// Stop tasks on a worker.
+    Cancel {
+        /// The worker.
+        worker: WorkerId,
+        /// The job.
+        job: JobId,
+        /// The deployments to stop.
+        attempts: Vec<AttemptId>,
+    },
+    /// The job has ended: let the worker drop what it keeps for it.
+    Release {
+        /// The worker.
+        worker: WorkerId,
+        /// The job.
+        job: JobId,
+    },
+    /// Set a timer: when it is due, [`Event::SlotWaitExpired`] follows with the same number.
+    StartSlotWait {
+        /// The job.
+        job: JobId,
+        /// Counts the waits of the job.
+        wait: u32,
+    },
+    /// The job entered a state: tell who watches.
+    JobStateChanged {
+        /// The job.
+        job: JobId,
+        /// The new state.
+        state: JobState,
+        /// When.
+        at_ms: u64,
+    },
+    /// The job is over: tell who waits.
+    JobEnded {
+        /// The job.
+        job: JobId,
+        /// How.
+        outcome: JobOutcome,
+    },
+}

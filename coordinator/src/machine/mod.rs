@@ -1,0 +1,36 @@
+//! The job state machine: what is true about workers, slots, jobs and tasks, and what follows from an event.
+//!
+//! [`apply`] takes the state and an event and returns effects: things somebody has to do. Every replica of a coordinator
+//! applies the same events in the same order and holds the same state; only the leader performs the effects.
+//! Who may call it: [`crate::service`], and tests. What must never happen here: I/O, a clock (time stamps come inside
+//! events), randomness, an async runtime, a map of random order. It imports `flott_schema` and the scheduler, nothing else.
+//!
+//! * [`event`]: the events and the effects
+//! * [`state`]: [`ClusterState`], the whole of it
+//! * [`slots`]: workers and who holds their slots
+//! * [`job`], [`task`]: the records of a job and of a task, their states and time stamps
+//! * [`region`]: the parts of a graph that are placed at once
+//! * `step`: dispatch of an event; `placement`: regions into slots; `lifecycle`: how tasks and jobs end
+//! * [`invariants`]: what holds after every event
+
+pub mod event;
+pub mod invariants;
+pub mod job;
+mod lifecycle;
+mod placement;
+pub mod region;
+pub mod slots;
+pub mod state;
+mod step;
+pub mod task;
+
+pub use event::{Effect, Event};
+pub use invariants::check_invariants;
+pub use job::{JobFailure, JobOutcome, JobRecord, JobState, SlotWait, VertexRecord};
+pub use region::check_graph;
+pub use state::{ClusterState, Ignored};
+pub use step::apply;
+pub use task::{StateTimes, TaskCounts, TaskRecord};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,136 @@
+//! Regions into slots.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flott_schema::control::{Placement, TaskState};
+use flott_schema::graph::Exchange;
+use flott_schema::ids::{JobId, SlotId, WorkerId};
+
+use super::event::Effect;
+use super::job::{JobRecord, JobState, SlotWait};
+use super::slots::SlotOwner;
+use super::step::Step;
+use crate::scheduler::assign;
+
+impl Step<'_> {
+    /// Places every region that may start and for which there are slots. Jobs that run come before jobs that have not
+    /// started, so that a batch job keeps its slots from stage to stage; otherwise the order is that of submission.
+    pub(super) fn place_ready(&mut self) {
+        for state in [JobState::Running, JobState::Created] {
+            for position in 0..self.state.open.len() {
+                let job = self.state.open[position];
+                if self.state.jobs[&job].state == state {
+                    self.place_job(job);
+                }
+            }
+        }
+    }
+
+    fn place_job(&mut self, job: JobId) {
+        let mut blocked = None;
+        for region in 0..self.state.jobs[&job].regions.len() {
+            let record = &self.state.jobs[&job];
+            if record.regions[region].placed || !record.is_ready(region) {
+                continue;
+            }
+            let needed = record.regions[region].sharing.slots_needed();
+            if needed > self.state.slots.free() {
+                blocked = Some(blocked.unwrap_or(needed));
+            } else {
+                self.place_region(job, region);
+            }
+        }
+        self.keep_waiting(job, blocked);
+    }
+
+    /// Starts, goes on with or ends the wait for `blocked` slots.
+    fn keep_waiting(&mut self, job: JobId, blocked: Option<u32>) {
+        let since_ms = self.state.now_ms;
+        let record = self.state.jobs.get_mut(&job).expect("open jobs are known");
+        match blocked {
+            Some(needed) if record.counts().live() == 0 => {
+                if record.wait.is_none() {
+                    let number = record.waits;
+                    record.waits += 1;
+                    record.wait = Some(SlotWait { number, since_ms, needed });
+                    self.effects.push(Effect::StartSlotWait { job, wait: number });
+                    self.touch(job, false);
+                }
+            }
+            // Its own tasks hold slots and will free them.
+            Some(_) | None => record.wait = None,
+        }
+    }
+
+    fn place_region(&mut self, job: JobId, region: usize) {
+        let at_ms = self.state.now_ms;
+        let record = self.state.jobs.get_mut(&job).expect("open jobs are known");
+        let wishes = wishes(record, region);
+        let chosen = assign(&record.regions[region].sharing, &self.state.slots.offers(), &wishes)
+            .expect("the free slots were counted before");
+        for slot in &chosen {
+            self.state.slots.take(*slot, SlotOwner { job, region });
+        }
+
+        let mut tasks: BTreeMap<WorkerId, Vec<Placement>> = BTreeMap::new();
+        let JobRecord { vertices, regions, .. } = record;
+        let shape = &regions[region].shape;
+        for (member, position) in shape.vertices.iter().enumerate() {
+            let vertex = &mut vertices[*position];
+            for subtask in 0..vertex.tasks.len() {
+                let slot = chosen[regions[region].sharing.slot_of(member, subtask as u32) as usize];
+                vertex.enter(subtask, TaskState::Scheduled, at_ms);
+                vertex.enter(subtask, TaskState::Deploying, at_ms);
+                let task = &mut vertex.tasks[subtask];
+                task.slot = Some(slot);
+                tasks.entry(slot.worker).or_default().push(Placement { attempt: task.attempt, slot });
+            }
+        }
+        regions[region].placed = true;
+        regions[region].slots = chosen;
+
+        record.workers.extend(tasks.keys());
+        let graph = record.graph.clone();
+        let peers: Arc<[Placement]> = record.placements().collect();
+        let starts = record.state == JobState::Created;
+        if starts {
+            self.enter(job, JobState::Running);
+        }
+        self.effects.extend(tasks.into_iter().map(|(worker, tasks)| Effect::Deploy {
+            worker,
+            job,
+            graph: graph.clone(),
+            tasks,
+            peers: peers.clone(),
+        }));
+        self.touch(job, true);
+    }
+}
+
+/// The slot each shared slot of a region would like: where the matching subtask of a blocking input ran, whose result
+/// lies on that worker.
+fn wishes(record: &JobRecord, region: usize) -> Vec<Option<SlotId>> {
+    let region = &record.regions[region];
+    let mut wishes = vec![None; region.sharing.slots_needed() as usize];
+    if region.shape.inputs.is_empty() {
+        return wishes;
+    }
+    for edge in record.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking) {
+        let source = record.positions[&edge.source];
+        let Ok(member) = region.shape.vertices.binary_search(&record.positions[&edge.target]) else {
+            continue;
+        };
+        if !region.shape.inputs.contains(&source) {
+            continue;
+        }
+        let sources = &record.vertices[source].tasks;
+        let targets = record.graph.vertices[region.shape.vertices[member]].parallelism;
+        for subtask in 0..targets {
+            let matching = u64::from(subtask) * sources.len() as u64 / u64::from(targets);
+            let wish = &mut wishes[region.sharing.slot_of(member, subtask) as usize];
+            *wish = wish.or(sources[matching as usize].slot);
+        }
+    }
+    wishes
+}

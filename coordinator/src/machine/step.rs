@@ -1,0 +1,177 @@
+//! One step of the machine: dispatch, then placement of what may now start, then the invariants.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flott_schema::control::{TaskFailure, TaskState};
+use flott_schema::error::ErrorKind;
+use flott_schema::graph::JobGraph;
+use flott_schema::ids::{AttemptId, JobId, WorkerId};
+
+use super::event::{Effect, Event};
+use super::invariants::{check_job, check_job_briefly};
+use super::job::{JobFailure, JobRecord, JobState};
+use super::region::check_graph;
+use super::state::ClusterState;
+use super::task::{Report, judge};
+
+/// Most slots a worker may offer; more is a mistake and would cost memory for nothing.
+pub const WORKER_SLOTS_MAX: u32 = 65_536;
+
+/// Applies an event. Events that make no sense (a report of an older attempt, an unknown job) change nothing and are
+/// counted in [`super::Ignored`]. Panics if an invariant is broken afterwards: that is a bug of the machine, and going on
+/// would spread it.
+pub fn apply(state: &mut ClusterState, event: Event) -> Vec<Effect> {
+    state.now_ms = state.now_ms.max(event.at_ms());
+    let mut step = Step { state, effects: Vec::new(), replan: false, touched: BTreeMap::new() };
+    match event {
+        Event::WorkerRegistered { worker, slots, .. } => step.register(worker, slots),
+        Event::WorkerLost { worker, .. } => step.lose(worker),
+        Event::JobSubmitted { job, graph, .. } => step.submit(job, graph),
+        Event::TaskStateChanged { job, attempt, state, failure, .. } => {
+            step.report(job, attempt, state, failure);
+        }
+        Event::CancelRequested { job, .. } => step.cancel(job),
+        Event::SlotWaitExpired { job, wait, .. } => step.expire(job, wait),
+    }
+    if step.replan {
+        step.place_ready();
+    }
+    step.check();
+    step.effects
+}
+
+/// An event being applied.
+pub(super) struct Step<'a> {
+    pub(super) state: &'a mut ClusterState,
+    pub(super) effects: Vec<Effect>,
+    /// Whether slots became free or regions ready.
+    pub(super) replan: bool,
+    /// Jobs to check afterwards, and whether in full. A report on a task touches that task alone and is checked by
+    /// counts, so that the checks of an event never cost more than the event.
+    touched: BTreeMap<JobId, bool>,
+}
+
+impl Step<'_> {
+    pub(super) fn touch(&mut self, job: JobId, in_full: bool) {
+        *self.touched.entry(job).or_default() |= in_full;
+    }
+
+    fn check(&self) {
+        for (job, in_full) in &self.touched {
+            let Some(record) = self.state.jobs.get(job) else { continue };
+            let verdict =
+                if *in_full { check_job(&self.state.slots, record) } else { check_job_briefly(record) };
+            if let Err(broken) = verdict {
+                panic!("invariant of job {job} broken: {broken}");
+            }
+        }
+    }
+
+    fn register(&mut self, worker: WorkerId, slots: u32) {
+        if slots > WORKER_SLOTS_MAX || !self.state.slots.register(worker, slots, self.state.now_ms) {
+            self.state.ignored.refused_worker += 1;
+            return;
+        }
+        self.replan = true;
+    }
+
+    fn submit(&mut self, job: JobId, graph: Arc<JobGraph>) {
+        if self.state.jobs.contains_key(&job) || check_graph(&graph).is_err() {
+            self.state.ignored.refused_job += 1;
+            return;
+        }
+        let at_ms = self.state.now_ms;
+        self.state.jobs.insert(job, JobRecord::new(job, graph, at_ms));
+        self.state.open.push(job);
+        self.effects.push(Effect::JobStateChanged { job, state: JobState::Created, at_ms });
+        self.touch(job, true);
+        self.replan = true;
+    }
+
+    fn report(&mut self, job: JobId, attempt: AttemptId, reported: TaskState, failure: Option<TaskFailure>) {
+        let ignored = &mut self.state.ignored;
+        let Some(record) = self.state.jobs.get_mut(&job) else {
+            ignored.unknown_job += 1;
+            return;
+        };
+        let Some(task) = record.task(attempt.task) else {
+            ignored.unknown_task += 1;
+            return;
+        };
+        if task.attempt() != attempt {
+            ignored.stale_attempt += 1;
+            return;
+        }
+        let (next, failure) = match judge(task.state(), reported) {
+            Report::Enter(TaskState::Failed) => {
+                let unknown = || "the worker gave no cause".to_string();
+                let failure = failure
+                    .unwrap_or_else(|| record.task_failure(attempt.task, ErrorKind::Internal, unknown()));
+                (TaskState::Failed, Some(failure))
+            }
+            Report::UnaskedCancel => {
+                let message = "the task was cancelled though nobody asked for it".to_string();
+                (TaskState::Failed, Some(record.task_failure(attempt.task, ErrorKind::Internal, message)))
+            }
+            Report::Enter(next) => (next, None),
+            Report::Repeated => return ignored.repeated += 1,
+            Report::Overtaken => return ignored.overtaken += 1,
+            Report::Impossible => return ignored.impossible_transition += 1,
+        };
+        let position = record.positions[&attempt.task.vertex];
+        record.vertices[position].enter(attempt.task.subtask as usize, next, self.state.now_ms);
+        // A complete result may be what another region waits for.
+        self.replan |= record.vertices[position].is_finished();
+        self.touch(job, false);
+        if let Some(failure) = failure {
+            self.fail(job, JobFailure::Task(failure));
+        }
+        if next.is_terminal() {
+            self.settle(job);
+        }
+    }
+
+    fn cancel(&mut self, job: JobId) {
+        let Some(record) = self.state.jobs.get(&job) else {
+            self.state.ignored.unknown_job += 1;
+            return;
+        };
+        match record.state {
+            JobState::Created | JobState::Running => {
+                self.enter(job, JobState::Cancelling);
+                self.stop_tasks(job);
+                self.settle(job);
+            }
+            // Its tasks are being stopped already.
+            JobState::Failing => self.enter(job, JobState::Cancelling),
+            JobState::Cancelling | JobState::Canceled | JobState::Failed | JobState::Finished => {
+                self.state.ignored.repeated += 1;
+            }
+        }
+    }
+
+    fn expire(&mut self, job: JobId, wait: u32) {
+        let Some(record) = self.state.jobs.get(&job) else {
+            self.state.ignored.unknown_job += 1;
+            return;
+        };
+        let Some(needed) = record.wait.filter(|current| current.number == wait).map(|wait| wait.needed)
+        else {
+            self.state.ignored.stale_slot_wait += 1;
+            return;
+        };
+        let (free, total) = (self.state.slots.free(), self.state.slots.total());
+        let why = if total < needed {
+            format!("the cluster has {total} in all; start workers or lower the parallelism")
+        } else {
+            format!(
+                "other jobs hold {} of {total}; wait for them, start workers or lower the parallelism",
+                total - free
+            )
+        };
+        let message = format!("job '{}' needs {needed} slots, has {free}: {why}", record.graph.name);
+        self.fail(job, JobFailure::Job { kind: ErrorKind::Resources, message });
+        self.settle(job);
+    }
+}

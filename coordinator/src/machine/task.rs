@@ -1,0 +1,172 @@
+//! The record of a task, and which reports about it make sense.
+
+use flott_schema::control::TaskState;
+use flott_schema::ids::{AttemptId, SlotId};
+
+/// When each of `N` states was entered last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateTimes<const N: usize>([Option<u64>; N]);
+
+impl<const N: usize> Default for StateTimes<N> {
+    fn default() -> Self {
+        StateTimes([None; N])
+    }
+}
+
+impl<const N: usize> StateTimes<N> {
+    pub(super) fn enter(&mut self, state: usize, at_ms: u64) {
+        self.0[state] = Some(at_ms);
+    }
+
+    /// When the state with this index was entered.
+    pub fn get(&self, state: usize) -> Option<u64> {
+        self.0[state]
+    }
+}
+
+/// Number of tasks in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskCounts([u32; TaskState::ALL.len()]);
+
+impl TaskCounts {
+    /// Tasks in `state`.
+    pub fn of(&self, state: TaskState) -> u32 {
+        self.0[state as usize]
+    }
+
+    /// All tasks.
+    pub fn total(&self) -> u32 {
+        self.0.iter().sum()
+    }
+
+    /// Tasks that have ended in whatever way.
+    pub fn terminal(&self) -> u32 {
+        self.sum_of(|state| state.is_terminal())
+    }
+
+    /// Tasks that hold a slot: placed and not ended.
+    pub fn live(&self) -> u32 {
+        self.sum_of(|state| !state.is_terminal() && state != TaskState::Created)
+    }
+
+    pub(super) fn add(&mut self, state: TaskState) {
+        self.0[state as usize] += 1;
+    }
+
+    pub(super) fn remove(&mut self, state: TaskState) {
+        self.0[state as usize] -= 1;
+    }
+
+    pub(super) fn merge(&mut self, other: &TaskCounts) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+
+    fn sum_of(&self, wanted: impl Fn(TaskState) -> bool) -> u32 {
+        TaskState::ALL.iter().filter(|state| wanted(**state)).map(|state| self.of(*state)).sum()
+    }
+}
+
+/// A task: one parallel instance of a vertex, in its current deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRecord {
+    pub(super) attempt: AttemptId,
+    pub(super) state: TaskState,
+    pub(super) slot: Option<SlotId>,
+    pub(super) times: StateTimes<{ TaskState::ALL.len() }>,
+}
+
+impl TaskRecord {
+    pub(super) fn new(attempt: AttemptId, at_ms: u64) -> Self {
+        let mut task =
+            TaskRecord { attempt, state: TaskState::Created, slot: None, times: StateTimes::default() };
+        task.times.enter(TaskState::Created as usize, at_ms);
+        task
+    }
+
+    /// The current deployment; a report on another is stale.
+    pub fn attempt(&self) -> AttemptId {
+        self.attempt
+    }
+
+    /// The state it is in.
+    pub fn state(&self) -> TaskState {
+        self.state
+    }
+
+    /// Where it runs, or ran. Nothing for a task that was never placed.
+    pub fn slot(&self) -> Option<SlotId> {
+        self.slot
+    }
+
+    /// When it entered `state`, if it ever did in this attempt (milliseconds since 1970).
+    pub fn entered_ms(&self, state: TaskState) -> Option<u64> {
+        self.times.get(state as usize)
+    }
+}
+
+/// What to make of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// The task enters the state.
+    Enter(TaskState),
+    /// The task is gone although nobody asked it to stop: a failure.
+    UnaskedCancel,
+    /// It is in that state already.
+    Repeated,
+    /// Sent before the worker had seen the cancel request.
+    Overtaken,
+    /// Cannot be: a terminal task lives again, or a task goes backwards.
+    Impossible,
+}
+
+/// Judges a worker's report. Workers report `Initializing`, `Running` and the terminal states, in this order, and may
+/// leave some out; `Created` to `Deploying` and `Canceling` are the coordinator's own words.
+pub(super) fn judge(now: TaskState, reported: TaskState) -> Report {
+    use TaskState::*;
+    match (now, reported) {
+        _ if now == reported => Report::Repeated,
+        (Created | Scheduled | Finished | Canceled | Failed, _) => Report::Impossible,
+        (_, Created | Scheduled | Deploying | Canceling) => Report::Impossible,
+        (Canceling, Initializing | Running) => Report::Overtaken,
+        (Running, Initializing) => Report::Impossible,
+        (Deploying | Initializing | Running, Canceled) => Report::UnaskedCancel,
+        (_, Initializing | Running | Finished | Canceled | Failed) => Report::Enter(reported),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_of_states_agree_with_the_table() {
+        for (index, state) in TaskState::ALL.iter().enumerate() {
+            assert_eq!(*state as usize, index);
+        }
+    }
+
+    #[test]
+    fn nothing_leaves_a_terminal_state_and_nothing_goes_backwards() {
+        for now in TaskState::ALL {
+            for reported in TaskState::ALL {
+                if let Report::Enter(next) = judge(now, reported) {
+                    assert!(!now.is_terminal() && next == reported && now != reported);
+                    assert!(next.is_terminal() || (next as usize) > now as usize, "{now:?} -> {next:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_deployed_task_may_end_in_any_way_from_any_state() {
+        use TaskState::*;
+        for now in [Deploying, Initializing, Running, Canceling] {
+            assert_eq!(judge(now, Finished), Report::Enter(Finished));
+            assert_eq!(judge(now, Failed), Report::Enter(Failed));
+            let canceled = if now == Canceling { Report::Enter(Canceled) } else { Report::UnaskedCancel };
+            assert_eq!(judge(now, Canceled), canceled);
+        }
+    }
+}

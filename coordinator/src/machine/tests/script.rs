@@ -1,0 +1,294 @@
+//! Runs the scripts in `testdata/`: after each event the effects and the state it led to. `UPDATE=1` rewrites them.
+//!
+//! Above the first event, `graph NAME streaming|batch: VERTEX PARALLELISM, ...; EDGE, ...` names graphs. Events:
+//! `> register w1 SLOTS`, `> lost w1`, `> submit j1 GRAPH`, `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]`,
+//! `> all j1 VERTEX STATE` (one report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`. Time is ten
+//! milliseconds an event. `> times j1` is a question and no event. Lines below an event, and only these, are output.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use flott_schema::control::{Placement, TaskFailure, TaskState};
+use flott_schema::error::ErrorKind;
+use flott_schema::graph::{ExecutionMode, JobGraph};
+use flott_schema::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, WorkerId};
+
+use super::graph;
+use crate::machine::{ClusterState, Effect, Event, JobOutcome, JobRecord, JobState, apply, check_invariants};
+
+#[test]
+fn scripts_lead_to_what_they_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let mut paths: Vec<_> =
+        std::fs::read_dir(&folder).expect("testdata is there").map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no scripts in {}", folder.display());
+    let mut failed = Vec::new();
+    for path in paths {
+        let script = std::fs::read_to_string(&path).unwrap();
+        let played = Player::default().play(&script);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &played).unwrap();
+        } else if played != script {
+            let line = played.lines().zip(script.lines()).position(|(is, was)| is != was);
+            let line = line.unwrap_or(played.lines().count().min(script.lines().count()));
+            failed.push(format!(
+                "{}, line {}:\n  expected: {}\n  played:   {}",
+                path.file_name().unwrap().display(),
+                line + 1,
+                script.lines().nth(line).unwrap_or("(end)"),
+                played.lines().nth(line).unwrap_or("(end)"),
+            ));
+        }
+    }
+    assert!(failed.is_empty(), "{}\nUPDATE=1 rewrites the scripts", failed.join("\n"));
+}
+
+struct Player {
+    graphs: BTreeMap<String, JobGraph>,
+    state: ClusterState,
+    now_ms: u64,
+}
+
+impl Default for Player {
+    fn default() -> Self {
+        Player { graphs: BTreeMap::new(), state: ClusterState::new(3), now_ms: 0 }
+    }
+}
+
+impl Player {
+    fn play(mut self, script: &str) -> String {
+        let mut played = String::new();
+        let mut in_output = false;
+        for line in script.lines() {
+            let Some(command) = line.strip_prefix("> ") else {
+                if let Some(text) = line.strip_prefix("graph ") {
+                    self.define(text);
+                }
+                if in_output && line.starts_with('#') {
+                    in_output = false;
+                    played.push('\n');
+                }
+                if !in_output {
+                    played += line;
+                    played.push('\n');
+                }
+                continue;
+            };
+            if in_output {
+                played.push('\n');
+            }
+            in_output = true;
+            writeln!(played, "> {command}").unwrap();
+            let words: Vec<&str> = command.split_whitespace().collect();
+            if words[0] == "times" {
+                self.print_times(self.state.job(job(words[1])).expect("the job is known"), &mut played);
+                continue;
+            }
+            self.now_ms += 10;
+            let before = self.state.clone();
+            for event in self.events(&words) {
+                for effect in apply(&mut self.state, event) {
+                    print_effect(&self.state, &effect, &mut played);
+                }
+                check_invariants(&self.state).unwrap();
+            }
+            if self.state.ignored() != before.ignored() {
+                let counters = difference(before.ignored(), self.state.ignored());
+                writeln!(played, "  ignored: {counters}").unwrap();
+            }
+            self.print_state(&before, &mut played);
+        }
+        played
+    }
+
+    fn define(&mut self, text: &str) {
+        let (head, body) = text.split_once(':').expect("a graph has a body");
+        let (name, mode) = head.split_once(' ').expect("a graph has a name and a mode");
+        let mode = match mode.trim() {
+            "streaming" => ExecutionMode::Streaming,
+            "batch" => ExecutionMode::Batch,
+            other => panic!("no mode: {other}"),
+        };
+        let (vertices, edges) = body.split_once(';').unwrap_or((body, ""));
+        let vertices: Vec<(&str, u32)> = vertices
+            .split(',')
+            .map(|vertex| vertex.trim().split_once(' ').expect("a vertex has a parallelism"))
+            .map(|(vertex, parallelism)| (vertex, parallelism.trim().parse().unwrap()))
+            .collect();
+        let edges: Vec<&str> = edges.split(',').map(str::trim).filter(|edge| !edge.is_empty()).collect();
+        self.graphs.insert(name.to_string(), graph::build(name, mode, &vertices, &edges));
+    }
+
+    fn events(&self, words: &[&str]) -> Vec<Event> {
+        let at_ms = self.now_ms;
+        let one = match words {
+            ["register", w, slots] => {
+                Event::WorkerRegistered { worker: worker(w), slots: slots.parse().unwrap(), at_ms }
+            }
+            ["lost", w] => Event::WorkerLost { worker: worker(w), at_ms },
+            ["submit", j, name] => {
+                Event::JobSubmitted { job: job(j), graph: Arc::new(self.graphs[*name].clone()), at_ms }
+            }
+            ["task", j, task, state, cause @ ..] => {
+                let (task, number) = task.split_once('#').unwrap_or((task, "0"));
+                let (vertex, subtask) = task.split_once('/').expect("a task has an index");
+                self.report(job(j), vertex, subtask.parse().unwrap(), number.parse().unwrap(), state, cause)
+            }
+            ["all", j, vertex, state] => {
+                let parallelism = self.state.job(job(j)).expect("the job is known");
+                let parallelism =
+                    parallelism.graph().vertex(OperatorId::of_uid(vertex).into()).unwrap().parallelism;
+                return (0..parallelism)
+                    .map(|subtask| self.report(job(j), vertex, subtask, 0, state, &[]))
+                    .collect();
+            }
+            ["cancel", j] => Event::CancelRequested { job: job(j), at_ms },
+            ["expire", j] => {
+                let wait = self.state.job(job(j)).and_then(JobRecord::slot_wait).expect("a wait in course");
+                Event::SlotWaitExpired { job: job(j), wait: wait.number, at_ms }
+            }
+            ["expire", j, wait] => Event::SlotWaitExpired { job: job(j), wait: wait.parse().unwrap(), at_ms },
+            _ => panic!("no event: {words:?}"),
+        };
+        vec![one]
+    }
+
+    fn report(
+        &self,
+        job: JobId,
+        vertex: &str,
+        subtask: u32,
+        attempt: u32,
+        state: &str,
+        cause: &[&str],
+    ) -> Event {
+        let vertex_id = OperatorId::of_uid(vertex).into();
+        let parallelism = self.state.job(job).and_then(|job| job.graph().vertex(vertex_id));
+        let parallelism = parallelism.map_or(0, |vertex| vertex.parallelism);
+        let state = TaskState::ALL
+            .into_iter()
+            .find(|known| known.word() == state)
+            .unwrap_or_else(|| panic!("no task state: {state}"));
+        let failure = TaskFailure {
+            kind: ErrorKind::UserCode,
+            vertex: vertex.to_string(),
+            subtask,
+            parallelism,
+            message: cause.join(" "),
+            backtrace: None,
+        };
+        let task = TaskId { vertex: vertex_id, subtask };
+        Event::TaskStateChanged {
+            job,
+            attempt: AttemptId { task, job_epoch: 0, attempt },
+            state,
+            failure: (!cause.is_empty()).then_some(failure),
+            at_ms: self.now_ms,
+        }
+    }
+
+    /// Jobs that are not over or have just ended, and all slots.
+    fn print_state(&self, before: &ClusterState, out: &mut String) {
+        for forgotten in before.jobs().filter(|job| self.state.job(job.id()).is_none()) {
+            writeln!(out, "  j{} forgotten", forgotten.id().0).unwrap();
+        }
+        let same = |job: &JobRecord| before.job(job.id()) == Some(job);
+        for job in self.state.jobs().filter(|job| !job.state().is_terminal() || !same(job)) {
+            write!(out, "  j{} {}", job.id().0, job.state().word()).unwrap();
+            if let Some(wait) = job.slot_wait() {
+                write!(out, ", waits for {} slots", wait.needed).unwrap();
+            }
+            for (vertex, record) in job.graph().vertices.iter().zip(job.vertices()) {
+                let states = record.tasks().iter().map(|task| task.state().word()).collect::<Vec<_>>();
+                let same = states.iter().all(|state| *state == states[0]);
+                let states = if same { states[0].to_string() } else { states.join(" ") };
+                write!(out, "; {} {states}", vertex.name).unwrap();
+            }
+            out.push('\n');
+        }
+        for (worker, record) in self.state.workers() {
+            let owners = record.owners().iter().map(|owner| match owner {
+                Some(owner) if self.state.job(owner.job).unwrap().graph().mode == ExecutionMode::Batch => {
+                    format!("j{}.{}", owner.job.0, owner.region)
+                }
+                Some(owner) => format!("j{}", owner.job.0),
+                None => "-".to_string(),
+            });
+            writeln!(out, "  w{}: {}", worker.0, owners.collect::<Vec<_>>().join(" ")).unwrap();
+        }
+    }
+
+    fn print_times(&self, job: &JobRecord, out: &mut String) {
+        let times: Vec<String> = JobState::ALL
+            .iter()
+            .filter_map(|state| Some(format!("{} {}", state.word(), job.entered_ms(*state)?)))
+            .collect();
+        writeln!(out, "  j{}: {}", job.id().0, times.join(", ")).unwrap();
+        for (vertex, record) in job.graph().vertices.iter().zip(job.vertices()) {
+            for (subtask, task) in record.tasks().iter().enumerate() {
+                let times: Vec<String> = TaskState::ALL
+                    .iter()
+                    .filter_map(|state| Some(format!("{} {}", state.word(), task.entered_ms(*state)?)))
+                    .collect();
+                writeln!(out, "  {}/{subtask}: {}", vertex.name, times.join(", ")).unwrap();
+            }
+        }
+        for failure in job.concurrent_failures() {
+            writeln!(out, "  concurrent: {}", failure.to_error()).unwrap();
+        }
+    }
+}
+
+fn print_effect(state: &ClusterState, effect: &Effect, out: &mut String) {
+    let name = |job: JobId, attempt: &AttemptId| {
+        let vertex = state.job(job).and_then(|job| job.graph().vertex(attempt.task.vertex)).unwrap();
+        format!("{}/{}", vertex.name, attempt.task.subtask)
+    };
+    let text = match effect {
+        Effect::Deploy { worker, job, tasks, peers, graph: _ } => {
+            let task = |Placement { attempt, slot: SlotId { index, .. } }: &Placement| {
+                format!("{} in {index}", name(*job, attempt))
+            };
+            let tasks = tasks.iter().map(task).collect::<Vec<_>>().join(", ");
+            format!("deploy j{} on w{}: {tasks}; {} peers", job.0, worker.0, peers.len())
+        }
+        Effect::Cancel { worker, job, attempts } => {
+            let tasks = attempts.iter().map(|attempt| name(*job, attempt)).collect::<Vec<_>>().join(", ");
+            format!("cancel j{} on w{}: {tasks}", job.0, worker.0)
+        }
+        Effect::Release { worker, job } => format!("release j{} on w{}", job.0, worker.0),
+        Effect::StartSlotWait { job, wait } => format!("start slot wait {wait} of j{}", job.0),
+        Effect::JobStateChanged { job, state, at_ms } => format!("j{} is {} at {at_ms}", job.0, state.word()),
+        Effect::JobEnded { job, outcome } => match outcome {
+            JobOutcome::Finished => format!("j{} ended: finished", job.0),
+            JobOutcome::Canceled => format!("j{} ended: canceled", job.0),
+            JobOutcome::Failed(failure) => {
+                let error = failure.to_error();
+                format!("j{} ended: failed ({}): {error}", job.0, error.kind().word())
+            }
+        },
+    };
+    writeln!(out, "  {text}").unwrap();
+}
+
+/// The counters that rose, from the derived debug text of both.
+fn difference(before: crate::machine::Ignored, after: crate::machine::Ignored) -> String {
+    let (before, after) = (format!("{before:?}"), format!("{after:?}"));
+    let changed = before.split(", ").zip(after.split(", ")).filter(|(before, after)| before != after);
+    let words = changed.map(|(_, after)| {
+        let word = after.trim_start_matches("Ignored { ").split(':').next();
+        word.expect("a counter has a name").replace('_', " ")
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn worker(word: &str) -> WorkerId {
+    WorkerId(word.strip_prefix('w').expect("a worker").parse().unwrap())
+}
+
+fn job(word: &str) -> JobId {
+    JobId(word.strip_prefix('j').expect("a job").parse().unwrap())
+}

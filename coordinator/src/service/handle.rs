@@ -1,0 +1,150 @@
+//! The callers' side of the service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flott_schema::control::ToCoordinator;
+use flott_schema::graph::JobGraph;
+use flott_schema::ids::{JobId, WorkerId};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::error::CoordinatorError;
+use crate::machine::{JobOutcome, JobRecord, JobState, check_graph};
+
+type Reply<T> = oneshot::Sender<Result<T, CoordinatorError>>;
+
+/// What the loop is asked to do.
+pub(super) enum Command {
+    Submit { job: JobId, graph: Arc<JobGraph>, reply: Reply<()> },
+    Cancel { job: JobId, reply: Reply<()> },
+    Wait { job: JobId, reply: Reply<JobOutcome> },
+    Status { job: JobId, reply: Reply<JobRecord> },
+    FromWorker(ToCoordinator),
+    WorkerLost(WorkerId),
+    Stop,
+}
+
+/// Talks to a running [`super::Coordinator`]. Cheap to clone. Every call but [`Handle::wait`] has a deadline
+/// (`request_timeout_ms`). A future that is dropped while it waits for the answer takes nothing back.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) changes: broadcast::WeakSender<JobStateChange>,
+    pub(super) timeout_ms: u64,
+}
+
+impl Handle {
+    /// Submits a job under an id that nobody has used. Returns when the coordinator has taken it; whether it runs or
+    /// waits for slots, [`Handle::status`] tells. A graph that cannot run is refused here.
+    pub async fn submit(&self, job: JobId, graph: impl Into<Arc<JobGraph>>) -> Result<(), CoordinatorError> {
+        let graph = graph.into();
+        check_graph(&graph).map_err(CoordinatorError::Graph)?;
+        self.ask("submit", |reply| Command::Submit { job, graph, reply }).await
+    }
+
+    /// Asks a job to end. Returns when its tasks are being stopped, [`Handle::wait`] when they have. To cancel again is
+    /// no error while the job goes down.
+    pub async fn cancel(&self, job: JobId) -> Result<(), CoordinatorError> {
+        self.ask("cancel", |reply| Command::Cancel { job, reply }).await
+    }
+
+    /// Waits for the end of a job, for as long as it runs.
+    pub async fn wait(&self, job: JobId) -> Result<JobOutcome, CoordinatorError> {
+        let (reply, answer) = oneshot::channel();
+        self.send("wait", Command::Wait { job, reply }).await?;
+        answer.await.map_err(|_| CoordinatorError::Stopped)?
+    }
+
+    /// What is known about a job at this moment: its state, its tasks, their time stamps.
+    pub async fn status(&self, job: JobId) -> Result<JobRecord, CoordinatorError> {
+        self.ask("status", |reply| Command::Status { job, reply }).await
+    }
+
+    /// Delivers a message of a worker. The messages of a worker must be delivered one after the other; one that was
+    /// not taken (an error) must be delivered again, or the worker be given up.
+    pub async fn worker_message(&self, message: ToCoordinator) -> Result<(), CoordinatorError> {
+        self.send("worker message", Command::FromWorker(message)).await
+    }
+
+    /// Tells that a worker is gone: its process ended, its connection broke.
+    pub async fn worker_lost(&self, worker: WorkerId) -> Result<(), CoordinatorError> {
+        self.send("worker lost", Command::WorkerLost(worker)).await
+    }
+
+    /// Job state changes from now on.
+    pub fn subscribe(&self) -> Result<JobStateChanges, CoordinatorError> {
+        let changes = self.changes.upgrade().ok_or(CoordinatorError::Stopped)?;
+        Ok(JobStateChanges { receiver: changes.subscribe() })
+    }
+
+    /// Ends the coordinator, not the jobs: workers keep what they run.
+    pub async fn stop(&self) -> Result<(), CoordinatorError> {
+        self.send("stop", Command::Stop).await
+    }
+
+    async fn ask<T>(
+        &self,
+        call: &'static str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, CoordinatorError> {
+        let (reply, answer) = oneshot::channel();
+        self.in_time(call, async {
+            self.commands.send(command(reply)).await.map_err(|_| CoordinatorError::Stopped)?;
+            answer.await.map_err(|_| CoordinatorError::Stopped)?
+        })
+        .await
+    }
+
+    async fn send(&self, call: &'static str, command: Command) -> Result<(), CoordinatorError> {
+        self.in_time(call, async { self.commands.send(command).await.map_err(|_| CoordinatorError::Stopped) })
+            .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        call: &'static str,
+        work: impl Future<Output = Result<T, CoordinatorError>>,
+    ) -> Result<T, CoordinatorError> {
+        let late = |_| Err(CoordinatorError::Timeout { call, timeout_ms: self.timeout_ms });
+        timeout(Duration::from_millis(self.timeout_ms), work).await.unwrap_or_else(late)
+    }
+}
+
+/// A job entered a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobStateChange {
+    /// The job.
+    pub job: JobId,
+    /// The new state.
+    pub state: JobState,
+    /// When (milliseconds since 1970).
+    pub at_ms: u64,
+}
+
+/// What a subscriber gets to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A job entered a state.
+    State(JobStateChange),
+    /// The subscriber was too slow, and so many changes are gone: look jobs up with [`Handle::status`].
+    Missed(u64),
+}
+
+/// A subscription, see [`Handle::subscribe`]. It never slows the coordinator down.
+#[derive(Debug)]
+pub struct JobStateChanges {
+    receiver: broadcast::Receiver<JobStateChange>,
+}
+
+impl JobStateChanges {
+    /// The next change; nothing when the coordinator has stopped. Waits until there is one; a dropped future loses
+    /// none.
+    pub async fn next(&mut self) -> Option<Change> {
+        match self.receiver.recv().await {
+            Ok(change) => Some(Change::State(change)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Change::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
