@@ -22,6 +22,17 @@ pub fn check_invariants(state: &ClusterState) -> Result<(), String> {
         ensure(state.open.contains(id) != job.state.is_terminal(), || {
             format!("job {id} is {} and in the wrong list", job.state.word())
         })?;
+        for region in 0..job.regions.len() {
+            let needed = job.regions[region].sharing.slots_needed();
+            let waits = !job.state.is_terminal() && !job.regions[region].placed && job.is_ready(region);
+            let going_down = matches!(job.state, JobState::Failing | JobState::Cancelling);
+            ensure(!waits || going_down || needed > state.slots.free(), || {
+                format!(
+                    "region {region} of job {id} waits for {needed} slots while {} are free",
+                    state.slots.free()
+                )
+            })?;
+        }
         for (region, slots) in job.regions.iter().map(|region| &region.slots).enumerate() {
             for slot in slots {
                 let other = held.insert(*slot, SlotOwner { job: *id, region });
