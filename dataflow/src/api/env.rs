@@ -1,0 +1,140 @@
+//! The environment of a program: where its streams begin.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flott_schema::{Error, Result};
+
+use super::stream::DataStream;
+use crate::operators::factory::SourceFactory;
+use crate::program::{Chaining, GraphBuilder, JobOptions, Node, NodeFactory, Program, RuntimeMode, Upstream};
+use crate::source::Source;
+use crate::time::WatermarkStrategy;
+
+/// Gathers the operators of one job. Cheap to clone: clones share the graph.
+#[derive(Clone)]
+pub struct StreamEnv {
+    shared: Rc<RefCell<Shared>>,
+}
+
+struct Shared {
+    builder: GraphBuilder,
+    options: JobOptions,
+}
+
+impl Default for StreamEnv {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StreamEnv {
+    /// An empty environment with default options.
+    pub fn new() -> Self {
+        Self::with_options(JobOptions::default())
+    }
+
+    /// An empty environment.
+    pub fn with_options(options: JobOptions) -> Self {
+        StreamEnv { shared: Rc::new(RefCell::new(Shared { builder: GraphBuilder::default(), options })) }
+    }
+
+    /// The options of the job, for reading.
+    pub fn options(&self) -> JobOptions {
+        self.shared.borrow().options.clone()
+    }
+
+    /// Changes the options of the job.
+    pub fn configure(&self, change: impl FnOnce(&mut JobOptions)) -> &Self {
+        change(&mut self.shared.borrow_mut().options);
+        self
+    }
+
+    /// Parallelism of operators that do not say.
+    pub fn set_parallelism(&self, parallelism: u32) -> &Self {
+        self.configure(|options| options.parallelism = parallelism)
+    }
+
+    /// Number of key groups of operators that do not say.
+    pub fn set_max_parallelism(&self, max_parallelism: u32) -> &Self {
+        self.configure(|options| options.max_parallelism = Some(max_parallelism))
+    }
+
+    /// Streaming, batch or automatic.
+    pub fn set_runtime_mode(&self, mode: RuntimeMode) -> &Self {
+        self.configure(|options| options.mode = mode)
+    }
+
+    /// How long a partial batch may wait, milliseconds: 0 sends at once, -1 waits until it is full. Whatever this
+    /// says, a task sends what it holds when it goes idle.
+    pub fn set_buffer_timeout(&self, timeout_ms: i64) -> &Self {
+        self.configure(|options| options.settings.buffer_timeout_ms = timeout_ms)
+    }
+
+    /// Interval of periodic watermarks under load, milliseconds.
+    pub fn set_auto_watermark_interval(&self, interval_ms: i64) -> &Self {
+        self.configure(|options| options.settings.watermark_interval_ms = interval_ms)
+    }
+
+    /// Runs every operator as a task of its own.
+    pub fn disable_operator_chaining(&self) -> &Self {
+        self.configure(|options| options.chaining = false)
+    }
+
+    /// A stream of what `source` reads, with timestamps and watermarks by `strategy`.
+    pub fn from_source<S: Source>(
+        &self,
+        source: S,
+        strategy: WatermarkStrategy<S::Record>,
+        name: &str,
+    ) -> DataStream<S::Record> {
+        self.add_source(source, name).assign_timestamps_and_watermarks(strategy)
+    }
+
+    /// A stream of what `source` reads, as the source gives it: without watermarks before the end.
+    pub fn add_source<S: Source>(&self, source: S, name: &str) -> DataStream<S::Record> {
+        let name = format!("Source: {name}");
+        let node = self.add_node(&name, Vec::new(), Arc::new(SourceFactory::new(source)));
+        DataStream::of(self.clone(), node)
+    }
+
+    pub(crate) fn add_node(&self, name: &str, inputs: Vec<Upstream>, factory: Arc<dyn NodeFactory>) -> usize {
+        let nodes = &mut self.shared.borrow_mut().builder.nodes;
+        nodes.push(Node {
+            name: name.to_string(),
+            uid: None,
+            parallelism: None,
+            max_parallelism: None,
+            force_single: false,
+            slot_sharing_group: None,
+            chaining: Chaining::Always,
+            buffer_timeout_ms: None,
+            inputs,
+            factory,
+        });
+        nodes.len() - 1
+    }
+
+    pub(crate) fn with_node(&self, node: usize, change: impl FnOnce(&mut Node)) {
+        change(&mut self.shared.borrow_mut().builder.nodes[node]);
+    }
+
+    /// Notes a mistake of the program; it is reported when the job is executed.
+    pub(crate) fn add_error(&self, error: Error) {
+        self.shared.borrow_mut().builder.errors.push(error);
+    }
+
+    pub(crate) fn is_same(&self, other: &StreamEnv) -> bool {
+        Rc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Takes what was gathered and compiles it; the environment is empty afterwards, and can gather the next job.
+    pub fn compile(&self, job_name: &str) -> Result<Program> {
+        let (builder, options) = {
+            let mut shared = self.shared.borrow_mut();
+            (std::mem::take(&mut shared.builder), shared.options.clone())
+        };
+        Program::compile(builder, job_name, options)
+    }
+}

@@ -1,0 +1,121 @@
+//! A stream partitioned by key.
+
+use std::ops::AddAssign;
+use std::sync::Arc;
+
+use flott_schema::Error;
+use flott_schema::graph::Partitioning;
+
+use super::stream::DataStream;
+use crate::batch::Record;
+use crate::exchange::KeyedOutput;
+use crate::function::{Function, Prototype};
+use crate::key::{Key, KeySelector};
+use crate::operators::keyed_process::{KeyedProcess, KeyedProcessFunction};
+use crate::operators::reduce::{CombiningOutput, FinalReduce, ReduceByKey, RollingReduce};
+use crate::program::Upstream;
+use crate::types::check_key_type;
+
+/// Records of type `T` partitioned by the key that `S` finds: all records of a key meet in one task.
+pub struct KeyedStream<T, S> {
+    stream: DataStream<T>,
+    selector: Prototype<S>,
+}
+
+impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
+    pub(crate) fn new(stream: &DataStream<T>, selector: S) -> Self {
+        if let Err(unstable) = check_key_type::<S::Key>("key_by") {
+            stream.env().add_error(Error::graph(unstable.to_string()));
+        }
+        KeyedStream { stream: stream.clone(), selector: Prototype::new(selector) }
+    }
+
+    pub(crate) fn selector(&self) -> S {
+        self.selector.get()
+    }
+
+    /// The stream spread by key group.
+    pub(crate) fn keyed(&self, stream: &DataStream<T>) -> DataStream<T> {
+        stream.partitioned(Partitioning::KeyGroup, Arc::new(KeyedOutput::<T, S>::new(self.selector.get())))
+    }
+
+    pub(crate) fn upstreams(&self) -> Vec<Upstream> {
+        self.keyed(&self.stream).upstreams().to_vec()
+    }
+
+    /// The stream before it was partitioned.
+    pub(crate) fn stream(&self) -> &DataStream<T> {
+        &self.stream
+    }
+
+    /// Processes records with state and timers of their key.
+    pub fn process<O: Record>(&self, function: impl KeyedProcessFunction<S::Key, T, O>) -> DataStream<O> {
+        let (selector, function) = (Prototype::new(self.selector()), Prototype::new(function));
+        self.keyed(&self.stream)
+            .transform("KeyedProcess", move |ctx| Ok(KeyedProcess::new(selector.get(), function.get(), ctx)))
+    }
+
+    /// Reduces the records of each key into one with `f(so_far, next)`. In streaming execution every record emits the
+    /// value so far; in batch execution each key emits its final value once, and records are reduced in front of the
+    /// exchange as well, so `f` must be associative.
+    pub fn reduce(&self, f: impl FnMut(&mut T, T) + Function) -> DataStream<T> {
+        self.reduce_named("Reduce", f)
+    }
+
+    fn reduce_named<F: FnMut(&mut T, T) + Function>(&self, name: &str, f: F) -> DataStream<T> {
+        let (selector, f) = (Arc::new(Prototype::new(self.selector())), Arc::new(Prototype::new(f)));
+        let output = CombiningOutput::<T, S, F>::new(selector.clone(), f.clone());
+        self.stream.partitioned(Partitioning::KeyGroup, Arc::new(output)).transform(name, move |ctx| {
+            Ok(match ctx.task.is_batch() {
+                true => ReduceByKey::Final(FinalReduce::new(selector.get(), f.get())),
+                false => ReduceByKey::Rolling(RollingReduce::new(selector.get(), f.get())),
+            })
+        })
+    }
+
+    /// Adds `field` up over the records of each key: `sum(|record| &mut record.amount)`. Other fields are those of
+    /// the first record.
+    pub fn sum<N: AddAssign + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
+        self.reduce_named("Sum", move |so_far, mut next| *field(so_far) += *field(&mut next))
+    }
+
+    /// The smallest `field` over the records of each key; other fields are those of the first record.
+    pub fn min<N: PartialOrd + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
+        self.reduce_named("Min", move |so_far, mut next| {
+            let next = *field(&mut next);
+            let so_far = field(so_far);
+            if next < *so_far {
+                *so_far = next;
+            }
+        })
+    }
+
+    /// The largest `field` over the records of each key; other fields are those of the first record.
+    pub fn max<N: PartialOrd + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
+        self.reduce_named("Max", move |so_far, mut next| {
+            let next = *field(&mut next);
+            let so_far = field(so_far);
+            if next > *so_far {
+                *so_far = next;
+            }
+        })
+    }
+
+    /// The record with the smallest `value` of each key; of equal ones the first.
+    pub fn min_by<N: PartialOrd>(&self, value: impl Fn(&T) -> N + Function) -> DataStream<T> {
+        self.reduce_named("MinBy", move |so_far, next| {
+            if value(&next) < value(so_far) {
+                *so_far = next;
+            }
+        })
+    }
+
+    /// The record with the largest `value` of each key; of equal ones the first.
+    pub fn max_by<N: PartialOrd>(&self, value: impl Fn(&T) -> N + Function) -> DataStream<T> {
+        self.reduce_named("MaxBy", move |so_far, next| {
+            if value(&next) > value(so_far) {
+                *so_far = next;
+            }
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! The wire form of typed rows: version byte, timestamps, then the records in postcard's format
+//! (<https://postcard.jamesmunns.com/wire-format>).
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use flott_schema::{Error, Result};
+
+use crate::batch::{Batch, Record, Timestamps};
+
+const VERSION: u8 = 1;
+const SAME: u8 = 0;
+const EACH: u8 = 1;
+
+/// Appends the wire form of a batch.
+pub fn encode_rows<T: Record>(batch: &Batch<T>, bytes: &mut Vec<u8>) -> Result<()> {
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&(batch.records.len() as u32).to_le_bytes());
+    match &batch.timestamps {
+        Timestamps::Same(timestamp) => {
+            bytes.push(SAME);
+            bytes.extend_from_slice(&timestamp.to_le_bytes());
+        }
+        Timestamps::Each(timestamps) => {
+            bytes.push(EACH);
+            for timestamp in timestamps {
+                bytes.extend_from_slice(&timestamp.to_le_bytes());
+            }
+        }
+    }
+    for record in &batch.records {
+        encode_value(record, bytes)?;
+    }
+    Ok(())
+}
+
+/// Reads the wire form of a batch.
+pub fn decode_rows<T: Record>(bytes: &[u8]) -> Result<Batch<T>> {
+    let mut input = bytes;
+    match take(&mut input, 1)?[0] {
+        VERSION => {}
+        other => return Err(corrupt(&format!("row format version {other}, this Flott reads {VERSION}"))),
+    }
+    let count = u32::from_le_bytes(take(&mut input, 4)?.try_into().expect("four bytes")) as usize;
+    let timestamps = match take(&mut input, 1)?[0] {
+        SAME => Timestamps::Same(read_i64(&mut input)?),
+        EACH => {
+            if input.len() < count * 8 {
+                return Err(corrupt("fewer timestamps than records"));
+            }
+            Timestamps::Each((0..count).map(|_| read_i64(&mut input)).collect::<Result<_>>()?)
+        }
+        other => return Err(corrupt(&format!("unknown timestamp form {other}"))),
+    };
+    // A record may be zero bytes long, so the count is not bounded by the input; the capacity is.
+    let mut records = Vec::with_capacity(count.min(input.len().max(1024)));
+    for _ in 0..count {
+        let (record, rest) = postcard::take_from_bytes(input).map_err(|error| undecodable::<T>(&error))?;
+        input = rest;
+        records.push(record);
+    }
+    if input.is_empty() { Ok(Batch { records, timestamps }) } else { Err(corrupt("bytes left over")) }
+}
+
+/// Appends one value in postcard's format.
+pub fn encode_value<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<()> {
+    let taken = std::mem::take(bytes);
+    *bytes = postcard::to_extend(value, taken).map_err(|error| {
+        Error::user(format!("a value of type {} cannot be serialised: {error}", std::any::type_name::<T>()))
+    })?;
+    Ok(())
+}
+
+/// Reads one value written by [`encode_value`].
+pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    postcard::from_bytes(bytes).map_err(|error| undecodable::<T>(&error))
+}
+
+fn undecodable<T>(error: &postcard::Error) -> Error {
+    Error::bad_input(format!("bytes do not decode as {}: {error}", std::any::type_name::<T>()))
+}
+
+fn corrupt(what: &str) -> Error {
+    Error::bad_input(format!("corrupt batch: {what}"))
+}
+
+fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8]> {
+    let (taken, rest) = input.split_at_checked(count).ok_or_else(|| corrupt("it ends early"))?;
+    *input = rest;
+    Ok(taken)
+}
+
+fn read_i64(input: &mut &[u8]) -> Result<i64> {
+    Ok(i64::from_le_bytes(take(input, 8)?.try_into().expect("eight bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frozen() -> Batch<(u64, String)> {
+        let mut batch = Batch::default();
+        batch.push((1, "one".to_string()), 10);
+        batch.push((300, String::new()), 20);
+        batch
+    }
+
+    #[test]
+    fn the_row_format_is_frozen() {
+        let mut bytes = Vec::new();
+        encode_rows(&frozen(), &mut bytes).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("../samples/rows_v1.hex").trim());
+    }
+
+    proptest! {
+        #[test]
+        fn batches_survive_the_wire(records: Vec<(u32, Option<String>, i8)>, same: bool) {
+            let mut batch = Batch::default();
+            for (index, record) in records.into_iter().enumerate() {
+                batch.push(record, if same { 3 } else { index as i64 });
+            }
+            let mut bytes = Vec::new();
+            encode_rows(&batch, &mut bytes).unwrap();
+            prop_assert_eq!(decode_rows::<(u32, Option<String>, i8)>(&bytes).unwrap(), batch);
+        }
+
+        #[test]
+        fn no_input_makes_the_decoder_panic(bytes: Vec<u8>) {
+            let _ = decode_rows::<(u64, String)>(&bytes);
+        }
+
+        #[test]
+        fn a_truncated_batch_is_refused(cut in 0usize..33) {
+            let mut bytes = Vec::new();
+            encode_rows(&frozen(), &mut bytes).unwrap();
+            prop_assume!(cut < bytes.len());
+            prop_assert!(decode_rows::<(u64, String)>(&bytes[..cut]).is_err());
+        }
+    }
+}

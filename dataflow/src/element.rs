@@ -1,0 +1,40 @@
+//! What flows on a channel.
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::ErasedBatch;
+
+/// The watermark of a stream that has ended: no record will follow.
+pub const MAX_WATERMARK: i64 = i64::MAX;
+
+/// An in-band marker that separates the records before a checkpoint from those after it (Chandy-Lamport).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Barrier {
+    /// Checkpoint id, growing.
+    pub checkpoint: u64,
+    /// When it was triggered, epoch milliseconds.
+    pub timestamp_ms: i64,
+    /// Whether it belongs to a savepoint.
+    pub savepoint: bool,
+}
+
+/// Everything on a channel that is not data; ordered with the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Signal {
+    /// No record with a timestamp at or below this will follow, except late ones.
+    Watermark(i64),
+    /// Watermark status: `true` when the channel has become idle and must not hold back watermarks.
+    Idle(bool),
+    /// A checkpoint barrier.
+    Barrier(Barrier),
+    /// Nothing will follow.
+    EndOfInput,
+}
+
+/// One item on a channel.
+pub enum Element {
+    /// Records.
+    Batch(Box<dyn ErasedBatch>),
+    /// A signal.
+    Signal(Signal),
+}

@@ -1,0 +1,120 @@
+//! Factories of operators for the graph.
+
+use std::marker::PhantomData;
+
+use flott_schema::{Error, Result};
+
+use crate::batch::{Batch, BatchDecoder, Record, decoder_of};
+use crate::context::OperatorContext;
+use crate::operator::{Operator, OperatorStage};
+use crate::program::{Built, NodeFactory, NodeOutputs};
+use crate::sink::Sink;
+use crate::source::{Boundedness, EnumeratorBox, ErasedEnumerator, Source, SourceTask};
+use crate::stage::StageBox;
+use crate::function::Prototype;
+use crate::operators::sink::SinkStage;
+use crate::task::{OneInputTask, Task};
+
+/// Makes one-input operators with `make`.
+pub struct OperatorFactory<I, O, F> {
+    make: F,
+    records: PhantomData<fn(I) -> O>,
+}
+
+impl<I, O, F> OperatorFactory<I, O, F> {
+    /// A factory.
+    pub fn new(make: F) -> Self {
+        OperatorFactory { make, records: PhantomData }
+    }
+}
+
+impl<I, O, Op, F> NodeFactory for OperatorFactory<I, O, F>
+where
+    I: Record,
+    O: Record,
+    Op: Operator<In = I, Out = O> + 'static,
+    F: Fn(&OperatorContext) -> Result<Op> + Send + Sync,
+{
+    fn build(&self, ctx: &OperatorContext, outputs: NodeOutputs) -> Result<Built> {
+        let stage = OperatorStage::new((self.make)(ctx)?, outputs.collector::<O>(ctx)?);
+        Ok(Built::Stage(StageBox::new::<Batch<I>>(Box::new(stage))))
+    }
+
+    fn head(&self, stage: StageBox) -> Result<Box<dyn Task>> {
+        Ok(Box::new(OneInputTask::<Batch<I>>::new(stage.typed()?)))
+    }
+
+    fn decoder(&self, _input: u16) -> BatchDecoder {
+        decoder_of::<Batch<I>>()
+    }
+}
+
+/// Makes the tasks of a source.
+pub struct SourceFactory<S>(Prototype<S>);
+
+impl<S: Source> SourceFactory<S> {
+    /// A factory.
+    pub fn new(source: S) -> Self {
+        SourceFactory(Prototype::new(source))
+    }
+}
+
+impl<S: Source> NodeFactory for SourceFactory<S> {
+    fn build(&self, ctx: &OperatorContext, outputs: NodeOutputs) -> Result<Built> {
+        let reader = self.0.get().reader(ctx)?;
+        Ok(Built::Task(Box::new(SourceTask::new(reader, outputs.next()?, ctx.clone()))))
+    }
+
+    fn head(&self, _stage: StageBox) -> Result<Box<dyn Task>> {
+        Err(Error::internal("a source is a task, not a stage"))
+    }
+
+    fn decoder(&self, _input: u16) -> BatchDecoder {
+        |_| Err(Error::internal("a source has no input"))
+    }
+
+    fn boundedness(&self) -> Option<Boundedness> {
+        Some(self.0.get().boundedness())
+    }
+
+    fn enumerator(&self, parallelism: u32) -> Result<Box<dyn ErasedEnumerator>> {
+        Ok(Box::new(EnumeratorBox(self.0.get().enumerator(parallelism)?)))
+    }
+
+    fn check(&self) -> Result<()> {
+        self.0.get().check()
+    }
+}
+
+/// Makes the writers and committers of a sink.
+pub struct SinkFactory<T, S> {
+    sink: Prototype<S>,
+    record: PhantomData<fn(T)>,
+}
+
+impl<T: Record, S: Sink<T>> SinkFactory<T, S> {
+    /// A factory.
+    pub fn new(sink: S) -> Self {
+        SinkFactory { sink: Prototype::new(sink), record: PhantomData }
+    }
+}
+
+impl<T: Record, S: Sink<T>> NodeFactory for SinkFactory<T, S> {
+    fn build(&self, ctx: &OperatorContext, _outputs: NodeOutputs) -> Result<Built> {
+        let sink = self.sink.get();
+        let stage = SinkStage::new(sink.writer(ctx)?, sink.committer(ctx)?, ctx.clone());
+        Ok(Built::Stage(StageBox::new::<Batch<T>>(Box::new(stage))))
+    }
+
+    fn head(&self, stage: StageBox) -> Result<Box<dyn Task>> {
+        Ok(Box::new(OneInputTask::<Batch<T>>::new(stage.typed()?)))
+    }
+
+    fn decoder(&self, _input: u16) -> BatchDecoder {
+        decoder_of::<Batch<T>>()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.sink.get().check()
+    }
+}

@@ -1,0 +1,13 @@
+//! The built-in operators.
+//!
+//! What lives here: one file an operator or a family. Who may call it: the API, which wraps them in factories.
+//! What must never happen here: blocking, threads, knowledge of channels.
+
+pub mod basic;
+pub mod factory;
+pub mod keyed_process;
+pub mod open;
+pub mod process;
+pub mod reduce;
+pub mod sink;
+pub mod watermarks;

@@ -1,0 +1,221 @@
+//! Reducing the records of a key: rolling (every update), final (once at the end), and the pre-aggregation in front
+//! of the exchange that a final reduce allows.
+
+use std::borrow::Borrow;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flott_schema::Result;
+
+use crate::batch::{Batch, Record};
+use crate::context::{OperatorContext, TaskContext};
+use crate::element::Signal;
+use crate::exchange::{ChannelWriter, KeyedOutput, OutputFactory};
+use crate::function::{Function, Prototype};
+use crate::key::{KeySelector, hash_keys};
+use crate::operator::{Collector, Operator, OperatorStage, SideOutputs};
+use crate::stage::{Flow, StageBox};
+use crate::state::KeyTable;
+
+/// A table of reduced records and the scratch a batch needs.
+struct Reduced<S: KeySelector<T>, T> {
+    selector: S,
+    table: KeyTable<S::Key, (T, i64)>,
+    hashes: Vec<u64>,
+}
+
+impl<S: KeySelector<T>, T> Reduced<S, T> {
+    fn new(selector: S) -> Self {
+        Reduced { selector, table: KeyTable::default(), hashes: Vec::new() }
+    }
+
+    /// Reduces a batch into the table; `seen` sees every updated value.
+    #[inline]
+    fn reduce_batch(&mut self, batch: Batch<T>, reduce: &mut impl FnMut(&mut T, T), mut seen: impl FnMut(&T, i64)) {
+        hash_keys(&self.selector, &batch.records, &mut self.hashes);
+        let large = self.table.is_large();
+        for (index, (record, timestamp)) in batch.into_iter().enumerate() {
+            if large {
+                self.table.prefetch_ahead(&self.hashes, index);
+            }
+            let hash = self.hashes[index];
+            let found = self.table.find(hash, self.selector.key(&record).borrow());
+            let (value, _) = match found {
+                Some(entry) => {
+                    let state = self.table.value_mut(entry);
+                    reduce(&mut state.0, record);
+                    state.1 = state.1.max(timestamp);
+                    state
+                }
+                None => {
+                    let key = {
+                        let key = self.selector.key(&record);
+                        let key: &S::Key = key.borrow();
+                        key.clone()
+                    };
+                    let entry = self.table.insert_new(hash, key, (record, timestamp));
+                    self.table.value_mut(entry)
+                }
+            };
+            seen(value, timestamp);
+        }
+    }
+}
+
+/// Emits the reduced value after every record.
+pub struct RollingReduce<S: KeySelector<T>, T, F> {
+    reduced: Reduced<S, T>,
+    reduce: F,
+}
+
+impl<S: KeySelector<T>, T, F> RollingReduce<S, T, F> {
+    /// Reduces with `reduce`.
+    pub fn new(selector: S, reduce: F) -> Self {
+        RollingReduce { reduced: Reduced::new(selector), reduce }
+    }
+}
+
+impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for RollingReduce<S, T, F> {
+    type In = T;
+    type Out = T;
+
+    fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
+        let mut results = Batch::with_capacity(batch.len());
+        self.reduced.reduce_batch(batch, &mut self.reduce, |value, timestamp| results.push(value.clone(), timestamp));
+        out.push_batch(results)
+    }
+}
+
+/// Emits the reduced value of each key once, at the end of the input. In front of an exchange, also whenever its
+/// table is full: then what it emits is reduced again behind the exchange.
+pub struct FinalReduce<S: KeySelector<T>, T, F> {
+    reduced: Reduced<S, T>,
+    reduce: F,
+    /// Emit everything beyond this many bytes of table.
+    limit_bytes: usize,
+    emitting: std::vec::IntoIter<(S::Key, (T, i64))>,
+}
+
+impl<S: KeySelector<T>, T, F> FinalReduce<S, T, F> {
+    /// Behind the exchange: keeps every key until the end.
+    pub fn new(selector: S, reduce: F) -> Self {
+        Self::with_limit(selector, reduce, usize::MAX)
+    }
+
+    /// In front of the exchange: a pre-aggregation that keeps about `limit_bytes`.
+    pub fn with_limit(selector: S, reduce: F, limit_bytes: usize) -> Self {
+        FinalReduce {
+            reduced: Reduced::new(selector),
+            reduce,
+            limit_bytes,
+            emitting: Vec::new().into_iter(),
+        }
+    }
+
+    fn emit(&mut self, out: &mut Collector<T>, whatever: bool) -> Flow
+    where
+        T: 'static,
+    {
+        for (_, (value, timestamp)) in self.emitting.by_ref() {
+            out.collect_at(value, timestamp);
+            if !whatever && out.is_congested() {
+                return Flow::Again;
+            }
+        }
+        Flow::Done
+    }
+}
+
+impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for FinalReduce<S, T, F> {
+    type In = T;
+    type Out = T;
+
+    fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
+        self.reduced.reduce_batch(batch, &mut self.reduce, |_, _| {});
+        if self.limit_bytes != usize::MAX && self.reduced.table.memory_bytes() > self.limit_bytes {
+            self.emitting = self.reduced.table.take_entries().into_iter();
+            let _ = self.emit(out, true);
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {
+        if signal == Signal::EndOfInput {
+            if !self.reduced.table.is_empty() {
+                self.emitting = self.reduced.table.take_entries().into_iter();
+            }
+            if self.emit(out, false) == Flow::Again {
+                return Ok(Flow::Again);
+            }
+        }
+        out.signal(signal)
+    }
+}
+
+/// Rolling in streaming execution, final in batch execution.
+pub enum ReduceByKey<S: KeySelector<T>, T, F> {
+    /// Every update.
+    Rolling(RollingReduce<S, T, F>),
+    /// Once at the end.
+    Final(FinalReduce<S, T, F>),
+}
+
+impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for ReduceByKey<S, T, F> {
+    type In = T;
+    type Out = T;
+
+    fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
+        match self {
+            ReduceByKey::Rolling(reduce) => reduce.process(batch, out),
+            ReduceByKey::Final(reduce) => reduce.process(batch, out),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {
+        match self {
+            ReduceByKey::Rolling(reduce) => reduce.signal(signal, out),
+            ReduceByKey::Final(reduce) => reduce.signal(signal, out),
+        }
+    }
+}
+
+/// The sending side of a keyed edge in front of a reduce: in batch execution it reduces before it sends, so that a
+/// key crosses the exchange once a task instead of once a record.
+pub struct CombiningOutput<T, S, F> {
+    selector: Arc<Prototype<S>>,
+    reduce: Arc<Prototype<F>>,
+    record: PhantomData<fn(T)>,
+}
+
+impl<T, S, F> CombiningOutput<T, S, F> {
+    /// An output that may reduce with `reduce` first.
+    pub fn new(selector: Arc<Prototype<S>>, reduce: Arc<Prototype<F>>) -> Self {
+        CombiningOutput { selector, reduce, record: PhantomData }
+    }
+}
+
+impl<T, S, F> OutputFactory for CombiningOutput<T, S, F>
+where
+    T: Record,
+    S: KeySelector<T>,
+    F: FnMut(&mut T, T) + Function,
+{
+    fn build(
+        &self,
+        task: Rc<TaskContext>,
+        writers: Vec<Box<dyn ChannelWriter>>,
+        max_parallelism: u32,
+        timeout: Option<i64>,
+    ) -> Result<StageBox> {
+        let edge = KeyedOutput::<T, S>::new(self.selector.get()).build(task.clone(), writers, max_parallelism, timeout)?;
+        if !task.is_batch() {
+            return Ok(edge);
+        }
+        let reduce =
+            FinalReduce::with_limit(self.selector.get(), self.reduce.get(), task.settings.operator_memory_bytes);
+        let ctx = OperatorContext::new(task, "pre-aggregation", "pre-aggregation");
+        let out = Collector::new(ctx, edge.typed()?, SideOutputs::default());
+        Ok(StageBox::new::<Batch<T>>(Box::new(OperatorStage::new(reduce, out))))
+    }
+}

@@ -1,0 +1,84 @@
+//! Sinks: a writer in every task, and a committer that makes what was prepared visible.
+//!
+//! The shape is Flink's Sink V2: a writer turns what it wrote since the last checkpoint into committables; they are
+//! committed once the checkpoint is complete, or at the end of the input of a job without checkpoints.
+
+use std::task::{Context, Poll};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use flott_schema::Result;
+
+use crate::batch::{Batch, Record};
+use crate::context::OperatorContext;
+
+/// A sink of records.
+pub trait Sink<T: Record>: Clone + Send + 'static {
+    /// What a commit needs to know: a file to rename, a transaction to end. Nothing: `()`.
+    type Committable: Send + Serialize + DeserializeOwned + 'static;
+    /// Writes records.
+    type Writer: SinkWriter<T, Committable = Self::Committable>;
+    /// Makes them visible.
+    type Committer: Committer<Committable = Self::Committable>;
+
+    /// Refuses what cannot be written to, before the job runs.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+    /// The writer of one task.
+    fn writer(&self, ctx: &OperatorContext) -> Result<Self::Writer>;
+    /// The committer of one task.
+    fn committer(&self, ctx: &OperatorContext) -> Result<Self::Committer>;
+}
+
+/// Writes the records of one task.
+pub trait SinkWriter<T>: 'static {
+    /// See [`Sink::Committable`].
+    type Committable;
+    /// Writes a batch, or takes it over to write later.
+    fn write(&mut self, batch: Batch<T>) -> Result<()>;
+    /// Whether the next batch may come: a writer that waits for an outside system answers `Pending`, and the task
+    /// takes no more input. Called after each batch and when woken.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Result<Poll<()>> {
+        Ok(Poll::Ready(()))
+    }
+    /// The task goes idle: hand over to the operating system what a reader would like to see.
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Something to do at this time (roll a file), epoch milliseconds.
+    fn next_deadline_ms(&self) -> i64 {
+        i64::MAX
+    }
+    /// Called when the deadline has come; may give committables for a job without checkpoints.
+    fn on_deadline(&mut self, _now_ms: i64) -> Result<()> {
+        Ok(())
+    }
+    /// Ends what was written since the last call, so that it can be committed.
+    fn prepare_commit(&mut self, end_of_input: bool) -> Result<Vec<Self::Committable>>;
+    /// Releases what is held; what was not prepared is discarded.
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes committables visible. Committing one twice must be the same as once.
+pub trait Committer: 'static {
+    /// See [`Sink::Committable`].
+    type Committable;
+    /// Commits.
+    fn commit(&mut self, committables: Vec<Self::Committable>) -> Result<()>;
+}
+
+/// The committer of sinks that have nothing to commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NothingToCommit;
+
+impl Committer for NothingToCommit {
+    type Committable = ();
+
+    fn commit(&mut self, _committables: Vec<()>) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,399 @@
+//! Handles to keyed state. A function holds them as fields, registers them in `open`, and uses them with the context
+//! of the record or timer it is called for: `self.count.set(ctx, 3)`.
+
+use std::marker::PhantomData;
+
+use flott_schema::Result;
+
+use super::key_table::KeyTable;
+use super::store::{Cell, Container, ContainerTable, StateStore, ValueTable};
+use super::ttl::StateTtl;
+use crate::batch::Record;
+use crate::key::{Key, stable_hash};
+use crate::time::AggregateFunction;
+
+/// A context with a current key.
+pub trait KeyedScope {
+    /// The states of the current key.
+    fn states(&mut self) -> &mut StateStore;
+}
+
+impl KeyedScope for StateStore {
+    fn states(&mut self) -> &mut StateStore {
+        self
+    }
+}
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident<$($param:ident),+>) => {
+        $(#[$doc])*
+        pub struct $name<$($param),+> {
+            table: Option<u32>,
+            value: PhantomData<fn() -> ($($param,)+)>,
+        }
+
+        impl<$($param),+> Default for $name<$($param),+> {
+            fn default() -> Self {
+                $name { table: None, value: PhantomData }
+            }
+        }
+
+        impl<$($param),+> Clone for $name<$($param),+> {
+            fn clone(&self) -> Self {
+                $name { table: self.table, value: PhantomData }
+            }
+        }
+
+        impl<$($param),+> $name<$($param),+> {
+            fn table(&self) -> u32 {
+                self.table.expect(concat!(stringify!($name), " is used but was not registered in open()"))
+            }
+        }
+    };
+}
+
+handle! {
+    /// One value a key.
+    ValueState<V>
+}
+handle! {
+    /// A list a key.
+    ListState<V>
+}
+handle! {
+    /// A map a key.
+    MapState<MK, V>
+}
+
+impl<V: Record> ValueState<V> {
+    /// Registers the state under `name`, unique within the operator.
+    pub fn register(store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<Self> {
+        let table = store.register(name, Box::new(ValueTable::<V>::new(ttl)))?;
+        Ok(ValueState { table: Some(table), value: PhantomData })
+    }
+
+    fn cell<'a>(&self, scope: &'a mut impl KeyedScope) -> Cell<'a, ValueTable<V>> {
+        scope.states().table(self.table())
+    }
+
+    /// The value of the current key.
+    #[inline]
+    pub fn get<'a>(&self, scope: &'a mut impl KeyedScope) -> Option<&'a V> {
+        self.cell(scope).get().map(|value| &*value)
+    }
+
+    /// A copy of the value of the current key.
+    #[inline]
+    pub fn get_cloned(&self, scope: &mut impl KeyedScope) -> Option<V> {
+        self.get(scope).cloned()
+    }
+
+    /// Sets the value.
+    #[inline]
+    pub fn set(&self, scope: &mut impl KeyedScope, value: V) {
+        self.cell(scope).set(value);
+    }
+
+    /// Changes the value in place, starting from `V::default()`, and gives what `change` returns.
+    #[inline]
+    pub fn update<R>(&self, scope: &mut impl KeyedScope, change: impl FnOnce(&mut V) -> R) -> R
+    where
+        V: Default,
+    {
+        if let Some(value) = self.cell(scope).get() {
+            let result = change(value);
+            self.cell(scope).touch();
+            return result;
+        }
+        let mut value = V::default();
+        let result = change(&mut value);
+        self.cell(scope).set(value);
+        result
+    }
+
+    /// Takes the value, leaving none.
+    pub fn take(&self, scope: &mut impl KeyedScope) -> Option<V> {
+        self.cell(scope).take()
+    }
+
+    /// Forgets the value.
+    pub fn clear(&self, scope: &mut impl KeyedScope) {
+        self.take(scope);
+    }
+}
+
+/// Entries with the time they were last renewed.
+pub(super) struct Stamped<V> {
+    entries: Vec<(V, i64)>,
+}
+
+impl<V> Default for Stamped<V> {
+    fn default() -> Self {
+        Stamped { entries: Vec::new() }
+    }
+}
+
+impl<V: 'static> Container for Stamped<V> {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn drop_expired(&mut self, ttl: &StateTtl, now_ms: i64) {
+        self.entries.retain(|(_, stamp)| !ttl.is_expired(*stamp, now_ms));
+    }
+}
+
+impl<V: Record> ListState<V> {
+    /// Registers the state under `name`, unique within the operator.
+    pub fn register(store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<Self> {
+        let table = store.register(name, Box::new(ContainerTable::<Stamped<V>> { cells: Vec::new(), ttl }))?;
+        Ok(ListState { table: Some(table), value: PhantomData })
+    }
+
+    fn cell<'a>(&self, scope: &'a mut impl KeyedScope) -> Cell<'a, ContainerTable<Stamped<V>>> {
+        scope.states().table(self.table())
+    }
+
+    /// Appends a value.
+    pub fn add(&self, scope: &mut impl KeyedScope, value: V) {
+        let cell = self.cell(scope);
+        let now_ms = cell.now_ms;
+        cell.change(|list| list.entries.push((value, now_ms)));
+    }
+
+    /// The values in order of addition.
+    pub fn iter<'a>(&self, scope: &'a mut impl KeyedScope) -> impl Iterator<Item = &'a V> + use<'a, V> {
+        self.cell(scope).visible().entries.iter().map(|(value, _)| value)
+    }
+
+    /// The number of values.
+    pub fn len(&self, scope: &mut impl KeyedScope) -> usize {
+        self.cell(scope).visible().entries.len()
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self, scope: &mut impl KeyedScope) -> bool {
+        self.len(scope) == 0
+    }
+
+    /// Replaces all values.
+    pub fn set(&self, scope: &mut impl KeyedScope, values: impl IntoIterator<Item = V>) {
+        let cell = self.cell(scope);
+        let now_ms = cell.now_ms;
+        cell.change(|list| list.entries = values.into_iter().map(|value| (value, now_ms)).collect());
+    }
+
+    /// Takes all values, leaving none.
+    pub fn take(&self, scope: &mut impl KeyedScope) -> Vec<V> {
+        self.cell(scope).visible();
+        let entries = self.cell(scope).change(|list| std::mem::take(&mut list.entries));
+        entries.into_iter().map(|(value, _)| value).collect()
+    }
+
+    /// Forgets all values.
+    pub fn clear(&self, scope: &mut impl KeyedScope) {
+        self.cell(scope).change(|list| list.entries.clear());
+    }
+}
+
+/// A map whose entries expire one by one. Made when first written, so that an empty one costs nothing.
+pub(super) struct StampedMap<MK, V> {
+    table: Option<KeyTable<MK, (V, i64)>>,
+}
+
+impl<MK, V> Default for StampedMap<MK, V> {
+    fn default() -> Self {
+        StampedMap { table: None }
+    }
+}
+
+impl<MK: Key, V: 'static> Container for StampedMap<MK, V> {
+    fn is_empty(&self) -> bool {
+        self.table.as_ref().is_none_or(KeyTable::is_empty)
+    }
+
+    fn drop_expired(&mut self, ttl: &StateTtl, now_ms: i64) {
+        let Some(table) = &mut self.table else { return };
+        let expired: Vec<MK> = table
+            .entries()
+            .iter()
+            .filter(|(_, (_, stamp))| ttl.is_expired(*stamp, now_ms))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in expired {
+            table.remove(stable_hash(&key), &key);
+        }
+    }
+}
+
+impl<MK: Key, V: Record> MapState<MK, V> {
+    /// Registers the state under `name`, unique within the operator.
+    pub fn register(store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<Self> {
+        let table = store.register(name, Box::new(ContainerTable::<StampedMap<MK, V>> { cells: Vec::new(), ttl }))?;
+        Ok(MapState { table: Some(table), value: PhantomData })
+    }
+
+    fn cell<'a>(&self, scope: &'a mut impl KeyedScope) -> Cell<'a, ContainerTable<StampedMap<MK, V>>> {
+        scope.states().table(self.table())
+    }
+
+    /// The value under `key`.
+    pub fn get<'a>(&self, scope: &'a mut impl KeyedScope, key: &MK) -> Option<&'a V> {
+        let cell = self.cell(scope);
+        let (ttl, now_ms) = (cell.table.ttl, cell.now_ms);
+        let table = cell.table.cells[cell.slot].table.as_mut()?;
+        let entry = table.find(stable_hash(key), key)?;
+        let (value, stamp) = table.value_mut(entry);
+        if let Some(ttl) = ttl {
+            if ttl.hides(*stamp, now_ms) {
+                return None;
+            }
+            if ttl.renews_on_read() {
+                *stamp = now_ms;
+            }
+        }
+        Some(value)
+    }
+
+    /// Whether there is a value under `key`.
+    pub fn contains(&self, scope: &mut impl KeyedScope, key: &MK) -> bool {
+        self.get(scope, key).is_some()
+    }
+
+    /// Sets the value under `key`.
+    pub fn put(&self, scope: &mut impl KeyedScope, key: MK, value: V) {
+        let cell = self.cell(scope);
+        let now_ms = cell.now_ms;
+        cell.change(|map| {
+            let table = map.table.get_or_insert_default();
+            let hash = stable_hash(&key);
+            match table.find(hash, &key) {
+                Some(entry) => *table.value_mut(entry) = (value, now_ms),
+                None => {
+                    table.insert_new(hash, key, (value, now_ms));
+                }
+            }
+        });
+    }
+
+    /// Removes and gives the value under `key`.
+    pub fn remove(&self, scope: &mut impl KeyedScope, key: &MK) -> Option<V> {
+        let cell = self.cell(scope);
+        let (ttl, now_ms) = (cell.table.ttl, cell.now_ms);
+        let (_, (value, stamp)) = cell.change(|map| map.table.as_mut()?.remove(stable_hash(key), key))?;
+        Some(value).filter(|_| !ttl.is_some_and(|ttl| ttl.hides(stamp, now_ms)))
+    }
+
+    /// The entries, in no particular order.
+    pub fn iter<'a>(&self, scope: &'a mut impl KeyedScope) -> impl Iterator<Item = (&'a MK, &'a V)> + use<'a, MK, V> {
+        let map = self.cell(scope).visible();
+        map.table.iter().flat_map(|table| table.entries()).map(|(key, (value, _))| (key, value))
+    }
+
+    /// The number of entries.
+    pub fn len(&self, scope: &mut impl KeyedScope) -> usize {
+        self.cell(scope).visible().table.as_ref().map_or(0, KeyTable::len)
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self, scope: &mut impl KeyedScope) -> bool {
+        self.len(scope) == 0
+    }
+
+    /// Forgets all entries.
+    pub fn clear(&self, scope: &mut impl KeyedScope) {
+        self.cell(scope).change(|map| map.table = None);
+    }
+}
+
+/// A value a key that every added value is reduced into.
+pub struct ReducingState<V> {
+    value: ValueState<V>,
+    reduce: fn(&mut V, V),
+}
+
+impl<V> Clone for ReducingState<V> {
+    fn clone(&self) -> Self {
+        ReducingState { value: self.value.clone(), reduce: self.reduce }
+    }
+}
+
+impl<V: Record> ReducingState<V> {
+    /// A handle, to be registered in `open`.
+    pub fn new(reduce: fn(&mut V, V)) -> Self {
+        ReducingState { value: ValueState::default(), reduce }
+    }
+
+    /// Registers the state under `name`, unique within the operator.
+    pub fn register(&mut self, store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<()> {
+        self.value = ValueState::register(store, name, ttl)?;
+        Ok(())
+    }
+
+    /// Reduces `value` into the state.
+    pub fn add(&self, scope: &mut impl KeyedScope, value: V) {
+        if let Some(state) = self.value.cell(scope).get() {
+            (self.reduce)(state, value);
+            self.value.cell(scope).touch();
+        } else {
+            self.value.set(scope, value);
+        }
+    }
+
+    /// The reduced value.
+    pub fn get<'a>(&self, scope: &'a mut impl KeyedScope) -> Option<&'a V> {
+        self.value.get(scope)
+    }
+
+    /// Forgets it.
+    pub fn clear(&self, scope: &mut impl KeyedScope) {
+        self.value.clear(scope);
+    }
+}
+
+/// An accumulator a key that every added value is aggregated into.
+pub struct AggregatingState<A: AggregateFunction> {
+    value: ValueState<A::Accumulator>,
+    function: A,
+}
+
+impl<A: AggregateFunction> Clone for AggregatingState<A> {
+    fn clone(&self) -> Self {
+        AggregatingState { value: self.value.clone(), function: self.function.clone() }
+    }
+}
+
+impl<A: AggregateFunction> AggregatingState<A> {
+    /// A handle, to be registered in `open`.
+    pub fn new(function: A) -> Self {
+        AggregatingState { value: ValueState::default(), function }
+    }
+
+    /// Registers the state under `name`, unique within the operator.
+    pub fn register(&mut self, store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<()> {
+        self.value = ValueState::register(store, name, ttl)?;
+        Ok(())
+    }
+
+    /// Aggregates `value` into the state.
+    pub fn add(&self, scope: &mut impl KeyedScope, value: A::In) {
+        if let Some(accumulator) = self.value.cell(scope).get() {
+            self.function.add(accumulator, value);
+            self.value.cell(scope).touch();
+        } else {
+            let mut accumulator = self.function.create();
+            self.function.add(&mut accumulator, value);
+            self.value.set(scope, accumulator);
+        }
+    }
+
+    /// The result so far.
+    pub fn get(&self, scope: &mut impl KeyedScope) -> Option<A::Out> {
+        self.value.get(scope).map(|accumulator| self.function.result(accumulator))
+    }
+
+    /// Forgets it.
+    pub fn clear(&self, scope: &mut impl KeyedScope) {
+        self.value.clear(scope);
+    }
+}

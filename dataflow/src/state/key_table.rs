@@ -1,0 +1,296 @@
+//! A hash table from keys to values, made for batches.
+//!
+//! Open addressing with linear probing over 8-byte buckets (32 bits of hash, 32 bits of entry number) in front of a
+//! dense vector of entries, so that the memory a batch will touch can be prefetched before it is needed, a scan is a
+//! walk over a vector, and growing moves buckets only. Hashes are the stable hashes of the keys; their low half has
+//! chosen the key group, so the table uses the high half.
+
+use crate::key::{Key, stable_hash};
+
+const EMPTY: u64 = 0;
+const SMALLEST: usize = 8;
+/// Above this many entries a batch prefetches: below, everything is in the cache anyway.
+const PREFETCH_FROM: usize = 16 * 1024;
+const AHEAD: usize = 12;
+
+/// A table from `K` to `V`.
+pub struct KeyTable<K, V> {
+    /// `tag << 32 | (entry + 1)`, 0 where empty; a power of two in number, at most half full.
+    buckets: Vec<u64>,
+    /// Takes a tag to its home bucket.
+    shift: u32,
+    entries: Vec<(K, V)>,
+}
+
+#[inline]
+fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+impl<K: Key, V> Default for KeyTable<K, V> {
+    fn default() -> Self {
+        KeyTable { buckets: vec![EMPTY; SMALLEST], shift: 32 - SMALLEST.trailing_zeros(), entries: Vec::new() }
+    }
+}
+
+impl<K: Key, V> KeyTable<K, V> {
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Rough memory held, bytes, without what keys and values own.
+    pub fn memory_bytes(&self) -> usize {
+        self.buckets.len() * 8 + self.entries.capacity() * size_of::<(K, V)>()
+    }
+
+    /// The entries in no particular order; `removal` moves the last one into the gap.
+    pub fn entries(&self) -> &[(K, V)] {
+        &self.entries
+    }
+
+    /// Values may be changed in place.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.entries.iter_mut().map(|(key, value)| (&*key, value))
+    }
+
+    /// Takes all entries, leaving the table empty.
+    pub fn take_entries(&mut self) -> Vec<(K, V)> {
+        self.buckets.fill(EMPTY);
+        std::mem::take(&mut self.entries)
+    }
+
+    /// The value of the entry at `index`.
+    #[inline]
+    pub fn value_mut(&mut self, index: usize) -> &mut V {
+        &mut self.entries[index].1
+    }
+
+    /// The entry of a key.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &K) -> Option<usize> {
+        let tag = tag_of(hash);
+        let mask = self.buckets.len() - 1;
+        let mut position = (tag >> self.shift) as usize;
+        loop {
+            let bucket = self.buckets[position];
+            if bucket == EMPTY {
+                return None;
+            }
+            if (bucket >> 32) as u32 == tag {
+                let entry = (bucket as u32 - 1) as usize;
+                if self.entries[entry].0 == *key {
+                    return Some(entry);
+                }
+            }
+            position = (position + 1) & mask;
+        }
+    }
+
+    /// The value of a key.
+    #[inline]
+    pub fn get(&self, hash: u64, key: &K) -> Option<&V> {
+        self.find(hash, key).map(|entry| &self.entries[entry].1)
+    }
+
+    /// Appends an entry for a key that is not in the table.
+    pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> usize {
+        if (self.entries.len() + 1) * 2 > self.buckets.len() {
+            self.grow();
+        }
+        let entry = self.entries.len();
+        self.entries.push((key, value));
+        self.place(tag_of(hash), entry);
+        entry
+    }
+
+    /// The value of a key, made by `make` if the key is new.
+    #[inline]
+    pub fn get_or_insert_with(&mut self, hash: u64, key: &K, make: impl FnOnce() -> V) -> &mut V {
+        let entry = match self.find(hash, key) {
+            Some(entry) => entry,
+            None => self.insert_new(hash, key.clone(), make()),
+        };
+        &mut self.entries[entry].1
+    }
+
+    /// Removes a key. The last entry takes its place.
+    pub fn remove(&mut self, hash: u64, key: &K) -> Option<(K, V)> {
+        let entry = self.find(hash, key)?;
+        let position = self.bucket_of(tag_of(hash), entry);
+        self.close_gap(position);
+        let last = self.entries.len() - 1;
+        if entry != last {
+            let moved = stable_hash(&self.entries[last].0);
+            let position = self.bucket_of(tag_of(moved), last);
+            self.buckets[position] = u64::from(tag_of(moved)) << 32 | (entry as u64 + 1);
+        }
+        Some(self.entries.swap_remove(entry))
+    }
+
+    /// Fetches what a lookup of this hash will read first.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        let home = (tag_of(hash) >> self.shift) as usize;
+        prefetch(&self.buckets[home]);
+    }
+
+    /// Fetches the entry that a lookup of this hash will most likely read; its bucket must be near already.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        let bucket = self.buckets[(tag_of(hash) >> self.shift) as usize];
+        if bucket != EMPTY {
+            prefetch(&self.entries[(bucket as u32 - 1) as usize]);
+        }
+    }
+
+    /// Whether prefetching is worth its instructions.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.entries.len() >= PREFETCH_FROM
+    }
+
+    /// Prefetches for position `index` of a batch: call with each index in turn before the lookup.
+    #[inline]
+    pub fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
+        if let Some(hash) = hashes.get(index + 2 * AHEAD) {
+            self.prefetch_bucket(*hash);
+        }
+        if let Some(hash) = hashes.get(index + AHEAD) {
+            self.prefetch_entry(*hash);
+        }
+    }
+
+    fn bucket_of(&self, tag: u32, entry: usize) -> usize {
+        let wanted = u64::from(tag) << 32 | (entry as u64 + 1);
+        let mask = self.buckets.len() - 1;
+        let mut position = (tag >> self.shift) as usize;
+        while self.buckets[position] != wanted {
+            position = (position + 1) & mask;
+        }
+        position
+    }
+
+    /// Backward-shift deletion (Knuth, TAOCP 3, 6.4, algorithm R).
+    fn close_gap(&mut self, mut gap: usize) {
+        let mask = self.buckets.len() - 1;
+        let mut position = gap;
+        loop {
+            position = (position + 1) & mask;
+            let bucket = self.buckets[position];
+            if bucket == EMPTY {
+                break;
+            }
+            let home = ((bucket >> 32) as u32 >> self.shift) as usize;
+            if (position.wrapping_sub(home) & mask) >= (position.wrapping_sub(gap) & mask) {
+                self.buckets[gap] = bucket;
+                gap = position;
+            }
+        }
+        self.buckets[gap] = EMPTY;
+    }
+
+    fn place(&mut self, tag: u32, entry: usize) {
+        assert!(entry < u32::MAX as usize, "a task's table holds at most 2^32 - 1 keys");
+        let mask = self.buckets.len() - 1;
+        let mut position = (tag >> self.shift) as usize;
+        while self.buckets[position] != EMPTY {
+            position = (position + 1) & mask;
+        }
+        self.buckets[position] = u64::from(tag) << 32 | (entry as u64 + 1);
+    }
+
+    fn grow(&mut self) {
+        let doubled = vec![EMPTY; self.buckets.len() * 2];
+        let old = std::mem::replace(&mut self.buckets, doubled);
+        self.shift -= 1;
+        for bucket in old.into_iter().filter(|bucket| *bucket != EMPTY) {
+            self.place((bucket >> 32) as u32, (bucket as u32 - 1) as usize);
+        }
+    }
+}
+
+#[inline]
+fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address has no effect but on the cache; the address is that of a live reference.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(u16, i32),
+        Remove(u16),
+        Get(u16),
+        Clear,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => (0u16..300, any::<i32>()).prop_map(|(key, value)| Step::Add(key, value)),
+            4 => (0u16..300).prop_map(Step::Remove),
+            2 => (0u16..300).prop_map(Step::Get),
+            1 => Just(Step::Clear),
+        ];
+        prop::collection::vec(step, 0..600)
+    }
+
+    proptest! {
+        #[test]
+        fn it_behaves_like_a_hash_map(steps in steps()) {
+            let mut table: KeyTable<u16, i32> = KeyTable::default();
+            let mut model: HashMap<u16, i32> = HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Add(key, value) => {
+                        *table.get_or_insert_with(stable_hash(&key), &key, || 0) += value / 2;
+                        *model.entry(key).or_insert(0) += value / 2;
+                    }
+                    Step::Remove(key) => {
+                        let removed = table.remove(stable_hash(&key), &key);
+                        prop_assert_eq!(removed.map(|(_, value)| value), model.remove(&key));
+                    }
+                    Step::Get(key) => prop_assert_eq!(table.get(stable_hash(&key), &key), model.get(&key)),
+                    Step::Clear if model.len() > 100 => {
+                        prop_assert_eq!(table.take_entries().into_iter().collect::<HashMap<_, _>>(), std::mem::take(&mut model));
+                    }
+                    Step::Clear => {}
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            let mut left: Vec<(u16, i32)> = table.take_entries();
+            left.sort_unstable();
+            let mut expected: Vec<(u16, i32)> = model.into_iter().collect();
+            expected.sort_unstable();
+            prop_assert_eq!(left, expected);
+        }
+    }
+
+    #[test]
+    fn a_million_keys_are_found_again() {
+        let mut table: KeyTable<u64, u64> = KeyTable::default();
+        for key in 0..1_000_000u64 {
+            table.insert_new(stable_hash(&key), key, key * 2);
+        }
+        assert!((0..1_000_000u64).all(|key| table.get(stable_hash(&key), &key) == Some(&(key * 2))));
+        assert_eq!(table.get(stable_hash(&1_000_000u64), &1_000_000), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! The keys of one operator in one task: their slots, states and timers.
+
+use super::key_table::KeyTable;
+use super::store::StateStore;
+use super::timers::{TimeDomain, Timer, Timers};
+use crate::key::{Key, stable_hash};
+
+/// Keys, states and timers. A key gets a slot when it is first seen and loses it when it has no state and no timer.
+pub struct KeyedState<K> {
+    slots: KeyTable<K, u32>,
+    /// The key of each slot in use.
+    keys: Vec<Option<K>>,
+    free: Vec<u32>,
+    /// Slots that had no state after their record was processed; looked at after the batch.
+    maybe_empty: Vec<usize>,
+    store: StateStore,
+    event_timers: Timers,
+    processing_timers: Timers,
+}
+
+impl<K: Key> Default for KeyedState<K> {
+    fn default() -> Self {
+        KeyedState {
+            slots: KeyTable::default(),
+            keys: Vec::new(),
+            free: Vec::new(),
+            maybe_empty: Vec::new(),
+            store: StateStore::default(),
+            event_timers: Timers::default(),
+            processing_timers: Timers::default(),
+        }
+    }
+}
+
+impl<K: Key> KeyedState<K> {
+    /// The states, for registration and access.
+    pub fn store(&mut self) -> &mut StateStore {
+        &mut self.store
+    }
+
+    /// Number of keys that have state or timers.
+    pub fn key_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Makes `key` the current one, giving its slot.
+    #[inline]
+    pub fn enter(&mut self, hash: u64, key: &K) -> u32 {
+        let slot = match self.slots.find(hash, key) {
+            Some(entry) => *self.slots.value_mut(entry),
+            None => self.add(hash, key),
+        };
+        self.store.enter(slot as usize);
+        slot
+    }
+
+    /// Makes the key of `slot` the current one.
+    pub fn enter_slot(&mut self, slot: u32) -> K {
+        self.store.enter(slot as usize);
+        self.keys[slot as usize].clone().expect("a slot with a timer has a key")
+    }
+
+    /// The current key was processed.
+    #[inline]
+    pub fn leave(&mut self, slot: u32) {
+        if *self.store.references(slot as usize) == 0 {
+            self.maybe_empty.push(slot as usize);
+        }
+    }
+
+    /// Prefetches for the key at `index` of a batch.
+    #[inline]
+    pub fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
+        if self.slots.is_large() {
+            self.slots.prefetch_ahead(hashes, index);
+        }
+    }
+
+    /// Begins a batch at this processing time.
+    pub fn begin(&mut self, now_ms: i64) {
+        self.store.set_now_ms(now_ms);
+    }
+
+    /// Ends a batch: forgets keys without state, looks for expired state.
+    pub fn end(&mut self) {
+        let mut candidates = std::mem::take(&mut self.maybe_empty);
+        self.store.clean_some(&mut candidates);
+        for slot in candidates.drain(..) {
+            if *self.store.references(slot) == 0
+                && let Some(key) = self.keys[slot].take()
+            {
+                self.slots.remove(stable_hash(&key), &key);
+                self.free.push(slot as u32);
+            }
+        }
+        self.maybe_empty = candidates;
+    }
+
+    /// Registers a timer for the key of `slot`.
+    pub fn register_timer(&mut self, domain: TimeDomain, timestamp_ms: i64, slot: u32) {
+        if self.timers(domain).register(timestamp_ms, slot) {
+            *self.store.references(slot as usize) += 1;
+        }
+    }
+
+    /// Deletes a timer of the key of `slot`.
+    pub fn delete_timer(&mut self, domain: TimeDomain, timestamp_ms: i64, slot: u32) {
+        if self.timers(domain).delete(timestamp_ms, slot) {
+            *self.store.references(slot as usize) -= 1;
+        }
+    }
+
+    /// The next due timer, its slot made current.
+    pub fn pop_timer(&mut self, domain: TimeDomain, until_ms: i64) -> Option<(Timer, u32, K)> {
+        let (timestamp_ms, slot) = self.timers(domain).pop_due(until_ms)?;
+        *self.store.references(slot as usize) -= 1;
+        let key = self.enter_slot(slot);
+        Some((Timer { timestamp_ms, domain }, slot, key))
+    }
+
+    /// When the next processing-time timer is due.
+    pub fn next_processing_ms(&self) -> i64 {
+        self.processing_timers.next_ms()
+    }
+
+    /// Calls `visit` for each key that has state, its slot made current.
+    pub fn for_each_key(&mut self, mut visit: impl FnMut(&K, &mut StateStore)) {
+        let slots: Vec<u32> = self.slots.entries().iter().map(|(_, slot)| *slot).collect();
+        for slot in slots {
+            let key = self.enter_slot(slot);
+            visit(&key, &mut self.store);
+            self.leave(slot);
+        }
+    }
+
+    fn timers(&mut self, domain: TimeDomain) -> &mut Timers {
+        match domain {
+            TimeDomain::Event => &mut self.event_timers,
+            TimeDomain::Processing => &mut self.processing_timers,
+        }
+    }
+
+    fn add(&mut self, hash: u64, key: &K) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.keys.push(None);
+            self.keys.len() as u32 - 1
+        });
+        if self.keys.len() > self.store.slots() {
+            self.store.grow(self.keys.len().next_power_of_two().max(64));
+        }
+        self.keys[slot as usize] = Some(key.clone());
+        self.slots.insert_new(hash, key.clone(), slot);
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{ListState, MapState, StateTtl, ValueState};
+    use super::*;
+
+    fn enter(state: &mut KeyedState<String>, key: &str) -> u32 {
+        let key = key.to_string();
+        state.enter(stable_hash(&key), &key)
+    }
+
+    #[test]
+    fn states_of_keys_are_apart_and_keys_without_state_are_forgotten() {
+        let mut state: KeyedState<String> = KeyedState::default();
+        let count: ValueState<u32> = ValueState::register(state.store(), "count", None).unwrap();
+        for key in ["a", "b", "a", "c"] {
+            let slot = enter(&mut state, key);
+            count.update(state.store(), |count| *count += 1);
+            state.leave(slot);
+        }
+        state.end();
+        assert_eq!(state.key_count(), 3);
+        let slot = enter(&mut state, "a");
+        assert_eq!(count.take(state.store()), Some(2));
+        state.leave(slot);
+        state.end();
+        assert_eq!(state.key_count(), 2);
+        // The slot of "a" is used again, and nothing of "a" is left in it.
+        let reused = enter(&mut state, "d");
+        assert_eq!(reused, slot);
+        assert_eq!(count.get(state.store()), None);
+    }
+
+    #[test]
+    fn a_timer_keeps_its_key_alive() {
+        let mut state: KeyedState<String> = KeyedState::default();
+        let slot = enter(&mut state, "a");
+        state.register_timer(TimeDomain::Event, 10, slot);
+        state.leave(slot);
+        state.end();
+        assert_eq!(state.key_count(), 1);
+        let (timer, slot, key) = state.pop_timer(TimeDomain::Event, 10).unwrap();
+        assert_eq!((timer.timestamp_ms, key.as_str()), (10, "a"));
+        state.leave(slot);
+        state.end();
+        assert_eq!(state.key_count(), 0);
+    }
+
+    #[test]
+    fn entries_of_lists_and_maps_expire_one_by_one_and_the_key_goes_with_the_last() {
+        let mut state: KeyedState<String> = KeyedState::default();
+        let ttl = Some(StateTtl::after_write(Duration::from_millis(10)));
+        let list: ListState<u8> = ListState::register(state.store(), "list", ttl).unwrap();
+        let map: MapState<u8, u8> = MapState::register(state.store(), "map", ttl).unwrap();
+        state.begin(0);
+        let slot = enter(&mut state, "a");
+        list.add(state.store(), 1);
+        map.put(state.store(), 1, 1);
+        state.begin(5);
+        list.add(state.store(), 2);
+        map.put(state.store(), 2, 2);
+        state.begin(12);
+        assert_eq!(list.iter(state.store()).copied().collect::<Vec<_>>(), [2]);
+        assert_eq!(map.iter(state.store()).collect::<Vec<_>>(), [(&2, &2)]);
+        state.leave(slot);
+        state.begin(20);
+        state.end();
+        assert_eq!(state.key_count(), 0);
+    }
+
+    #[test]
+    fn one_name_cannot_be_registered_twice() {
+        let mut state: KeyedState<String> = KeyedState::default();
+        let _: ValueState<u8> = ValueState::register(state.store(), "x", None).unwrap();
+        assert!(ListState::<u8>::register(state.store(), "x", None).is_err());
+    }
+}

@@ -1,0 +1,20 @@
+//! Keyed state: what a function remembers about the key of the record it is processing.
+//!
+//! What lives here: the key table, the typed tables of states, the handles that functions hold, timers, time to live.
+//! A table is typed and in memory; a backend that keeps more than memory holds stands behind it, asked once per batch
+//! for what is missing. Who may call it: operators; functions through their handles. What must never happen here:
+//! serialisation or a virtual call per record.
+
+mod handles;
+mod key_table;
+mod keyed;
+mod store;
+mod timers;
+mod ttl;
+
+pub use handles::{AggregatingState, KeyedScope, ListState, MapState, ReducingState, ValueState};
+pub use key_table::KeyTable;
+pub use keyed::KeyedState;
+pub use store::StateStore;
+pub use timers::{TimeDomain, Timer, Timers};
+pub use ttl::{StateTtl, TtlUpdate, TtlVisibility};
