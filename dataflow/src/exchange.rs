@@ -128,10 +128,17 @@ impl<T: Record, P: Partitioner<T>> EdgeOutput<T, P> {
         task: Rc<TaskContext>,
         buffer_timeout_ms: Option<i64>,
     ) -> Self {
-        let channels = writers.into_iter().map(|writer| Channel { writer, partial: Batch::default() }).collect();
+        let channels =
+            writers.into_iter().map(|writer| Channel { writer, partial: Batch::default() }).collect();
         let timeout_ms = buffer_timeout_ms.unwrap_or(task.settings.buffer_timeout_ms);
         let limit = task.settings.batch_size;
-        EdgeOutput { partitioner, channels: Channels { channels, limit, held: 0 }, task, timeout_ms, due_ms: i64::MAX }
+        EdgeOutput {
+            partitioner,
+            channels: Channels { channels, limit, held: 0 },
+            task,
+            timeout_ms,
+            due_ms: i64::MAX,
+        }
     }
 
     fn note_partials(&mut self) -> Result<()> {
@@ -206,7 +213,8 @@ pub struct ByKeyGroup<S> {
 impl<S> ByKeyGroup<S> {
     /// Spreads `max_parallelism` key groups over `targets` tasks.
     pub fn new(selector: S, max_parallelism: u32, targets: u32) -> Self {
-        let owners = (0..max_parallelism).map(|group| owner_of(group, max_parallelism, targets) as u16).collect();
+        let owners =
+            (0..max_parallelism).map(|group| owner_of(group, max_parallelism, targets) as u16).collect();
         ByKeyGroup { selector, max_parallelism, owners }
     }
 }

@@ -18,9 +18,9 @@ use crate::stage::{Flow, Stage};
 /// It lives on one thread; it never blocks. The rules of [`Stage`] hold for `signal` and `poll`.
 pub trait Operator {
     /// Records read.
-    type In;
+    type In: 'static;
     /// Records emitted.
-    type Out;
+    type Out: 'static;
 
     /// Called once before anything else.
     fn open(&mut self, _ctx: &OperatorContext) -> Result<()> {
@@ -347,20 +347,14 @@ pub struct OperatorStage<Op: Operator> {
     out: Collector<Op::Out>,
 }
 
-impl<Op: Operator> OperatorStage<Op>
-where
-    Op::Out: 'static,
-{
+impl<Op: Operator> OperatorStage<Op> {
     /// A stage around `operator`.
     pub fn new(operator: Op, out: Collector<Op::Out>) -> Self {
         OperatorStage { operator, out }
     }
 }
 
-impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op>
-where
-    Op::Out: 'static,
-{
+impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op> {
     fn open(&mut self) -> Result<()> {
         self.out.open_next()?;
         let ctx = self.out.context().clone();

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flott_schema::error::Context as _;
-use flott_schema::graph::{Edge, Exchange, ExecutionMode, JobGraph, OperatorSpec, Partitioning, Vertex, check_parallelism};
+use flott_schema::graph::{
+    Edge, Exchange, ExecutionMode, JobGraph, OperatorSpec, Partitioning, Vertex, check_parallelism,
+};
 use flott_schema::ids::{OperatorId, VertexId};
 use flott_schema::key_group::default_max_parallelism;
 use flott_schema::{Error, Result};
@@ -252,7 +254,9 @@ impl Program {
 
     fn head(&self, vertex: VertexId) -> Result<usize> {
         self.heads.get(&vertex).copied().ok_or_else(|| {
-            Error::graph(format!("the program has no vertex {vertex}: it is not the program this job was submitted with"))
+            Error::graph(format!(
+                "the program has no vertex {vertex}: it is not the program this job was submitted with"
+            ))
         })
     }
 
@@ -299,7 +303,9 @@ impl Program {
             let stage = match consumer.edge {
                 None => match self.build_node(consumer.node, task, writers, metrics)? {
                     Built::Stage(stage) => stage,
-                    Built::Task(_) => return Err(Error::internal(format!("'{}' was chained but cannot be", node.name))),
+                    Built::Task(_) => {
+                        return Err(Error::internal(format!("'{}' was chained but cannot be", node.name)));
+                    }
                 },
                 Some(edge) => {
                     let target = self.graph.vertex(self.graph.edges[edge].target);
@@ -344,9 +350,11 @@ struct NodePlan {
 
 impl NodePlan {
     fn of(nodes: &[Node], options: &JobOptions) -> Result<Self> {
-        let mut plan = NodePlan { parallelism: vec![], max_parallelism: vec![], group: vec![], chained: vec![] };
+        let mut plan =
+            NodePlan { parallelism: vec![], max_parallelism: vec![], group: vec![], chained: vec![] };
         for (index, node) in nodes.iter().enumerate() {
-            let parallelism = if node.force_single { 1 } else { node.parallelism.unwrap_or(options.parallelism) };
+            let parallelism =
+                if node.force_single { 1 } else { node.parallelism.unwrap_or(options.parallelism) };
             let max = node
                 .max_parallelism
                 .or(options.max_parallelism)

@@ -51,7 +51,10 @@ impl StageBox {
     /// Gives the type back; an error means the graph connected operators of different types.
     pub fn typed<B: 'static>(self) -> Result<Box<dyn Stage<B>>> {
         self.0.downcast::<Box<dyn Stage<B>>>().map(|stage| *stage).map_err(|_| {
-            Error::internal(format!("operators of different types are connected: {} expected", std::any::type_name::<B>()))
+            Error::internal(format!(
+                "operators of different types are connected: {} expected",
+                std::any::type_name::<B>()
+            ))
         })
     }
 }

@@ -64,7 +64,10 @@ impl<B> OneInputTask<B> {
 /// Gives an erased batch its type back.
 pub fn typed_batch<B: DataBatch>(batch: Box<dyn ErasedBatch>) -> Result<B> {
     batch.into_any().downcast::<B>().map(|batch| *batch).map_err(|_| {
-        Error::internal(format!("a batch of another type arrived where {} was expected", std::any::type_name::<B>()))
+        Error::internal(format!(
+            "a batch of another type arrived where {} was expected",
+            std::any::type_name::<B>()
+        ))
     })
 }
 

@@ -10,7 +10,7 @@ use super::stream::DataStream;
 use crate::batch::Record;
 use crate::exchange::KeyedOutput;
 use crate::function::{Function, Prototype};
-use crate::key::{Key, KeySelector};
+use crate::key::KeySelector;
 use crate::operators::keyed_process::{KeyedProcess, KeyedProcessFunction};
 use crate::operators::reduce::{CombiningOutput, FinalReduce, ReduceByKey, RollingReduce};
 use crate::program::Upstream;

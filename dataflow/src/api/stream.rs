@@ -153,14 +153,22 @@ impl<T: Record> DataStream<T> {
 
     /// The records that the operator before put into the side output `tag`.
     pub fn side_output<S: Record>(&self, tag: &OutputTag<S>) -> DataStream<S> {
-        let mut side = DataStream::of_port(self.env.clone(), self.upstreams[0].node, Port::side::<S>(tag.name()));
+        let mut side =
+            DataStream::of_port(self.env.clone(), self.upstreams[0].node, Port::side::<S>(tag.name()));
         for upstream in &self.upstreams[1..] {
-            side.upstreams.extend(DataStream::<S>::of_port(self.env.clone(), upstream.node, Port::side::<S>(tag.name())).upstreams);
+            side.upstreams.extend(
+                DataStream::<S>::of_port(self.env.clone(), upstream.node, Port::side::<S>(tag.name()))
+                    .upstreams,
+            );
         }
         side
     }
 
-    pub(crate) fn partitioned(&self, partitioning: Partitioning, output: Arc<dyn OutputFactory>) -> DataStream<T> {
+    pub(crate) fn partitioned(
+        &self,
+        partitioning: Partitioning,
+        output: Arc<dyn OutputFactory>,
+    ) -> DataStream<T> {
         let mut stream = self.clone();
         for upstream in &mut stream.upstreams {
             upstream.partitioning = Some(partitioning);

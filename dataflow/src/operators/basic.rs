@@ -17,7 +17,7 @@ impl<I, O, F> Map<I, O, F> {
     }
 }
 
-impl<I, O: 'static, F: FnMut(I) -> O> Operator for Map<I, O, F> {
+impl<I: 'static, O: 'static, F: FnMut(I) -> O> Operator for Map<I, O, F> {
     type In = I;
     type Out = O;
 
@@ -39,7 +39,7 @@ impl<I, O, F> TryMap<I, O, F> {
     }
 }
 
-impl<I, O: 'static, F: FnMut(I) -> Result<O>> Operator for TryMap<I, O, F> {
+impl<I: 'static, O: 'static, F: FnMut(I) -> Result<O>> Operator for TryMap<I, O, F> {
     type In = I;
     type Out = O;
 
@@ -90,7 +90,7 @@ impl<I, O, F> FlatMap<I, O, F> {
     }
 }
 
-impl<I, O: 'static, F: FnMut(I, &mut Collector<O>)> Operator for FlatMap<I, O, F> {
+impl<I: 'static, O: 'static, F: FnMut(I, &mut Collector<O>)> Operator for FlatMap<I, O, F> {
     type In = I;
     type Out = O;
 

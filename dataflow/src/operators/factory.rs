@@ -6,14 +6,15 @@ use flott_schema::{Error, Result};
 
 use crate::batch::{Batch, BatchDecoder, Record, decoder_of};
 use crate::context::OperatorContext;
+use crate::function::Prototype;
 use crate::operator::{Operator, OperatorStage};
+use crate::operators::sink::SinkStage;
 use crate::program::{Built, NodeFactory, NodeOutputs};
 use crate::sink::Sink;
 use crate::source::{Boundedness, EnumeratorBox, ErasedEnumerator, Source, SourceTask};
 use crate::stage::StageBox;
-use crate::function::Prototype;
-use crate::operators::sink::SinkStage;
 use crate::task::{OneInputTask, Task};
+use crate::two_input::{TwoInputOperator, TwoInputTask};
 
 /// Makes one-input operators with `make`.
 pub struct OperatorFactory<I, O, F> {
@@ -116,5 +117,40 @@ impl<T: Record, S: Sink<T>> NodeFactory for SinkFactory<T, S> {
 
     fn check(&self) -> Result<()> {
         self.sink.get().check()
+    }
+}
+
+/// Makes two-input operators with `make`.
+pub struct TwoInputFactory<Op, F> {
+    make: F,
+    operator: PhantomData<fn() -> Op>,
+}
+
+impl<Op, F> TwoInputFactory<Op, F> {
+    /// A factory.
+    pub fn new(make: F) -> Self {
+        TwoInputFactory { make, operator: PhantomData }
+    }
+}
+
+impl<Op, F> NodeFactory for TwoInputFactory<Op, F>
+where
+    Op: TwoInputOperator + 'static,
+    Op::Left: Record,
+    Op::Right: Record,
+    Op::Out: Record,
+    F: Fn(&OperatorContext) -> Result<Op> + Send + Sync,
+{
+    fn build(&self, ctx: &OperatorContext, outputs: NodeOutputs) -> Result<Built> {
+        let task = TwoInputTask::new((self.make)(ctx)?, outputs.collector::<Op::Out>(ctx)?);
+        Ok(Built::Task(Box::new(task)))
+    }
+
+    fn head(&self, _stage: StageBox) -> Result<Box<dyn Task>> {
+        Err(Error::internal("a two-input operator is a task, not a stage"))
+    }
+
+    fn decoder(&self, input: u16) -> BatchDecoder {
+        if input == 0 { decoder_of::<Batch<Op::Left>>() } else { decoder_of::<Batch<Op::Right>>() }
     }
 }

@@ -152,7 +152,13 @@ where
     O: 'static,
     F: KeyedProcessFunction<S::Key, I, O>,
 {
-    fn fire(&mut self, domain: TimeDomain, until_ms: i64, now_ms: i64, out: &mut Collector<O>) -> Result<Flow> {
+    fn fire(
+        &mut self,
+        domain: TimeDomain,
+        until_ms: i64,
+        now_ms: i64,
+        out: &mut Collector<O>,
+    ) -> Result<Flow> {
         self.state.begin(now_ms);
         while let Some((timer, slot, key)) = self.state.pop_timer(domain, until_ms) {
             out.set_timestamp(if domain == TimeDomain::Event { timer.timestamp_ms } else { NO_TIMESTAMP });

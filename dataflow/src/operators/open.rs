@@ -71,19 +71,31 @@ impl<'a> OpenContext<'a> {
     }
 
     /// Registers a map state whose entries expire.
-    pub fn map_state_with_ttl<K: Key, V: Record>(&mut self, name: &str, ttl: StateTtl) -> Result<MapState<K, V>> {
+    pub fn map_state_with_ttl<K: Key, V: Record>(
+        &mut self,
+        name: &str,
+        ttl: StateTtl,
+    ) -> Result<MapState<K, V>> {
         MapState::register(self.store(name)?, name, Some(ttl))
     }
 
     /// Registers a reducing state.
-    pub fn reducing_state<V: Record>(&mut self, name: &str, reduce: fn(&mut V, V)) -> Result<ReducingState<V>> {
+    pub fn reducing_state<V: Record>(
+        &mut self,
+        name: &str,
+        reduce: fn(&mut V, V),
+    ) -> Result<ReducingState<V>> {
         let mut state = ReducingState::new(reduce);
         state.register(self.store(name)?, name, None)?;
         Ok(state)
     }
 
     /// Registers an aggregating state.
-    pub fn aggregating_state<A: AggregateFunction>(&mut self, name: &str, function: A) -> Result<AggregatingState<A>> {
+    pub fn aggregating_state<A: AggregateFunction>(
+        &mut self,
+        name: &str,
+        function: A,
+    ) -> Result<AggregatingState<A>> {
         let mut state = AggregatingState::new(function);
         state.register(self.store(name)?, name, None)?;
         Ok(state)

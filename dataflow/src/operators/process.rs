@@ -83,7 +83,7 @@ impl<I, O, F> Process<I, O, F> {
     }
 }
 
-impl<I, O: 'static, F: ProcessFunction<I, O>> Operator for Process<I, O, F> {
+impl<I: 'static, O: 'static, F: ProcessFunction<I, O>> Operator for Process<I, O, F> {
     type In = I;
     type Out = O;
 

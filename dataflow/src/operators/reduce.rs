@@ -32,7 +32,12 @@ impl<S: KeySelector<T>, T> Reduced<S, T> {
 
     /// Reduces a batch into the table; `seen` sees every updated value.
     #[inline]
-    fn reduce_batch(&mut self, batch: Batch<T>, reduce: &mut impl FnMut(&mut T, T), mut seen: impl FnMut(&T, i64)) {
+    fn reduce_batch(
+        &mut self,
+        batch: Batch<T>,
+        reduce: &mut impl FnMut(&mut T, T),
+        mut seen: impl FnMut(&T, i64),
+    ) {
         hash_keys(&self.selector, &batch.records, &mut self.hashes);
         let large = self.table.is_large();
         for (index, (record, timestamp)) in batch.into_iter().enumerate() {
@@ -82,7 +87,8 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for RollingRedu
 
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
         let mut results = Batch::with_capacity(batch.len());
-        self.reduced.reduce_batch(batch, &mut self.reduce, |value, timestamp| results.push(value.clone(), timestamp));
+        self.reduced
+            .reduce_batch(batch, &mut self.reduce, |value, timestamp| results.push(value.clone(), timestamp));
         out.push_batch(results)
     }
 }
@@ -105,12 +111,7 @@ impl<S: KeySelector<T>, T, F> FinalReduce<S, T, F> {
 
     /// In front of the exchange: a pre-aggregation that keeps about `limit_bytes`.
     pub fn with_limit(selector: S, reduce: F, limit_bytes: usize) -> Self {
-        FinalReduce {
-            reduced: Reduced::new(selector),
-            reduce,
-            limit_bytes,
-            emitting: Vec::new().into_iter(),
-        }
+        FinalReduce { reduced: Reduced::new(selector), reduce, limit_bytes, emitting: Vec::new().into_iter() }
     }
 
     fn emit(&mut self, out: &mut Collector<T>, whatever: bool) -> Flow
@@ -208,12 +209,20 @@ where
         max_parallelism: u32,
         timeout: Option<i64>,
     ) -> Result<StageBox> {
-        let edge = KeyedOutput::<T, S>::new(self.selector.get()).build(task.clone(), writers, max_parallelism, timeout)?;
+        let edge = KeyedOutput::<T, S>::new(self.selector.get()).build(
+            task.clone(),
+            writers,
+            max_parallelism,
+            timeout,
+        )?;
         if !task.is_batch() {
             return Ok(edge);
         }
-        let reduce =
-            FinalReduce::with_limit(self.selector.get(), self.reduce.get(), task.settings.operator_memory_bytes);
+        let reduce = FinalReduce::with_limit(
+            self.selector.get(),
+            self.reduce.get(),
+            task.settings.operator_memory_bytes,
+        );
         let ctx = OperatorContext::new(task, "pre-aggregation", "pre-aggregation");
         let out = Collector::new(ctx, edge.typed()?, SideOutputs::default());
         Ok(StageBox::new::<Batch<T>>(Box::new(OperatorStage::new(reduce, out))))

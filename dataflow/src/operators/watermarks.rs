@@ -60,10 +60,11 @@ impl<T: 'static> AssignWatermarks<T> {
             emitted_at_ms: i64::MIN,
             due_ms: i64::MAX,
             pending: None,
-            idleness: strategy
-                .idleness_ms
-                .filter(|_| streaming)
-                .map(|timeout_ms| Idleness { timeout_ms, last_record_ms: now_ms, idle: false }),
+            idleness: strategy.idleness_ms.filter(|_| streaming).map(|timeout_ms| Idleness {
+                timeout_ms,
+                last_record_ms: now_ms,
+                idle: false,
+            }),
             alignment: strategy.alignment.clone().filter(|_| streaming).map(|settings| Aligned {
                 settings,
                 member: stable_hash(&(&*ctx.uid, ctx.task.subtask)),

@@ -146,7 +146,8 @@ impl<V: 'static> Container for Stamped<V> {
 impl<V: Record> ListState<V> {
     /// Registers the state under `name`, unique within the operator.
     pub fn register(store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<Self> {
-        let table = store.register(name, Box::new(ContainerTable::<Stamped<V>> { cells: Vec::new(), ttl }))?;
+        let table =
+            store.register(name, Box::new(ContainerTable::<Stamped<V>> { cells: Vec::new(), ttl }))?;
         Ok(ListState { table: Some(table), value: PhantomData })
     }
 
@@ -162,7 +163,7 @@ impl<V: Record> ListState<V> {
     }
 
     /// The values in order of addition.
-    pub fn iter<'a>(&self, scope: &'a mut impl KeyedScope) -> impl Iterator<Item = &'a V> + use<'a, V> {
+    pub fn iter<'a, C: KeyedScope>(&self, scope: &'a mut C) -> impl Iterator<Item = &'a V> + use<'a, C, V> {
         self.cell(scope).visible().entries.iter().map(|(value, _)| value)
     }
 
@@ -229,7 +230,8 @@ impl<MK: Key, V: 'static> Container for StampedMap<MK, V> {
 impl<MK: Key, V: Record> MapState<MK, V> {
     /// Registers the state under `name`, unique within the operator.
     pub fn register(store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<Self> {
-        let table = store.register(name, Box::new(ContainerTable::<StampedMap<MK, V>> { cells: Vec::new(), ttl }))?;
+        let table =
+            store.register(name, Box::new(ContainerTable::<StampedMap<MK, V>> { cells: Vec::new(), ttl }))?;
         Ok(MapState { table: Some(table), value: PhantomData })
     }
 
@@ -285,7 +287,10 @@ impl<MK: Key, V: Record> MapState<MK, V> {
     }
 
     /// The entries, in no particular order.
-    pub fn iter<'a>(&self, scope: &'a mut impl KeyedScope) -> impl Iterator<Item = (&'a MK, &'a V)> + use<'a, MK, V> {
+    pub fn iter<'a, C: KeyedScope>(
+        &self,
+        scope: &'a mut C,
+    ) -> impl Iterator<Item = (&'a MK, &'a V)> + use<'a, C, MK, V> {
         let map = self.cell(scope).visible();
         map.table.iter().flat_map(|table| table.entries()).map(|(key, (value, _))| (key, value))
     }

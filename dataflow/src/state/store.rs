@@ -36,7 +36,9 @@ impl StateStore {
     /// Registers a state; names are unique within an operator.
     pub(super) fn register(&mut self, name: &str, table: Box<dyn StateTable>) -> Result<u32> {
         if self.tables.iter().any(|(other, _)| other == name) {
-            return Err(Error::user(format!("state '{name}' is registered twice in one operator; give each state its own name")));
+            return Err(Error::user(format!(
+                "state '{name}' is registered twice in one operator; give each state its own name"
+            )));
         }
         self.tables.push((name.to_string(), table));
         let slots = self.references.len();
@@ -51,7 +53,10 @@ impl StateStore {
     pub(super) fn table<T: 'static>(&mut self, index: u32) -> Cell<'_, T> {
         let (_, table) = &mut self.tables[index as usize];
         Cell {
-            table: table.as_any().downcast_mut().expect("a handle belongs to the table it was registered with"),
+            table: table
+                .as_any()
+                .downcast_mut()
+                .expect("a handle belongs to the table it was registered with"),
             slot: self.slot,
             references: &mut self.references[self.slot],
             now_ms: self.now_ms,
@@ -178,7 +183,9 @@ impl<V: 'static> StateTable for ValueTable<V> {
 
     fn clean(&mut self, slot: usize, now_ms: i64) -> u32 {
         match self.ttl {
-            Some(ttl) if ttl.is_expired(self.stamps[slot], now_ms) => u32::from(self.cells[slot].take().is_some()),
+            Some(ttl) if ttl.is_expired(self.stamps[slot], now_ms) => {
+                u32::from(self.cells[slot].take().is_some())
+            }
             _ => 0,
         }
     }

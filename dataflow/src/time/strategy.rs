@@ -138,7 +138,12 @@ impl<T: 'static> WatermarkStrategy<T> {
     }
 
     /// Keeps the sources of `group` within `max_drift` of each other.
-    pub fn with_alignment(self, group: impl Into<String>, max_drift: Duration, update_interval: Duration) -> Self {
+    pub fn with_alignment(
+        self,
+        group: impl Into<String>,
+        max_drift: Duration,
+        update_interval: Duration,
+    ) -> Self {
         let alignment = Alignment {
             group: group.into(),
             max_drift_ms: millis(max_drift),

@@ -1,0 +1,132 @@
+//! Operators with two inputs, and the task that runs one. They head their chain: their inputs come from channels.
+
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use flott_schema::{Error, Result};
+
+use crate::batch::{Batch, DataBatch, ErasedBatch};
+use crate::context::{OperatorContext, count};
+use crate::element::Signal;
+use crate::operator::Collector;
+use crate::stage::Flow;
+use crate::task::{Task, typed_batch};
+
+/// A typed operator that reads batches of `Left` and of `Right`. The rules of [`Operator`](crate::operator::Operator)
+/// hold; watermarks, idleness, barriers and the end of input come combined over both inputs.
+pub trait TwoInputOperator {
+    /// Records of the first input.
+    type Left: 'static;
+    /// Records of the second input.
+    type Right: 'static;
+    /// Records emitted.
+    type Out: 'static;
+
+    /// Called once before anything else.
+    fn open(&mut self, _ctx: &OperatorContext) -> Result<()> {
+        Ok(())
+    }
+
+    /// Processes a batch of the first input.
+    fn process_left(&mut self, batch: Batch<Self::Left>, out: &mut Collector<Self::Out>) -> Result<()>;
+
+    /// Processes a batch of the second input.
+    fn process_right(&mut self, batch: Batch<Self::Right>, out: &mut Collector<Self::Out>) -> Result<()>;
+
+    /// An input (0 or 1) has ended; the other may go on.
+    fn input_ended(&mut self, _input: u16, _out: &mut Collector<Self::Out>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Processes a signal and passes it on with `out.signal(signal)`.
+    fn signal(&mut self, signal: Signal, out: &mut Collector<Self::Out>) -> Result<Flow> {
+        out.signal(signal)
+    }
+
+    /// Does what has become due.
+    fn poll(&mut self, _now_ms: i64, _cx: &mut Context<'_>, _out: &mut Collector<Self::Out>) -> Result<Flow> {
+        Ok(Flow::Done)
+    }
+
+    /// When `poll` next has something to do.
+    fn next_deadline_ms(&self) -> i64 {
+        i64::MAX
+    }
+
+    /// Called once at the end, also after a failure.
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs a two-input operator at the head of a task.
+pub struct TwoInputTask<Op: TwoInputOperator> {
+    operator: Op,
+    out: Collector<Op::Out>,
+}
+
+impl<Op: TwoInputOperator> TwoInputTask<Op> {
+    /// A task around `operator`.
+    pub fn new(operator: Op, out: Collector<Op::Out>) -> Self {
+        TwoInputTask { operator, out }
+    }
+}
+
+impl<Op: TwoInputOperator> Task for TwoInputTask<Op>
+where
+    Batch<Op::Left>: DataBatch,
+    Batch<Op::Right>: DataBatch,
+{
+    fn open(&mut self) -> Result<()> {
+        self.out.open_next()?;
+        let ctx = self.out.context().clone();
+        self.operator.open(&ctx)
+    }
+
+    fn push(&mut self, input: u16, batch: Box<dyn ErasedBatch>) -> Result<()> {
+        count(&self.out.context().metrics.records_in, batch.record_count());
+        match input {
+            0 => self.operator.process_left(typed_batch(batch)?, &mut self.out)?,
+            1 => self.operator.process_right(typed_batch(batch)?, &mut self.out)?,
+            other => {
+                return Err(Error::internal(format!("a two-input operator got a batch for input {other}")));
+            }
+        }
+        self.out.hand_on_buffer()
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<Flow> {
+        if let Signal::Watermark(watermark) = signal {
+            self.out.context().metrics.watermark_ms.0.store(watermark, Ordering::Relaxed);
+        }
+        let flow = self.operator.signal(signal, &mut self.out)?;
+        self.out.hand_on_buffer()?;
+        Ok(flow)
+    }
+
+    fn input_ended(&mut self, input: u16) -> Result<()> {
+        self.operator.input_ended(input, &mut self.out)?;
+        self.out.hand_on_buffer()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.out.flush_next()
+    }
+
+    fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
+        if self.operator.poll(now_ms, cx, &mut self.out)? == Flow::Again {
+            self.out.hand_on_buffer()?;
+            return Ok(Flow::Again);
+        }
+        self.out.poll_next(now_ms, cx)
+    }
+
+    fn next_deadline_ms(&self) -> i64 {
+        self.operator.next_deadline_ms().min(self.out.next_deadline_ms())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let result = self.operator.close();
+        result.and(self.out.close_next())
+    }
+}
