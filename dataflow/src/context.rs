@@ -44,39 +44,68 @@ impl Default for Settings {
     }
 }
 
-/// Whether the outputs of a task have room, and who to wake when they have again.
+/// Whether a task may go on, and who to wake when it may again.
+///
+/// Two things are told apart. *Outputs* out of credit hold back everything: records and the signals behind them. A
+/// blocked *input* holds back the next element only: an operator inside the task (a sink waiting for an outside
+/// system, calls in flight, a source ahead of its alignment group) takes no more for now, but what it emits passes.
 #[derive(Default)]
 pub struct Congestion {
-    blocked: AtomicUsize,
+    outputs: AtomicUsize,
+    input: AtomicUsize,
     waker: AtomicWaker,
 }
 
 impl Congestion {
     /// One more output is out of credit.
     pub fn block(&self) {
-        self.blocked.fetch_add(1, Ordering::AcqRel);
+        self.outputs.fetch_add(1, Ordering::AcqRel);
     }
 
     /// One output has credit again; wakes the task when it was the last one blocked.
     pub fn unblock(&self) {
-        if self.blocked.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.waker.wake();
-        }
+        self.release(&self.outputs);
     }
 
     /// Whether any output is out of credit.
     #[inline]
     pub fn is_congested(&self) -> bool {
-        self.blocked.load(Ordering::Acquire) > 0
+        self.outputs.load(Ordering::Acquire) > 0
     }
 
-    /// Like [`Self::is_congested`], and has `waker` woken once it is over.
+    /// One more operator takes no further input; each call is to be balanced by one of [`Self::unblock_input`].
+    pub fn block_input(&self) {
+        self.input.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One operator takes input again; wakes the task when it was the last one blocking.
+    pub fn unblock_input(&self) {
+        self.release(&self.input);
+    }
+
+    /// Whether the task must take no further element from its input: an output is out of credit, or an operator
+    /// takes no more.
+    #[inline]
+    pub fn is_input_blocked(&self) -> bool {
+        self.is_congested() || self.input.load(Ordering::Acquire) > 0
+    }
+
+    /// Like [`Self::is_input_blocked`], and has `waker` woken when the outputs have room again, and when the
+    /// operators take input again; one may be over while the other goes on.
     pub fn register(&self, waker: &Waker) -> bool {
-        if !self.is_congested() {
+        if !self.is_input_blocked() {
             return false;
         }
         self.waker.register(waker);
-        self.is_congested()
+        self.is_input_blocked()
+    }
+
+    fn release(&self, blocked: &AtomicUsize) {
+        let before = blocked.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "unblocked more often than blocked");
+        if before == 1 {
+            self.waker.wake();
+        }
     }
 }
 
@@ -127,7 +156,7 @@ pub struct TaskContext {
     pub attempt: u32,
     /// Settings of the job.
     pub settings: Settings,
-    /// The task's outputs.
+    /// Whether the task may go on.
     pub congestion: Arc<Congestion>,
     /// Watermark alignment groups of the job.
     pub alignment: Arc<AlignmentRegistry>,
@@ -197,5 +226,53 @@ impl OperatorContext {
     /// A context with fresh counters.
     pub fn new(task: Rc<TaskContext>, name: &str, uid: &str) -> Self {
         OperatorContext { task, name: name.into(), uid: uid.into(), metrics: Arc::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_blocked_input_does_not_congest_the_outputs() {
+        let congestion = Congestion::default();
+        congestion.block_input();
+        assert!(congestion.is_input_blocked() && !congestion.is_congested());
+        congestion.block();
+        congestion.unblock_input();
+        assert!(congestion.is_input_blocked() && congestion.is_congested());
+        congestion.unblock();
+        assert!(!congestion.is_input_blocked());
+    }
+
+    #[test]
+    fn the_task_is_woken_by_the_last_unblock_of_either_kind() {
+        let (congestion, wakes) = (Congestion::default(), Arc::new(Wakes::default()));
+        let waker = Waker::from(wakes.clone());
+        assert!(!congestion.register(&waker));
+        congestion.block();
+        congestion.block();
+        congestion.block_input();
+        assert!(congestion.register(&waker));
+        congestion.unblock();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        congestion.unblock();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert!(congestion.register(&waker));
+        congestion.unblock_input();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 2);
+        assert!(!congestion.register(&waker));
     }
 }

@@ -27,8 +27,8 @@ impl<W, C> SinkStage<W, C> {
 
     fn set_blocked(&mut self, blocked: bool) {
         match (self.blocked, blocked) {
-            (false, true) => self.ctx.task.congestion.block(),
-            (true, false) => self.ctx.task.congestion.unblock(),
+            (false, true) => self.ctx.task.congestion.block_input(),
+            (true, false) => self.ctx.task.congestion.unblock_input(),
             _ => {}
         }
         self.blocked = blocked;
@@ -84,6 +84,7 @@ where
     }
 
     fn close(&mut self) -> Result<()> {
+        self.set_blocked(false);
         self.writer.close()
     }
 }

@@ -120,7 +120,7 @@ impl<T: 'static> AssignWatermarks<T> {
         if ahead != aligned.paused {
             aligned.paused = ahead;
             let congestion = &self.ctx.task.congestion;
-            if ahead { congestion.block() } else { congestion.unblock() }
+            if ahead { congestion.block_input() } else { congestion.unblock_input() }
         }
     }
 
@@ -128,15 +128,15 @@ impl<T: 'static> AssignWatermarks<T> {
         if let Some(aligned) = self.alignment.take() {
             self.ctx.task.alignment.report(&aligned.settings.group, aligned.member, None);
             if aligned.paused {
-                self.ctx.task.congestion.unblock();
+                self.ctx.task.congestion.unblock_input();
             }
         }
     }
 
     fn check_idle(&mut self, now_ms: i64, out: &mut Collector<T>) -> Result<()> {
         let Some(idleness) = &mut self.idleness else { return Ok(()) };
-        // A task that is held back by its outputs is not idle: its clock stands still.
-        if self.ctx.task.congestion.is_congested() {
+        // A task that is held back by its outputs or by alignment is not idle: its clock stands still.
+        if self.ctx.task.congestion.is_input_blocked() {
             idleness.last_record_ms = now_ms;
         }
         if !idleness.idle && now_ms >= idleness.last_record_ms.saturating_add(idleness.timeout_ms) {
