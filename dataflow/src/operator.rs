@@ -50,6 +50,11 @@ pub trait Operator {
         i64::MAX
     }
 
+    /// Whether the operator takes no more for now; see [`Stage::is_blocked`]. It has blocked the task's input as well.
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
     /// Called once at the end, also after a failure.
     fn close(&mut self) -> Result<()> {
         Ok(())
@@ -98,6 +103,8 @@ pub struct Collector<T> {
     /// A failure downstream that `collect` could not return.
     failure: Option<Error>,
     main_signalled: bool,
+    /// Whether something behind took no more after the last batch.
+    blocked: bool,
 }
 
 impl<T: 'static> Collector<T> {
@@ -112,6 +119,7 @@ impl<T: 'static> Collector<T> {
             ctx,
             failure: None,
             main_signalled: false,
+            blocked: false,
         }
     }
 
@@ -161,7 +169,9 @@ impl<T: 'static> Collector<T> {
         }
         self.check()?;
         count(&self.ctx.metrics.records_out, batch.len());
-        self.next.push(batch)
+        self.next.push(batch)?;
+        self.blocked = self.next.is_blocked();
+        Ok(())
     }
 
     /// Hands on what was collected; called after each batch, signal and timer.
@@ -189,10 +199,17 @@ impl<T: 'static> Collector<T> {
         Ok(flow)
     }
 
-    /// Whether the task's outputs are out of credit: a long emission pauses here and answers [`Flow::Again`].
+    /// Whether the task's outputs are out of credit or an operator behind this one takes no more: a long emission
+    /// pauses here and answers [`Flow::Again`].
     #[inline]
     pub fn is_congested(&self) -> bool {
-        self.ctx.task.congestion.is_congested()
+        self.ctx.task.congestion.is_congested() || self.is_blocked_behind()
+    }
+
+    /// Asked for once a batch; only while the answer was yes, every time.
+    #[inline]
+    fn is_blocked_behind(&self) -> bool {
+        self.blocked && self.next.is_blocked()
     }
 
     fn hand_on(&mut self) {
@@ -200,6 +217,7 @@ impl<T: 'static> Collector<T> {
         if self.failure.is_none() {
             count(&self.ctx.metrics.records_out, batch.len());
             self.failure = self.next.push(batch).err();
+            self.blocked = self.next.is_blocked();
         }
     }
 
@@ -255,6 +273,7 @@ trait SideStage {
     fn stage_signal(&mut self, signal: Signal) -> Result<Flow>;
     fn lifecycle(&mut self, call: Lifecycle<'_, '_>) -> Result<Flow>;
     fn deadline_ms(&self) -> i64;
+    fn is_blocked(&self) -> bool;
 }
 
 enum Lifecycle<'a, 'b> {
@@ -290,6 +309,10 @@ impl<S: 'static> SideStage for Collector<S> {
     fn deadline_ms(&self) -> i64 {
         self.next.next_deadline_ms()
     }
+
+    fn is_blocked(&self) -> bool {
+        self.is_blocked_next()
+    }
 }
 
 /// What lies behind an operator: its collector, driven through the calls that pass the whole chain.
@@ -324,6 +347,11 @@ impl<T: 'static> Collector<T> {
     pub fn next_deadline_ms(&self) -> i64 {
         let sides = self.sides.outputs.iter().map(|(_, side)| side.deadline_ms()).min().unwrap_or(i64::MAX);
         self.next.next_deadline_ms().min(sides)
+    }
+
+    /// Whether what lies behind takes no more for now.
+    pub fn is_blocked_next(&self) -> bool {
+        self.next.is_blocked() || self.sides.outputs.iter().any(|(_, side)| side.is_blocked())
     }
 
     /// Closes what lies behind, all of it even if one fails.
@@ -385,15 +413,18 @@ impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op> {
     }
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
-        if self.operator.poll(now_ms, cx, &mut self.out)? == Flow::Again {
-            self.out.hand_on_buffer()?;
-            return Ok(Flow::Again);
-        }
-        self.out.poll_next(now_ms, cx)
+        let flow = self.operator.poll(now_ms, cx, &mut self.out)?;
+        // What lies behind may be what the operator waits for, so it is polled in any case.
+        let behind = self.out.poll_next(now_ms, cx)?;
+        Ok(flow.and(behind))
     }
 
     fn next_deadline_ms(&self) -> i64 {
         self.operator.next_deadline_ms().min(self.out.next_deadline_ms())
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.operator.is_blocked() || self.out.is_blocked_next()
     }
 
     fn close(&mut self) -> Result<()> {

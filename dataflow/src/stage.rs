@@ -14,8 +14,16 @@ use crate::element::Signal;
 pub enum Flow {
     /// All done.
     Done,
-    /// The outputs are congested: call again with the same arguments once they have room.
+    /// Something is waited for (room in the outputs, calls in flight): call again with the same arguments after the
+    /// next poll.
     Again,
+}
+
+impl Flow {
+    /// Done if both are.
+    pub fn and(self, other: Flow) -> Flow {
+        if self == Flow::Done { other } else { Flow::Again }
+    }
 }
 
 /// Consumes the batches and signals of one place in a task.
@@ -35,6 +43,11 @@ pub trait Stage<B> {
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow>;
     /// When `poll` next has something to do, epoch milliseconds; `i64::MAX` for never.
     fn next_deadline_ms(&self) -> i64;
+    /// Whether this stage or one behind it takes no more for now, for another reason than outputs without credit: a
+    /// sink or a service is waited for. What is pushed nevertheless is kept; a long emission in front should pause.
+    fn is_blocked(&self) -> bool {
+        false
+    }
     /// Called once, also after a failure; releases what is held.
     fn close(&mut self) -> Result<()>;
 }
@@ -66,7 +79,6 @@ pub fn join_stages<B: DataBatch>(mut stages: Vec<StageBox>) -> Result<Box<dyn St
         _ => Ok(Box::new(Tee {
             stages: stages.into_iter().map(StageBox::typed).collect::<Result<_>>()?,
             signalled: 0,
-            polled: 0,
         })),
     }
 }
@@ -76,7 +88,6 @@ struct Tee<B> {
     stages: Vec<Box<dyn Stage<B>>>,
     /// Consumers that have already answered `Done` to the signal being repeated.
     signalled: usize,
-    polled: usize,
 }
 
 impl<B: DataBatch> Stage<B> for Tee<B> {
@@ -108,18 +119,16 @@ impl<B: DataBatch> Stage<B> for Tee<B> {
     }
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
-        while let Some(stage) = self.stages.get_mut(self.polled) {
-            if stage.poll(now_ms, cx)? == Flow::Again {
-                return Ok(Flow::Again);
-            }
-            self.polled += 1;
-        }
-        self.polled = 0;
-        Ok(Flow::Done)
+        // One that waits must not keep the others waiting.
+        self.stages.iter_mut().try_fold(Flow::Done, |flow, stage| Ok(flow.and(stage.poll(now_ms, cx)?)))
     }
 
     fn next_deadline_ms(&self) -> i64 {
         self.stages.iter().map(|stage| stage.next_deadline_ms()).min().unwrap_or(i64::MAX)
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.stages.iter().any(|stage| stage.is_blocked())
     }
 
     fn close(&mut self) -> Result<()> {

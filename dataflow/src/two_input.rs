@@ -114,11 +114,10 @@ where
     }
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
-        if self.operator.poll(now_ms, cx, &mut self.out)? == Flow::Again {
-            self.out.hand_on_buffer()?;
-            return Ok(Flow::Again);
-        }
-        self.out.poll_next(now_ms, cx)
+        let flow = self.operator.poll(now_ms, cx, &mut self.out)?;
+        // What lies behind may be what the operator waits for, so it is polled in any case.
+        let behind = self.out.poll_next(now_ms, cx)?;
+        Ok(flow.and(behind))
     }
 
     fn next_deadline_ms(&self) -> i64 {

@@ -1,6 +1,5 @@
 //! Process functions on keyed streams: state and timers.
 
-use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::task::Context;
 
@@ -10,8 +9,9 @@ use crate::batch::{Batch, NO_TIMESTAMP};
 use crate::context::OperatorContext;
 use crate::element::Signal;
 use crate::function::Function;
-use crate::key::{Key, KeySelector, hash_keys};
+use crate::key::{Key, KeySelector};
 use crate::operator::{Collector, Operator, OutputTag};
+use crate::operators::keyed::KeyedCore;
 use crate::operators::open::OpenContext;
 use crate::stage::Flow;
 use crate::state::{KeyedScope, KeyedState, StateStore, TimeDomain, Timer};
@@ -123,55 +123,14 @@ impl<'a, K: Key, O: 'static> KeyedContext<'a, K, O> {
 pub struct KeyedProcess<S: KeySelector<I>, I, O, F> {
     selector: S,
     function: F,
-    state: KeyedState<S::Key>,
-    ctx: OperatorContext,
-    watermark_ms: i64,
-    hashes: Vec<u64>,
+    core: KeyedCore<S::Key>,
     records: PhantomData<fn(I) -> O>,
 }
 
 impl<S: KeySelector<I>, I, O, F> KeyedProcess<S, I, O, F> {
     /// An operator around `function`.
     pub fn new(selector: S, function: F, ctx: &OperatorContext) -> Self {
-        KeyedProcess {
-            selector,
-            function,
-            state: KeyedState::default(),
-            ctx: ctx.clone(),
-            watermark_ms: i64::MIN,
-            hashes: Vec::new(),
-            records: PhantomData,
-        }
-    }
-}
-
-impl<S, I, O, F> KeyedProcess<S, I, O, F>
-where
-    S: KeySelector<I>,
-    I: 'static,
-    O: 'static,
-    F: KeyedProcessFunction<S::Key, I, O>,
-{
-    fn fire(
-        &mut self,
-        domain: TimeDomain,
-        until_ms: i64,
-        now_ms: i64,
-        out: &mut Collector<O>,
-    ) -> Result<Flow> {
-        self.state.begin(now_ms);
-        while let Some((timer, slot, key)) = self.state.pop_timer(domain, until_ms) {
-            out.set_timestamp(if domain == TimeDomain::Event { timer.timestamp_ms } else { NO_TIMESTAMP });
-            let ctx = &mut KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms);
-            self.function.on_timer(timer, ctx)?;
-            self.state.leave(slot);
-            if out.is_congested() {
-                self.state.end();
-                return Ok(Flow::Again);
-            }
-        }
-        self.state.end();
-        Ok(Flow::Done)
+        KeyedProcess { selector, function, core: KeyedCore::new(ctx), records: PhantomData }
     }
 }
 
@@ -186,49 +145,24 @@ where
     type Out = O;
 
     fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
-        self.function.open(&mut OpenContext::keyed(ctx, self.state.store()))
+        self.function.open(&mut OpenContext::keyed(ctx, self.core.store()))
     }
 
     fn process(&mut self, batch: Batch<I>, out: &mut Collector<O>) -> Result<()> {
-        let now_ms = self.ctx.task.now_ms();
-        hash_keys(&self.selector, &batch.records, &mut self.hashes);
-        self.state.begin(now_ms);
-        for (index, (record, timestamp)) in batch.into_iter().enumerate() {
-            self.state.prefetch_ahead(&self.hashes, index);
-            let key = {
-                let found = self.selector.key(&record);
-                let key: &S::Key = found.borrow();
-                key.clone()
-            };
-            let slot = self.state.enter(self.hashes[index], &key);
-            out.set_timestamp(timestamp);
-            let ctx = &mut KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms);
-            self.function.process(record, ctx)?;
-            self.state.leave(slot);
-        }
-        self.state.end();
-        Ok(())
+        let function = &mut self.function;
+        self.core.process(&self.selector, batch, out, |record, ctx| function.process(record, ctx))
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {
-        if let Signal::Watermark(watermark) = signal {
-            self.watermark_ms = watermark;
-            if self.fire(TimeDomain::Event, watermark, self.ctx.task.now_ms(), out)? == Flow::Again {
-                return Ok(Flow::Again);
-            }
-        }
-        out.signal(signal)
+        self.core.signal(signal, out, |timer, ctx| self.function.on_timer(timer, ctx))
     }
 
     fn poll(&mut self, now_ms: i64, _cx: &mut Context<'_>, out: &mut Collector<O>) -> Result<Flow> {
-        if now_ms < self.state.next_processing_ms() {
-            return Ok(Flow::Done);
-        }
-        self.fire(TimeDomain::Processing, now_ms, now_ms, out)
+        self.core.poll(now_ms, out, |timer, ctx| self.function.on_timer(timer, ctx))
     }
 
     fn next_deadline_ms(&self) -> i64 {
-        self.state.next_processing_ms()
+        self.core.next_deadline_ms()
     }
 
     fn close(&mut self) -> Result<()> {

@@ -4,7 +4,9 @@
 //! What must never happen here: blocking, threads, knowledge of channels.
 
 pub mod basic;
+pub mod co_process;
 pub mod factory;
+mod keyed;
 pub mod keyed_process;
 pub mod open;
 pub mod process;

@@ -83,6 +83,10 @@ where
         self.writer.next_deadline_ms()
     }
 
+    fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
     fn close(&mut self) -> Result<()> {
         self.set_blocked(false);
         self.writer.close()

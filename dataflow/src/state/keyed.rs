@@ -118,9 +118,14 @@ impl<K: Key> KeyedState<K> {
         Some((Timer { timestamp_ms, domain }, slot, key))
     }
 
-    /// When the next processing-time timer is due.
+    /// When the next processing-time timer is due, or `i64::MAX`. A deleted one may still count.
     pub fn next_processing_ms(&self) -> i64 {
         self.processing_timers.next_ms()
+    }
+
+    /// When the next event-time timer is due, or `i64::MAX`. A deleted one may still count.
+    pub fn next_event_ms(&self) -> i64 {
+        self.event_timers.next_ms()
     }
 
     /// Calls `visit` for each key that has state, its slot made current.

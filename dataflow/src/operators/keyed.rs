@@ -1,0 +1,267 @@
+//! What all operators with keyed functions do: enter the key of each record, fire timers.
+
+use std::borrow::Borrow;
+
+use flott_schema::Result;
+
+use crate::batch::{Batch, NO_TIMESTAMP};
+use crate::context::OperatorContext;
+use crate::element::Signal;
+use crate::key::{Key, KeySelector, hash_keys};
+use crate::operator::Collector;
+use crate::operators::keyed_process::KeyedContext;
+use crate::stage::Flow;
+use crate::state::{KeyedState, StateStore, TimeDomain, Timer};
+
+/// The keys of one operator, with the clocks that its timers follow.
+pub(super) struct KeyedCore<K> {
+    state: KeyedState<K>,
+    ctx: OperatorContext,
+    watermark_ms: i64,
+    hashes: Vec<u64>,
+}
+
+impl<K: Key> KeyedCore<K> {
+    pub fn new(ctx: &OperatorContext) -> Self {
+        KeyedCore {
+            state: KeyedState::default(),
+            ctx: ctx.clone(),
+            watermark_ms: i64::MIN,
+            hashes: Vec::new(),
+        }
+    }
+
+    pub fn store(&mut self) -> &mut StateStore {
+        self.state.store()
+    }
+
+    /// The states of all keys, for what is no work on a record's key.
+    pub fn state(&mut self) -> &mut KeyedState<K> {
+        &mut self.state
+    }
+
+    pub fn watermark_ms(&self) -> i64 {
+        self.watermark_ms
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.ctx.task.now_ms()
+    }
+
+    /// Calls `visit` for each record of a batch, in the context of its key.
+    pub fn process<T, S: KeySelector<T, Key = K>, O: 'static>(
+        &mut self,
+        selector: &S,
+        batch: Batch<T>,
+        out: &mut Collector<O>,
+        mut visit: impl FnMut(T, &mut KeyedContext<'_, K, O>) -> Result<()>,
+    ) -> Result<()> {
+        let now_ms = self.now_ms();
+        hash_keys(selector, &batch.records, &mut self.hashes);
+        self.state.begin(now_ms);
+        for (index, (record, timestamp)) in batch.into_iter().enumerate() {
+            self.state.prefetch_ahead(&self.hashes, index);
+            let key = {
+                let found = selector.key(&record);
+                let key: &K = found.borrow();
+                key.clone()
+            };
+            let slot = self.state.enter(self.hashes[index], &key);
+            out.set_timestamp(timestamp);
+            visit(
+                record,
+                &mut KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms),
+            )?;
+            self.state.leave(slot);
+        }
+        self.state.end();
+        Ok(())
+    }
+
+    /// Calls `on_timer` for each timer due at `until_ms`, as long as the outputs have room.
+    pub fn fire<O: 'static>(
+        &mut self,
+        domain: TimeDomain,
+        until_ms: i64,
+        now_ms: i64,
+        out: &mut Collector<O>,
+        mut on_timer: impl FnMut(Timer, &mut KeyedContext<'_, K, O>) -> Result<()>,
+    ) -> Result<Flow> {
+        self.state.begin(now_ms);
+        let mut flow = Flow::Done;
+        while self.next_timer_ms(domain) <= until_ms {
+            if out.is_congested() {
+                flow = Flow::Again;
+                break;
+            }
+            let Some((timer, slot, key)) = self.state.pop_timer(domain, until_ms) else { break };
+            out.set_timestamp(if domain == TimeDomain::Event { timer.timestamp_ms } else { NO_TIMESTAMP });
+            on_timer(
+                timer,
+                &mut KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms),
+            )?;
+            self.state.leave(slot);
+        }
+        self.state.end();
+        Ok(flow)
+    }
+
+    /// Fires the timers that a watermark makes due, then passes the signal on.
+    pub fn signal<O: 'static>(
+        &mut self,
+        signal: Signal,
+        out: &mut Collector<O>,
+        on_timer: impl FnMut(Timer, &mut KeyedContext<'_, K, O>) -> Result<()>,
+    ) -> Result<Flow> {
+        if let Signal::Watermark(watermark) = signal {
+            self.watermark_ms = watermark;
+            if self.fire(TimeDomain::Event, watermark, self.now_ms(), out, on_timer)? == Flow::Again {
+                return Ok(Flow::Again);
+            }
+        }
+        out.signal(signal)
+    }
+
+    /// Fires the timers that the clock makes due.
+    pub fn poll<O: 'static>(
+        &mut self,
+        now_ms: i64,
+        out: &mut Collector<O>,
+        on_timer: impl FnMut(Timer, &mut KeyedContext<'_, K, O>) -> Result<()>,
+    ) -> Result<Flow> {
+        if now_ms < self.next_deadline_ms() {
+            return Ok(Flow::Done);
+        }
+        self.fire(TimeDomain::Processing, now_ms, now_ms, out, on_timer)
+    }
+
+    fn next_timer_ms(&self, domain: TimeDomain) -> i64 {
+        match domain {
+            TimeDomain::Event => self.state.next_event_ms(),
+            TimeDomain::Processing => self.state.next_processing_ms(),
+        }
+    }
+
+    pub fn next_deadline_ms(&self) -> i64 {
+        self.state.next_processing_ms()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::context::{Settings, TaskContext};
+    use crate::operator::{OperatorStage, SideOutputs};
+    use crate::operators::keyed_process::{KeyedProcess, KeyedProcessFunction};
+    use crate::stage::Stage;
+
+    /// Takes no more after the first batch until told to.
+    #[derive(Clone, Default)]
+    struct Narrow(Rc<State>);
+
+    #[derive(Default)]
+    struct State {
+        taken: Cell<usize>,
+        blocked: Cell<bool>,
+        signals: Cell<usize>,
+        polls: Cell<usize>,
+    }
+
+    impl Stage<Batch<i64>> for Narrow {
+        fn open(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        fn push(&mut self, batch: Batch<i64>) -> Result<()> {
+            self.0.taken.set(self.0.taken.get() + batch.len());
+            self.0.blocked.set(true);
+            Ok(())
+        }
+
+        fn signal(&mut self, _signal: Signal) -> Result<Flow> {
+            self.0.signals.set(self.0.signals.get() + 1);
+            Ok(Flow::Done)
+        }
+
+        fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        fn poll(&mut self, _now_ms: i64, _cx: &mut Context<'_>) -> Result<Flow> {
+            self.0.polls.set(self.0.polls.get() + 1);
+            Ok(Flow::Done)
+        }
+
+        fn next_deadline_ms(&self) -> i64 {
+            i64::MAX
+        }
+
+        fn is_blocked(&self) -> bool {
+            self.0.blocked.get()
+        }
+
+        fn close(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[derive(Clone)]
+    struct TimerPerRecord(TimeDomain);
+
+    impl KeyedProcessFunction<i64, i64, i64> for TimerPerRecord {
+        fn process(&mut self, record: i64, ctx: &mut KeyedContext<'_, i64, i64>) -> Result<()> {
+            match self.0 {
+                TimeDomain::Event => ctx.register_event_timer(record),
+                TimeDomain::Processing => ctx.register_processing_timer(record),
+            }
+            Ok(())
+        }
+
+        fn on_timer(&mut self, timer: Timer, ctx: &mut KeyedContext<'_, i64, i64>) -> Result<()> {
+            ctx.collect(timer.timestamp_ms);
+            Ok(())
+        }
+    }
+
+    fn stage(domain: TimeDomain, next: Narrow) -> impl Stage<Batch<i64>> {
+        let settings = Settings { batch_size: 4, ..Settings::default() };
+        let ctx =
+            OperatorContext::new(Rc::new(TaskContext::new("job", "vertex", 0, 1, 128, settings)), "op", "op");
+        let selector = crate::key::ByValue::new(|record: &i64| *record);
+        let operator = KeyedProcess::new(selector, TimerPerRecord(domain), &ctx);
+        let mut stage =
+            OperatorStage::new(operator, Collector::new(ctx, Box::new(next), SideOutputs::default()));
+        stage.open().unwrap();
+        stage.push(Batch::of((0..20).collect())).unwrap();
+        stage
+    }
+
+    #[test]
+    fn a_firing_pauses_batch_by_batch_while_an_operator_behind_takes_no_more() {
+        let narrow = Narrow::default();
+        let mut stage = stage(TimeDomain::Event, narrow.clone());
+        for taken in (4..=16).step_by(4) {
+            // As often as one likes: nothing comes while the operator behind is blocked.
+            for _ in 0..3 {
+                assert_eq!(stage.signal(Signal::Watermark(100)).unwrap(), Flow::Again);
+                assert_eq!((narrow.0.taken.get(), narrow.0.signals.get()), (taken, 0));
+            }
+            narrow.0.blocked.set(false);
+        }
+        assert_eq!(stage.signal(Signal::Watermark(100)).unwrap(), Flow::Done);
+        assert_eq!((narrow.0.taken.get(), narrow.0.signals.get()), (20, 1));
+    }
+
+    #[test]
+    fn what_a_paused_firing_waits_for_is_polled() {
+        let narrow = Narrow::default();
+        let mut stage = stage(TimeDomain::Processing, narrow.clone());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(stage.poll(100, &mut cx).unwrap(), Flow::Again);
+        assert_eq!((narrow.0.taken.get(), narrow.0.polls.get()), (4, 1));
+    }
+}
