@@ -17,7 +17,7 @@ use crate::stage::{Flow, Stage, StageBox};
 
 /// One channel to one task. `send` never waits: a channel beyond its credit blocks the task's
 /// [`Congestion`](crate::context::Congestion), and the task takes no further input until it is over.
-pub trait ChannelWriter {
+pub trait ChannelWriter: Send {
     /// Appends an element.
     fn send(&mut self, element: Element) -> Result<()>;
 }

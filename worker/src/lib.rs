@@ -1,1 +1,23 @@
-//! Placeholder.
+//! The runtime of tasks.
+//!
+//! What lives here: slots (threads), subtask actors, the pump that drives a task, input gates and channels, spooled
+//! results, split enumerators, and the service that deploys and cancels on the coordinator's orders. Who may call it:
+//! the `flott` binary and the embedded cluster. What must never happen here: a decision about a job (the coordinator's),
+//! knowledge of particular operators (the program's). Only `slot`, `subtask` and `enumerator` know actix.
+
+pub mod channel;
+pub mod clock;
+pub mod enumerator;
+pub mod frame;
+pub mod gate;
+pub mod metrics;
+pub mod panics;
+pub mod pump;
+pub mod service;
+pub mod slot;
+pub mod spool;
+pub mod subtask;
+pub mod wiring;
+
+pub use metrics::{JobMetrics, TaskMetrics};
+pub use service::{Options, Worker, WorkerHandle};

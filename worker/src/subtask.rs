@@ -1,0 +1,202 @@
+//! The subtask actor: one task on one slot. Its mailbox carries control only; records flow through the pump, which is
+//! one future in the actor's context. The mailbox is looked at before each quantum.
+
+use std::pin::Pin;
+use std::task::{Context as TaskCx, Poll};
+use std::time::Duration;
+
+use actix::fut::ActorFuture;
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
+use flott_dataflow::source::Assignment;
+use flott_schema::control::{TaskFailure, TaskState};
+use flott_schema::ids::AttemptId;
+use flott_schema::{Error, Result};
+
+use crate::enumerator::{Enumerator, SplitRequest};
+use crate::panics;
+use crate::pump::{Progress, Pump};
+
+/// Who hears of a task's states. Called on the slot's thread; must not block.
+pub type Report = Box<dyn FnMut(AttemptId, TaskState, Option<TaskFailure>)>;
+
+/// What a subtask is started with; sent to the slot's thread, where the task is built.
+pub struct SubtaskPlan {
+    /// The deployment.
+    pub attempt: AttemptId,
+    /// Vertex name, for failures.
+    pub vertex_name: String,
+    /// Number of tasks of the vertex, for failures.
+    pub parallelism: u32,
+    /// Builds the task on the slot's thread.
+    pub build: Box<dyn FnOnce() -> Result<Pump> + Send>,
+    /// For a source.
+    pub enumerator: Option<Addr<Enumerator>>,
+    /// Makes the report on the slot's thread.
+    pub report: Box<dyn FnOnce() -> Report + Send>,
+}
+
+/// The actor.
+pub struct Subtask {
+    attempt: AttemptId,
+    vertex_name: String,
+    parallelism: u32,
+    build: Option<Box<dyn FnOnce() -> Result<Pump> + Send>>,
+    pump: Option<Pump>,
+    enumerator: Option<Addr<Enumerator>>,
+    report: Report,
+}
+
+impl Subtask {
+    /// An actor that builds and runs the planned task once it is started.
+    pub fn new(plan: SubtaskPlan) -> Self {
+        Subtask {
+            attempt: plan.attempt,
+            vertex_name: plan.vertex_name,
+            parallelism: plan.parallelism,
+            build: Some(plan.build),
+            pump: None,
+            enumerator: plan.enumerator,
+            report: (plan.report)(),
+        }
+    }
+
+    fn open(&mut self) -> Result<()> {
+        let build = self.build.take().ok_or_else(|| Error::internal("a subtask was started twice"))?;
+        let pump = self.pump.insert(panics::guard(build)?);
+        panics::guard(|| pump.open())
+    }
+
+    /// Closes the task and reports its last state; later calls do nothing.
+    fn end(&mut self, result: Result<TaskState>, ctx: &mut Context<Self>) {
+        let closed = match self.pump.take() {
+            Some(mut pump) => panics::guard(move || pump.close()),
+            None if self.build.is_some() => Ok(()),
+            None => return ctx.stop(),
+        };
+        let result = match (result, closed) {
+            (Ok(TaskState::Finished), Err(error)) => Err(error.at("close")),
+            (result, _) => result,
+        };
+        match result {
+            Ok(state) => (self.report)(self.attempt, state, None),
+            Err(error) => self.report_failure(&error),
+        }
+        ctx.stop();
+    }
+
+    fn report_failure(&mut self, error: &Error) {
+        let failure = TaskFailure {
+            kind: error.kind(),
+            vertex: self.vertex_name.clone(),
+            subtask: self.attempt.task.subtask,
+            parallelism: self.parallelism,
+            message: error.to_string(),
+            backtrace: error.backtrace().map(str::to_string),
+        };
+        (self.report)(self.attempt, TaskState::Failed, Some(failure));
+    }
+
+    fn request_split(&mut self, ctx: &mut Context<Self>) {
+        if let Some(enumerator) = &self.enumerator {
+            enumerator.do_send(SplitRequest { subtask: self.attempt.task.subtask, reply: ctx.address() });
+        }
+    }
+}
+
+impl Actor for Subtask {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        (self.report)(self.attempt, TaskState::Initializing, None);
+        match self.open() {
+            Ok(()) => {
+                (self.report)(self.attempt, TaskState::Running, None);
+                ctx.spawn(DataLoop);
+            }
+            Err(error) => {
+                if self.pump.is_some() {
+                    self.end(Err(error), ctx);
+                } else {
+                    self.report_failure(&error);
+                    ctx.stop();
+                }
+            }
+        }
+    }
+}
+
+/// The data loop: one future a subtask, polled after the mailbox.
+struct DataLoop;
+
+impl ActorFuture<Subtask> for DataLoop {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        subtask: &mut Subtask,
+        ctx: &mut Context<Subtask>,
+        cx: &mut TaskCx<'_>,
+    ) -> Poll<()> {
+        let Some(pump) = &mut subtask.pump else { return Poll::Ready(()) };
+        match panics::guard(|| pump.poll(cx)) {
+            Ok(Progress::Waiting) => Poll::Pending,
+            Ok(Progress::NeedsSplit) => {
+                subtask.request_split(ctx);
+                Poll::Pending
+            }
+            Ok(Progress::Finished) => {
+                subtask.end(Ok(TaskState::Finished), ctx);
+                Poll::Ready(())
+            }
+            Err(error) => {
+                subtask.end(Err(error), ctx);
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+/// Stops the task.
+pub struct Cancel;
+
+impl Message for Cancel {
+    type Result = ();
+}
+
+impl Handler<Cancel> for Subtask {
+    type Result = ();
+
+    fn handle(&mut self, _cancel: Cancel, ctx: &mut Self::Context) {
+        self.end(Ok(TaskState::Canceled), ctx);
+    }
+}
+
+/// The enumerator's answer.
+pub struct SplitAnswer(pub Result<Assignment<Vec<u8>>>);
+
+impl Message for SplitAnswer {
+    type Result = ();
+}
+
+impl Handler<SplitAnswer> for Subtask {
+    type Result = ();
+
+    fn handle(&mut self, SplitAnswer(answer): SplitAnswer, ctx: &mut Self::Context) {
+        let Some(pump) = &mut self.pump else { return };
+        let given = match answer {
+            Ok(Assignment::Split(split)) => panics::guard(|| pump.give_split(Some(&split))),
+            Ok(Assignment::NoMore) => panics::guard(|| pump.give_split(None)),
+            Ok(Assignment::Later(wait_ms)) => {
+                ctx.run_later(Duration::from_millis(wait_ms.max(1)), |subtask, ctx| {
+                    subtask.request_split(ctx)
+                });
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = given {
+            self.end(Err(error), ctx);
+        }
+        // The data loop is polled behind the mailbox, in this same wake-up.
+    }
+}
