@@ -1,1 +1,60 @@
-//! Placeholder.
+//! Flott: distributed, stateful stream processing with Flink's model, in one binary and without a JVM.
+//!
+//! A job is a program. It names its operators on an environment, and executes them:
+//!
+//! ```no_run
+//! use flott::prelude::*;
+//!
+//! fn main() -> flott::Result<()> {
+//!     let env = flott::env()?;
+//!     env.read_text("docs")
+//!         .flat_map(|line, out| line.split_whitespace().for_each(|word| out.collect((word.to_string(), 1u64))))
+//!         .key_by_ref(|(word, _)| word)
+//!         .sum(|(_, count)| count)
+//!         .print();
+//!     env.execute("word count")?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Run as it is (`cargo run`) the program starts a cluster inside its own process; so does `flott run PROGRAM`.
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+mod embedded;
+mod environment;
+mod execute;
+mod progress;
+mod result;
+
+pub use embedded::{EmbeddedCluster, EmbeddedOptions};
+pub use environment::{env, env_with};
+pub use execute::Execute;
+pub use flott_connectors as connectors;
+pub use flott_coordinator as coordinator;
+pub use flott_dataflow as dataflow;
+pub use flott_schema as schema;
+pub use flott_schema::{Context, Error, ErrorKind, Result};
+pub use flott_worker as worker;
+pub use result::JobResult;
+
+/// What a job imports.
+pub mod prelude {
+    pub use std::time::Duration;
+
+    pub use flott_dataflow::api::{DataStream, KeyedStream, StreamEnv};
+    pub use flott_dataflow::operator::{Collector, OutputTag};
+    pub use flott_dataflow::operators::keyed_process::{KeyedContext, KeyedProcessFunction};
+    pub use flott_dataflow::operators::open::OpenContext;
+    pub use flott_dataflow::operators::process::{ProcessContext, ProcessFunction};
+    pub use flott_dataflow::program::RuntimeMode;
+    pub use flott_dataflow::state::{
+        AggregatingState, ListState, MapState, ReducingState, StateTtl, TimeDomain, Timer, ValueState,
+    };
+    pub use flott_dataflow::time::{AggregateFunction, WatermarkGenerator, WatermarkStrategy};
+
+    pub use crate::execute::Execute;
+    pub use crate::result::JobResult;
+}

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use flott_schema::config::options::RuntimeMode;
 use flott_schema::error::Context as _;
 use flott_schema::graph::{
     Edge, Exchange, ExecutionMode, JobGraph, OperatorSpec, Partitioning, Vertex, check_parallelism,
@@ -155,18 +156,6 @@ pub struct GraphBuilder {
     pub nodes: Vec<Node>,
     /// What was found wrong while building; reported when the job is executed.
     pub errors: Vec<Error>,
-}
-
-/// How a job is to run; what the author leaves open is decided when the graph is compiled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RuntimeMode {
-    /// Streaming.
-    #[default]
-    Streaming,
-    /// Batch; all sources must be bounded.
-    Batch,
-    /// Batch if all sources are bounded, else streaming.
-    Automatic,
 }
 
 /// Job-wide choices.

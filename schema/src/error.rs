@@ -140,9 +140,13 @@ impl Error {
 
 impl<E: StdError + Send + Sync + 'static> From<E> for Error {
     fn from(source: E) -> Self {
-        let kind = match (&source as &dyn StdError).downcast_ref::<std::io::Error>() {
-            Some(_) => ErrorKind::Io,
-            None => ErrorKind::UserCode,
+        let erased: &dyn StdError = &source;
+        let kind = if erased.is::<std::io::Error>() {
+            ErrorKind::Io
+        } else if erased.is::<crate::config::ConfigError>() {
+            ErrorKind::Configuration
+        } else {
+            ErrorKind::UserCode
         };
         let mut error = Self::new(kind, source.to_string());
         error.0.source = Some(Box::new(source));

@@ -193,10 +193,11 @@ impl Pump {
     /// What has to be repeated goes on when the outputs have room, or when an operator wakes the task.
     fn wait_for_outputs(&mut self, cx: &mut Context<'_>) -> Step {
         let was_congested = self.ctx.congestion.is_congested();
-        if self.ctx.congestion.register(cx.waker()) || !was_congested {
-            return Step::Wait(Wait::Backpressured);
+        self.ctx.congestion.register(cx.waker());
+        if was_congested && !self.ctx.congestion.is_congested() {
+            return Step::Worked;
         }
-        Step::Worked
+        Step::Wait(Wait::Backpressured)
     }
 
     fn read_source(&mut self, cx: &mut Context<'_>) -> Result<Step> {

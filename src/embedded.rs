@@ -1,0 +1,207 @@
+//! The embedded cluster: a coordinator and a worker in this process, connected by queues instead of sockets.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use flott_coordinator::{Coordinator, Handle, InMemoryLink, JobOutcome};
+use flott_dataflow::program::Program;
+use flott_schema::config::{Configuration, options};
+use flott_schema::control::ToCoordinator;
+use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::stable_hash::stable_hash;
+use flott_schema::{Error, ErrorKind, Result};
+use flott_worker::{JobMetrics, Worker, WorkerHandle};
+use tokio::sync::mpsc;
+
+use crate::progress::{self, Progress};
+use crate::result::JobResult;
+
+/// Messages that may be under way between coordinator and worker.
+const QUEUE_CAPACITY: usize = 1024;
+
+/// How an embedded cluster is set up.
+#[derive(Clone, Debug)]
+pub struct EmbeddedOptions {
+    /// Number of slots; `None` gives each job as many as it needs.
+    pub slots: Option<u32>,
+    /// Batches a channel takes before it blocks its sender.
+    pub channel_capacity: usize,
+    /// Bytes of spooled results kept in memory.
+    pub spool_memory_bytes: usize,
+    /// Where spooled results overflow to.
+    pub scratch: PathBuf,
+    /// Encodes every batch between tasks as between processes.
+    pub encode_local: bool,
+    /// Shows a progress line on a terminal, and the summary at the end, on the standard error.
+    pub show_progress: bool,
+    /// Cancels the job on Ctrl-C.
+    pub cancel_on_ctrl_c: bool,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        EmbeddedOptions {
+            slots: None,
+            channel_capacity: 8,
+            spool_memory_bytes: 256 << 20,
+            scratch: std::env::temp_dir(),
+            encode_local: false,
+            show_progress: false,
+            cancel_on_ctrl_c: false,
+        }
+    }
+}
+
+impl EmbeddedOptions {
+    /// Options from a configuration, for a program run by a person.
+    pub fn from_configuration(configuration: &Configuration) -> Result<Self> {
+        Ok(EmbeddedOptions {
+            slots: match configuration.is_set(&options::WORKER_SLOTS) {
+                true => Some(configuration.get(&options::WORKER_SLOTS)?),
+                false => None,
+            },
+            channel_capacity: configuration.get(&options::WORKER_CHANNEL_CAPACITY)? as usize,
+            spool_memory_bytes: configuration.get(&options::WORKER_SPOOL_MEMORY)?.bytes() as usize,
+            show_progress: true,
+            cancel_on_ctrl_c: true,
+            ..EmbeddedOptions::default()
+        })
+    }
+}
+
+/// Runs jobs in this process.
+pub struct EmbeddedCluster {
+    options: EmbeddedOptions,
+}
+
+impl EmbeddedCluster {
+    /// A cluster with these options.
+    pub fn new(options: EmbeddedOptions) -> Self {
+        EmbeddedCluster { options }
+    }
+
+    /// Runs a program to its end. The cluster lives as long as the call; its threads are gone afterwards.
+    pub fn run(&self, program: Program) -> Result<JobResult> {
+        let options = self.options.clone();
+        // A thread of its own: the caller may be inside another runtime.
+        let thread = std::thread::Builder::new().name("flott-cluster".into()).spawn(move || {
+            let system = actix::System::new();
+            system.block_on(run_job(Arc::new(program), options))
+        });
+        let thread = thread.map_err(|error| Error::io("cluster thread", error))?;
+        thread.join().unwrap_or_else(|_| Err(Error::internal("the cluster thread panicked")))
+    }
+}
+
+fn new_job_id() -> JobId {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let seed = (since_epoch.as_nanos() as u64, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    JobId(u128::from(stable_hash(&(seed, "high"))) << 64 | u128::from(stable_hash(&(seed, "low"))))
+}
+
+async fn run_job(program: Arc<Program>, options: EmbeddedOptions) -> Result<JobResult> {
+    let started = Instant::now();
+    let job = new_job_id();
+    let worker_id = WorkerId(1);
+    let link = InMemoryLink::new();
+    let orders = link.attach(worker_id, QUEUE_CAPACITY);
+    // No further worker can come, so there is nothing to wait for.
+    let coordinator_options =
+        flott_coordinator::Options { slot_wait_ms: 0, ..flott_coordinator::Options::default() };
+    let (coordinator, handle) = Coordinator::new(coordinator_options, link);
+    let service = actix::spawn(coordinator.run());
+
+    let worker_options = flott_worker::Options {
+        channel_capacity: options.channel_capacity,
+        spool_memory_bytes: options.spool_memory_bytes,
+        scratch: options.scratch.clone(),
+        encode_local: options.encode_local,
+        ..flott_worker::Options::new(worker_id, options.slots.unwrap_or_else(|| program.graph.slots_needed()))
+    };
+    let (reports, mut inbox) = mpsc::channel(QUEUE_CAPACITY);
+    let (worker, worker_handle) = Worker::start(worker_options, reports);
+    let worker = actix::spawn(worker.run(orders));
+    // The registration comes first; a job submitted before it would find no slots.
+    if let Some(registration) = inbox.recv().await {
+        handle.worker_message(registration).await.map_err(|error| error.into_error())?;
+    }
+    let forward = actix::spawn(forward(inbox, handle.clone()));
+
+    let result = drive(&handle, &worker_handle, job, &program, &options, started).await;
+    let _ = handle.stop().await;
+    let _ = service.await;
+    let _ = worker.await;
+    let _ = forward.await;
+    result
+}
+
+/// Carries the worker's reports to the coordinator.
+async fn forward(mut inbox: mpsc::Receiver<ToCoordinator>, handle: Handle) {
+    while let Some(message) = inbox.recv().await {
+        if handle.worker_message(message).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn drive(
+    handle: &Handle,
+    worker: &WorkerHandle,
+    job: JobId,
+    program: &Arc<Program>,
+    options: &EmbeddedOptions,
+    started: Instant,
+) -> Result<JobResult> {
+    let metrics = worker.add_program(job, program.clone());
+    let graph = &program.graph;
+    handle.submit(job, program.graph.clone()).await.map_err(|error| error.into_error())?;
+    let outcome = wait(handle, job, program, &metrics, options).await?;
+    match outcome {
+        JobOutcome::Finished => {
+            let result = JobResult {
+                job,
+                name: graph.name.clone(),
+                runtime: started.elapsed(),
+                vertices: metrics.summary(graph),
+            };
+            if options.show_progress {
+                eprintln!("{result}");
+            }
+            Ok(result)
+        }
+        JobOutcome::Canceled => {
+            Err(Error::new(ErrorKind::Cancelled, format!("job '{}' was cancelled", graph.name)))
+        }
+        JobOutcome::Failed(failure) => Err(failure.to_error().at(format!("job '{}' failed", graph.name))),
+    }
+}
+
+async fn wait(
+    handle: &Handle,
+    job: JobId,
+    program: &Arc<Program>,
+    metrics: &JobMetrics,
+    options: &EmbeddedOptions,
+) -> Result<JobOutcome> {
+    let mut progress = Progress::start(&program.graph.name, options.show_progress);
+    let mut tick = tokio::time::interval(progress::INTERVAL);
+    let mut ended = std::pin::pin!(handle.wait(job));
+    let mut cancelled = false;
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut ended => break outcome.map_err(|error| error.into_error()),
+            _ = tick.tick() => progress.update(&program.graph, metrics),
+            _ = tokio::signal::ctrl_c(), if options.cancel_on_ctrl_c && !cancelled => {
+                cancelled = true;
+                if let Err(error) = handle.cancel(job).await {
+                    break Err(error.into_error());
+                }
+            }
+        }
+    };
+    progress.finish();
+    outcome
+}

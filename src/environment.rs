@@ -1,0 +1,43 @@
+//! The environment a program starts with: options from the configuration.
+
+use flott_dataflow::api::StreamEnv;
+use flott_dataflow::program::JobOptions;
+use flott_schema::Result;
+use flott_schema::config::{Configuration, options};
+
+/// An environment configured by the process environment: `FLOTT_CONF_PARALLELISM_DEFAULT=4` sets
+/// `parallelism.default`, and `flott run -D key=value` sets any key. What the program sets itself counts more.
+pub fn env() -> Result<StreamEnv> {
+    Ok(StreamEnv::with_options(job_options(&process_configuration()?)?))
+}
+
+/// An environment configured by `configuration`, beneath which the process environment is read.
+pub fn env_with(configuration: Configuration) -> Result<StreamEnv> {
+    let configuration = process_configuration()?.overlaid_with(configuration);
+    Ok(StreamEnv::with_options(job_options(&configuration)?))
+}
+
+/// The configuration that the process environment holds.
+pub(crate) fn process_configuration() -> Result<Configuration> {
+    Ok(Configuration::from_environment(std::env::vars())?)
+}
+
+fn job_options(configuration: &Configuration) -> Result<JobOptions> {
+    let mut options =
+        JobOptions { mode: configuration.get(&options::RUNTIME_MODE)?, ..JobOptions::default() };
+    // A program run alone uses the machine it is on, as Flink's local environment does.
+    options.parallelism = match configuration.is_set(&options::PARALLELISM_DEFAULT) {
+        true => configuration.get(&options::PARALLELISM_DEFAULT)?,
+        false => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+    };
+    options.max_parallelism = u32::try_from(configuration.get(&options::PIPELINE_MAX_PARALLELISM)?).ok();
+    options.chaining = configuration.get(&options::OPERATOR_CHAINING_ENABLED)?;
+    let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    options.settings.watermark_interval_ms = millis(configuration.get(&options::AUTO_WATERMARK_INTERVAL)?);
+    options.settings.buffer_timeout_ms = match configuration.get(&options::BUFFER_TIMEOUT_ENABLED)? {
+        true => millis(configuration.get(&options::BUFFER_TIMEOUT_INTERVAL)?),
+        false => -1,
+    };
+    options.settings.batch_size = configuration.get(&options::WORKER_BATCH_SIZE)? as usize;
+    Ok(options)
+}

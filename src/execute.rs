@@ -1,0 +1,32 @@
+//! Executes what a program has named.
+
+use flott_dataflow::api::StreamEnv;
+use flott_schema::Result;
+
+use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
+use crate::environment::process_configuration;
+use crate::result::JobResult;
+
+/// Runs the job that an environment has gathered.
+pub trait Execute {
+    /// Runs the job to its end: in an embedded cluster, as the process environment configures it. Shows progress and a
+    /// summary on the standard error.
+    fn execute(&self, name: &str) -> Result<JobResult>;
+
+    /// Runs the job to its end in an embedded cluster with these options.
+    fn execute_with(&self, name: &str, options: EmbeddedOptions) -> Result<JobResult>;
+}
+
+impl Execute for StreamEnv {
+    fn execute(&self, name: &str) -> Result<JobResult> {
+        let configuration = process_configuration()?;
+        let name = configuration
+            .get(&flott_schema::config::options::PIPELINE_NAME)?
+            .unwrap_or_else(|| name.to_string());
+        self.execute_with(&name, EmbeddedOptions::from_configuration(&configuration)?)
+    }
+
+    fn execute_with(&self, name: &str, options: EmbeddedOptions) -> Result<JobResult> {
+        EmbeddedCluster::new(options).run(self.compile(name)?)
+    }
+}

@@ -1,0 +1,57 @@
+//! The progress line of a job that runs in front of a person.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use flott_schema::graph::JobGraph;
+use flott_worker::JobMetrics;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::result::grouped;
+
+/// How often the line is drawn anew.
+pub const INTERVAL: Duration = Duration::from_millis(250);
+
+/// A line on a terminal's standard error; nothing elsewhere.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last: (Instant, u64),
+}
+
+impl Progress {
+    /// A line for the job `name`; hidden when the standard error is no terminal.
+    pub fn start(name: &str, wanted: bool) -> Self {
+        let bar = (wanted && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name.to_string());
+            bar
+        });
+        Progress { bar, started: Instant::now(), last: (Instant::now(), 0) }
+    }
+
+    /// Draws the line anew.
+    pub fn update(&mut self, graph: &JobGraph, metrics: &JobMetrics) {
+        let Some(bar) = &self.bar else { return };
+        let read: u64 = metrics.summary(graph).iter().map(|vertex| vertex.source_records).sum();
+        let (since, before) = std::mem::replace(&mut self.last, (Instant::now(), read));
+        let rate = (read - before) as f64 / since.elapsed().as_secs_f64().max(1e-3);
+        bar.set_message(format!(
+            "{} events, {} events/s, {:.0} s",
+            grouped(read),
+            grouped(rate as u64),
+            self.started.elapsed().as_secs_f64()
+        ));
+        bar.tick();
+    }
+
+    /// Removes the line.
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
