@@ -6,7 +6,8 @@ use crate::error::BenchError;
 use crate::workload::{Case, Size};
 
 /// Every engine that is measured. A file of engines is added here by one line (and by its `mod` line in `main.rs`).
-static ENGINES: &[&[Engine]] = &[crate::hand::ENGINES, crate::renoir::ENGINES, crate::timely::ENGINES];
+static ENGINES: &[&[Engine]] =
+    &[crate::flott::ENGINES, crate::hand::ENGINES, crate::renoir::ENGINES, crate::timely::ENGINES];
 
 pub fn engines() -> impl Iterator<Item = &'static Engine> {
     ENGINES.iter().copied().flatten()

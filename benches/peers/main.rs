@@ -6,6 +6,7 @@
 
 mod engine;
 mod error;
+mod flott;
 mod hand;
 mod machine;
 mod measure;
@@ -35,9 +36,6 @@ use crate::results::{Disturbance, Row, RowRecord, Watch, check_same_work};
 use crate::targets::Verdict;
 use crate::workload::{Case, Size};
 
-/// One allocator for all engines. (A linked crate that brings a global allocator of its own must have it switched off.)
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The same work on Flott, on its peers and as hand-written loops.
 #[derive(Debug, Parser)]
