@@ -15,6 +15,9 @@ mod generator;
 mod model;
 mod price;
 mod random;
+mod source;
+#[cfg(test)]
+mod source_tests;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -24,4 +27,5 @@ mod word_pools;
 pub use config::{LAST_EVENT_NUMBER, NexmarkConfig, NexmarkError};
 pub use generator::Generator;
 pub use model::{Auction, Bid, Event, Person};
+pub use source::{NexmarkLane, NexmarkRecord, NexmarkSource};
 pub use text::Text;

@@ -12,4 +12,4 @@ mod stream;
 pub use connected::{ConnectedStreams, KeyedConnectedStreams};
 pub use env::StreamEnv;
 pub use keyed::KeyedStream;
-pub use stream::DataStream;
+pub use stream::{DataStream, StreamSink};

@@ -1,0 +1,24 @@
+//! Sinks that write files: part files that roll, and one file for a whole result.
+//!
+//! What lives here: encoders, buckets, in-progress files, their commit by rename. Who may call it: job authors.
+//!
+//! What must never happen here: a file that is visible under its final name before it is complete, on disk and committed;
+//! a finished file that is written over by another run.
+
+mod buckets;
+mod commit;
+mod encoder;
+mod part_file;
+mod single_file;
+mod sink;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use buckets::Buckets;
+pub use commit::{FileCommittable, FileCommitter};
+pub use encoder::{EncodeWith, Encoder, LineEncoder};
+pub use single_file::{SingleFile, SingleFileWriter};
+pub use sink::FileSink;
+pub use writer::FileWriter;

@@ -1,0 +1,193 @@
+//! The sink of part files.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flott_dataflow::batch::Record;
+use flott_dataflow::context::OperatorContext;
+use flott_dataflow::function::Function;
+use flott_dataflow::sink::Sink;
+use flott_schema::{Error, Result};
+
+use super::buckets::Buckets;
+use super::commit::{FileCommittable, FileCommitter, check_writable};
+use super::encoder::{EncodeWith, Encoder, LineEncoder};
+use super::writer::{FileWriter, Rolling};
+use crate::csv::CsvEncoder;
+use crate::files::Compression;
+use crate::json::JsonEncoder;
+
+/// Writes records to files `part-<task>-<number><suffix>` in a folder, or in folders below it.
+///
+/// A file is written under a hidden name, `.part-<task>-<number>.inprogress.<token>`, and is renamed when it is complete,
+/// on disk, and committed; so whoever reads the folder sees whole files only. What an earlier run has written stays: new
+/// files get higher numbers.
+///
+/// A file is complete when it is large or old enough, when nothing has come for a while, at the end of the input, and, for
+/// exactly-once results, at every checkpoint ([`FileSink::commit_when_rolled`]).
+///
+/// ```
+/// use std::time::Duration;
+/// use flott_connectors::file_sink::{Buckets, FileSink};
+/// use flott_connectors::files::Compression;
+/// let sink = FileSink::json("out/clicks")
+///     .buckets(Buckets::by(|click: &(String, u64)| format!("user={}", click.0)))
+///     .compression(Compression::Zstd)
+///     .roll_at_bytes(64 << 20)
+///     .roll_after(Duration::from_secs(600));
+/// ```
+pub struct FileSink<T, E> {
+    folder: PathBuf,
+    encoder: E,
+    suffix: String,
+    compression: Compression,
+    buckets: Buckets<T>,
+    rolling: Rolling,
+    commit_when_rolled: bool,
+}
+
+impl<T, E: Clone> Clone for FileSink<T, E> {
+    fn clone(&self) -> Self {
+        FileSink {
+            folder: self.folder.clone(),
+            encoder: self.encoder.clone(),
+            suffix: self.suffix.clone(),
+            buckets: self.buckets.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<T> FileSink<T, LineEncoder> {
+    /// A line for each record, as it displays itself.
+    pub fn lines(folder: impl Into<PathBuf>) -> Self {
+        Self::new(folder, LineEncoder, "")
+    }
+}
+
+impl<T> FileSink<T, CsvEncoder> {
+    /// Comma-separated values, with a header if records are structs. Names end in `.csv`.
+    pub fn csv(folder: impl Into<PathBuf>) -> Self {
+        Self::new(folder, CsvEncoder::default(), ".csv")
+    }
+}
+
+impl<T> FileSink<T, JsonEncoder> {
+    /// A JSON value on a line for each record. Names end in `.jsonl`.
+    pub fn json(folder: impl Into<PathBuf>) -> Self {
+        Self::new(folder, JsonEncoder, ".jsonl")
+    }
+}
+
+impl<T, F: FnMut(&T, &mut Vec<u8>) -> Result<()> + Function> FileSink<T, EncodeWith<F>> {
+    /// What `encode` appends for each record.
+    pub fn encode_with(folder: impl Into<PathBuf>, encode: F) -> Self {
+        Self::new(folder, EncodeWith(encode), "")
+    }
+}
+
+impl<T, E> FileSink<T, E> {
+    /// Files in `folder` with an encoder of the caller's, and names that end in `suffix`.
+    pub fn new(folder: impl Into<PathBuf>, encoder: E, suffix: &str) -> Self {
+        FileSink {
+            folder: folder.into(),
+            encoder,
+            suffix: suffix.to_string(),
+            compression: Compression::None,
+            buckets: Buckets::None,
+            rolling: Rolling::default(),
+            commit_when_rolled: true,
+        }
+    }
+
+    /// The end of the files' names, with its dot; that of the compression comes behind it.
+    pub fn suffix(mut self, suffix: &str) -> Self {
+        self.suffix = suffix.to_string();
+        self
+    }
+
+    /// Compresses the files. Default: no.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Shares records out over folders. Default: all in one.
+    pub fn buckets(mut self, buckets: Buckets<T>) -> Self {
+        self.buckets = buckets;
+        self
+    }
+
+    /// A file is complete when it has about so many bytes. Default 128 MiB.
+    pub fn roll_at_bytes(mut self, bytes: u64) -> Self {
+        self.rolling.max_bytes = bytes;
+        self
+    }
+
+    /// A file is complete this long after its first record. Default 60 seconds.
+    pub fn roll_after(mut self, interval: Duration) -> Self {
+        self.rolling.interval_ms = millis(interval);
+        self
+    }
+
+    /// A file is complete when nothing was written to it for this long. Default 60 seconds.
+    pub fn roll_after_inactivity(mut self, interval: Duration) -> Self {
+        self.rolling.inactivity_ms = millis(interval);
+        self
+    }
+
+    /// Whether a file is made visible as soon as it is complete: right for jobs without checkpoints, where what a failed job
+    /// has written is written again. With `false`, files become visible when a checkpoint is complete, and each record is
+    /// in them exactly once. Default: yes.
+    pub fn commit_when_rolled(mut self, yes: bool) -> Self {
+        self.commit_when_rolled = yes;
+        self
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1)
+}
+
+/// Refuses paths that no committable can hold.
+pub fn check_utf8(path: &Path) -> Result<()> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::configuration(format!("output path '{}' is not UTF-8", path.display()))),
+    }
+}
+
+impl<T: Record, E: Encoder<T>> Sink<T> for FileSink<T, E> {
+    type Committable = FileCommittable;
+    type Writer = FileWriter<T, E>;
+    type Committer = FileCommitter;
+
+    fn check(&self) -> Result<()> {
+        check_utf8(&self.folder)?;
+        if self.suffix.contains('/') {
+            return Err(Error::configuration(format!(
+                "suffix '{}' of output files has a '/' in it",
+                self.suffix
+            )));
+        }
+        check_writable(&self.folder)
+    }
+
+    fn writer(&self, ctx: &OperatorContext) -> Result<FileWriter<T, E>> {
+        let suffix = format!("{}{}", self.suffix, self.compression.suffix());
+        Ok(FileWriter::new(
+            self.folder.clone(),
+            suffix,
+            self.encoder.clone(),
+            self.compression,
+            self.buckets.clone(),
+            self.rolling,
+            self.commit_when_rolled,
+            ctx,
+        ))
+    }
+
+    fn committer(&self, _ctx: &OperatorContext) -> Result<FileCommitter> {
+        Ok(FileCommitter)
+    }
+}

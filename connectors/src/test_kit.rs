@@ -1,0 +1,161 @@
+//! Runs a source without a runtime: for the tests of this crate.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use flott_dataflow::codec::decode_value;
+use flott_dataflow::context::{OperatorContext, Settings, TaskContext};
+use flott_dataflow::source::{
+    Assignment, EnumeratorBox, ErasedEnumerator, Source, SourceReader, SplitEnumerator,
+};
+
+/// The context of one task.
+pub fn context(subtask: u32, parallelism: u32) -> OperatorContext {
+    let task = TaskContext::new("job", "vertex", subtask, parallelism, 128, Settings::default());
+    OperatorContext::new(Rc::new(task), "operator", "uid")
+}
+
+/// A source with its enumerator and one reader of several, driven as the runtime does; splits go over the wire.
+pub struct Driver<S: Source> {
+    enumerator: EnumeratorBox<S::Enumerator>,
+    /// The readers; `None` where one was told that there are no more splits and has read all.
+    readers: Vec<Option<S::Reader>>,
+    no_more: Vec<bool>,
+    /// The contexts of the readers, for their counters.
+    pub contexts: Vec<OperatorContext>,
+}
+
+/// What a reader did in its turn.
+#[derive(Debug, PartialEq)]
+pub enum Turn<T> {
+    /// A batch, with timestamps.
+    Batch(Vec<(T, i64)>),
+    /// It got a split.
+    GotSplit,
+    /// No split for so many milliseconds.
+    Later(u64),
+    /// It waits for a wake-up.
+    Pending,
+    /// It has read all.
+    Ended,
+}
+
+impl<S: Source> Driver<S> {
+    /// `readers` readers without splits.
+    pub fn new(source: &S, readers: u32) -> Self {
+        let contexts: Vec<_> = (0..readers).map(|subtask| context(subtask, readers)).collect();
+        Driver {
+            enumerator: EnumeratorBox(source.enumerator(readers).unwrap()),
+            readers: contexts.iter().map(|ctx| Some(source.reader(ctx).unwrap())).collect(),
+            no_more: vec![false; readers as usize],
+            contexts,
+        }
+    }
+
+    /// One turn of one reader.
+    pub fn turn(
+        &mut self,
+        reader: usize,
+        max: usize,
+        cx: &mut Context<'_>,
+    ) -> flott_schema::Result<Turn<S::Record>>
+    where
+        <S::Enumerator as SplitEnumerator>::Split: serde::Serialize,
+    {
+        let Some(running) = &mut self.readers[reader] else { return Ok(Turn::Ended) };
+        Ok(match running.read(max, cx)? {
+            Poll::Ready(Some(batch)) => Turn::Batch(batch.into_iter().collect()),
+            Poll::Pending => Turn::Pending,
+            Poll::Ready(None) if self.no_more[reader] => {
+                running.close()?;
+                self.readers[reader] = None;
+                Turn::Ended
+            }
+            Poll::Ready(None) => match self.enumerator.next_split(reader as u32)? {
+                Assignment::Split(bytes) => {
+                    running.add_split(decode_value(&bytes)?)?;
+                    Turn::GotSplit
+                }
+                Assignment::Later(ms) => Turn::Later(ms),
+                Assignment::NoMore => {
+                    self.no_more[reader] = true;
+                    Turn::GotSplit
+                }
+            },
+        })
+    }
+
+    /// Replaces a reader by a new one that goes on from its snapshot.
+    pub fn restart(&mut self, source: &S, reader: usize) {
+        let Some(old) = self.readers[reader].take() else { return };
+        let mut new = source.reader(&self.contexts[reader]).unwrap();
+        for split in old.snapshot() {
+            let mut bytes = Vec::new();
+            flott_dataflow::codec::encode_value(&split, &mut bytes).unwrap();
+            new.add_split(decode_value(&bytes).unwrap()).unwrap();
+        }
+        self.readers[reader] = Some(new);
+    }
+
+    /// Runs one reader until all is read, or an error.
+    pub fn try_drain(&mut self, max: usize) -> flott_schema::Result<Vec<(S::Record, i64)>> {
+        let mut records = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match self.turn(0, max, &mut cx)? {
+                Turn::Batch(batch) => records.extend(batch),
+                Turn::Ended => return Ok(records),
+                Turn::Later(_) => panic!("a bounded source asks to wait"),
+                Turn::GotSplit | Turn::Pending => {}
+            }
+        }
+    }
+}
+
+/// All that one reader reads of a bounded source.
+pub fn drain<S: Source>(source: &S, max: usize) -> Vec<(S::Record, i64)> {
+    Driver::new(source, 1).try_drain(max).unwrap()
+}
+
+/// What each of several readers reads of a bounded source, taking turns.
+pub fn read_by<S: Source>(source: &S, readers: u32, max: usize) -> Vec<Vec<S::Record>> {
+    let mut driver = Driver::new(source, readers);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut read: Vec<Vec<S::Record>> = (0..readers).map(|_| Vec::new()).collect();
+    let mut ended = vec![false; readers as usize];
+    while ended.iter().any(|ended| !ended) {
+        for reader in 0..readers as usize {
+            match driver.turn(reader, max, &mut cx).unwrap() {
+                Turn::Batch(batch) => {
+                    assert!(batch.len() <= max, "a batch of {} where {max} were asked for", batch.len());
+                    read[reader].extend(batch.into_iter().map(|(record, _)| record));
+                }
+                Turn::Ended => ended[reader] = true,
+                Turn::Later(_) => panic!("a bounded source asks to wait"),
+                Turn::GotSplit | Turn::Pending => {}
+            }
+        }
+    }
+    read
+}
+
+/// What a reader reads in `batches` batches, and what a new reader reads that goes on from its snapshot.
+pub fn read_resuming<S: Source>(source: &S, max: usize, batches: usize) -> (Vec<S::Record>, Vec<S::Record>) {
+    let mut driver = Driver::new(source, 1);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut before = Vec::new();
+    let mut count = 0;
+    while count < batches {
+        match driver.turn(0, max, &mut cx).unwrap() {
+            Turn::Batch(batch) => {
+                before.extend(batch.into_iter().map(|(record, _)| record));
+                count += 1;
+            }
+            Turn::Ended => break,
+            _ => {}
+        }
+    }
+    driver.restart(source, 0);
+    let after = driver.try_drain(max).unwrap();
+    (before, after.into_iter().map(|(record, _)| record).collect())
+}
