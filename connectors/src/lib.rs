@@ -1,7 +1,7 @@
 //! Flott's sources, sinks and formats, one module each.
 //!
 //! Sources: [`collection`], [`sequence`], [`generator`], [`nexmark`], [`text`], [`csv`], [`json`] (files and folders of
-//! lines, over [`files`]), [`socket`]. Sinks: [`print`], [`file_sink`], [`blackhole`], [`collect`]. Short forms for all of
+//! lines, over [`files`]), [`socket`]. Sinks: [`mod@print`], [`file_sink`], [`blackhole`], [`collect`]. Short forms for all of
 //! them are in [`api`]; what to do with bad input is in [`bad_record`].
 //!
 //! Who may call it: job authors, the SQL planner and the binary. What must never happen here: a use of the runtime; a

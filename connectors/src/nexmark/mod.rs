@@ -3,11 +3,11 @@
 //!
 //! What lives here: the three event types, the cheap string they carry ([`Text`]), the configuration and a generator
 //! that makes event number `n` from `n` alone. So it can be split over readers, stopped, and resumed from one `u64`.
+//! `source` makes a source of it; nothing else here knows a trait of the engine or a clock.
 //!
-//! Who may call it: the Nexmark source, benchmarks, tests.
+//! Who may call it: job authors, benchmarks, tests.
 //!
-//! What must never happen here: I/O, a clock, randomness that is not derived from seed and event number, a trait of the
-//! engine, an allocation per event.
+//! What must never happen here: I/O, randomness that is not derived from seed and event number, an allocation per event.
 
 mod config;
 mod event_maker;

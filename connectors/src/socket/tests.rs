@@ -115,9 +115,11 @@ async fn a_connection_that_ends_is_made_again_as_often_as_configured() {
 
 #[tokio::test]
 async fn a_refused_connection_is_an_error_that_names_the_address() {
-    let (listener, source) = listener().await;
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    // Bound and not listening: the port is nobody else's, and refuses.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = bound.local_addr().unwrap().port();
+    let source = SocketText::new("127.0.0.1", port);
     let error = next(&mut reader(&source, &context(0, 1)), 10).await.unwrap_err().to_string();
     assert!(
         error.starts_with(&format!("cannot connect to '127.0.0.1:{port}': Connection refused")),
