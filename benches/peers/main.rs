@@ -36,7 +36,6 @@ use crate::results::{Disturbance, Row, RowRecord, Watch, check_same_work};
 use crate::targets::Verdict;
 use crate::workload::{Case, Size};
 
-
 /// The same work on Flott, on its peers and as hand-written loops.
 #[derive(Debug, Parser)]
 #[command(name = "peers", after_help = "Example: cargo bench --bench peers -- --only a,b --json peers.json")]

@@ -10,7 +10,7 @@ use flott_schema::Result;
 
 use crate::batch::{Batch, Record};
 use crate::context::{OperatorContext, TaskContext};
-use crate::element::Signal;
+use crate::element::{MAX_WATERMARK, Signal};
 use crate::exchange::{ChannelWriter, KeyedOutput, OutputFactory};
 use crate::function::{Function, Prototype};
 use crate::key::{KeySelector, hash_keys};
@@ -21,7 +21,7 @@ use crate::state::KeyTable;
 /// A table of reduced records and the scratch a batch needs.
 struct Reduced<S: KeySelector<T>, T> {
     selector: S,
-    table: KeyTable<S::Key, (T, i64)>,
+    table: KeyTable<S::Key, T>,
     hashes: Vec<u64>,
 }
 
@@ -30,41 +30,33 @@ impl<S: KeySelector<T>, T> Reduced<S, T> {
         Reduced { selector, table: KeyTable::default(), hashes: Vec::new() }
     }
 
-    /// Reduces a batch into the table; `seen` sees every updated value.
-    #[inline]
-    fn reduce_batch(
-        &mut self,
-        batch: Batch<T>,
-        reduce: &mut impl FnMut(&mut T, T),
-        mut seen: impl FnMut(&T, i64),
-    ) {
-        hash_keys(&self.selector, &batch.records, &mut self.hashes);
-        let large = self.table.is_large();
-        for (index, (record, timestamp)) in batch.into_iter().enumerate() {
-            if large {
-                self.table.prefetch_ahead(&self.hashes, index);
-            }
-            let hash = self.hashes[index];
-            let found = self.table.find(hash, self.selector.key(&record).borrow());
-            let (value, _) = match found {
-                Some(entry) => {
-                    let state = self.table.value_mut(entry);
-                    reduce(&mut state.0, record);
-                    state.1 = state.1.max(timestamp);
-                    state
-                }
-                None => {
-                    let key = {
-                        let key = self.selector.key(&record);
-                        let key: &S::Key = key.borrow();
-                        key.clone()
-                    };
-                    let entry = self.table.insert_new(hash, key, (record, timestamp));
-                    self.table.value_mut(entry)
-                }
-            };
-            seen(value, timestamp);
+    fn begin(&mut self, records: &[T]) {
+        hash_keys(&self.selector, records, &mut self.hashes);
+    }
+
+    /// Reduces the record at `index` of the batch that was begun; gives the reduced value.
+    #[inline(always)]
+    fn reduce(&mut self, index: usize, record: T, reduce: &mut impl FnMut(&mut T, T)) -> &mut T {
+        self.table.prefetch_ahead(&self.hashes, index);
+        let hash = self.hashes[index];
+        let found = self.table.find(hash, self.selector.key(&record).borrow());
+        if let Some(entry) = found {
+            let value = self.table.value_mut(entry);
+            reduce(value, record);
+            return value;
         }
+        self.insert(hash, record)
+    }
+
+    #[cold]
+    fn insert(&mut self, hash: u64, record: T) -> &mut T {
+        let key = {
+            let key = self.selector.key(&record);
+            let key: &S::Key = key.borrow();
+            key.clone()
+        };
+        let entry = self.table.insert_new(hash, key, record);
+        self.table.value_mut(entry)
     }
 }
 
@@ -86,21 +78,23 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for RollingRedu
     type Out = T;
 
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
-        let mut results = Batch::with_capacity(batch.len());
-        self.reduced
-            .reduce_batch(batch, &mut self.reduce, |value, timestamp| results.push(value.clone(), timestamp));
-        out.push_batch(results)
+        let Batch { records, timestamps } = batch;
+        self.reduced.begin(&records);
+        // Collected in place: the batch that came in goes out.
+        let update = |(index, record)| self.reduced.reduce(index, record, &mut self.reduce).clone();
+        let records = records.into_iter().enumerate().map(update).collect();
+        out.push_batch(Batch { records, timestamps })
     }
 }
 
-/// Emits the reduced value of each key once, at the end of the input. In front of an exchange, also whenever its
-/// table is full: then what it emits is reduced again behind the exchange.
+/// Emits the reduced value of each key once, at the end of the input, with the final timestamp as in Flink. In front of
+/// an exchange, also whenever its table is full: then what it emits is reduced again behind the exchange.
 pub struct FinalReduce<S: KeySelector<T>, T, F> {
     reduced: Reduced<S, T>,
     reduce: F,
     /// Emit everything beyond this many bytes of table.
     limit_bytes: usize,
-    emitting: std::vec::IntoIter<(S::Key, (T, i64))>,
+    emitting: std::vec::IntoIter<(S::Key, T)>,
 }
 
 impl<S: KeySelector<T>, T, F> FinalReduce<S, T, F> {
@@ -118,8 +112,8 @@ impl<S: KeySelector<T>, T, F> FinalReduce<S, T, F> {
     where
         T: 'static,
     {
-        for (_, (value, timestamp)) in self.emitting.by_ref() {
-            out.collect_at(value, timestamp);
+        for (_, value) in self.emitting.by_ref() {
+            out.collect_at(value, MAX_WATERMARK);
             if !whatever && out.is_congested() {
                 return Flow::Again;
             }
@@ -133,7 +127,10 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for FinalReduce
     type Out = T;
 
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
-        self.reduced.reduce_batch(batch, &mut self.reduce, |_, _| {});
+        self.reduced.begin(&batch.records);
+        for (index, record) in batch.records.into_iter().enumerate() {
+            self.reduced.reduce(index, record, &mut self.reduce);
+        }
         if self.limit_bytes != usize::MAX && self.reduced.table.memory_bytes() > self.limit_bytes {
             self.emitting = self.reduced.table.take_entries().into_iter();
             let _ = self.emit(out, true);

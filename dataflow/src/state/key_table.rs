@@ -1,21 +1,26 @@
 //! A hash table from keys to values, made for batches.
 //!
 //! Open addressing with linear probing over 8-byte buckets (32 bits of hash, 32 bits of entry number) in front of a
-//! dense vector of entries, so that the memory a batch will touch can be prefetched before it is needed, a scan is a
-//! walk over a vector, and growing moves buckets only. Hashes are the stable hashes of the keys; their low half has
-//! chosen the key group, so the table uses the high half.
+//! dense vector of entries. Four buckets are compared at once, so that a lookup hardly ever branches the wrong way; the
+//! memory a batch will touch can be prefetched before it is needed; a scan is a walk over a vector; growing moves buckets
+//! only. Hashes are the stable hashes of the keys; their low half has chosen the key group, so the table uses the high
+//! half.
 
 use crate::key::{Key, stable_hash};
 
 const EMPTY: u64 = 0;
 const SMALLEST: usize = 8;
-/// Above this many entries a batch prefetches: below, everything is in the cache anyway.
-const PREFETCH_FROM: usize = 16 * 1024;
-const AHEAD: usize = 12;
+/// Buckets compared at once.
+const GROUP: usize = 4;
+/// Above this many entries a batch prefetches: below, everything is in the second-level cache anyway.
+const PREFETCH_FROM: usize = 24 * 1024;
+/// How many records before its lookup an entry is fetched; its bucket twice as early.
+const AHEAD: usize = 8;
 
 /// A table from `K` to `V`.
 pub struct KeyTable<K, V> {
-    /// `tag << 32 | (entry + 1)`, 0 where empty; a power of two in number, at most half full.
+    /// `tag << 32 | entry`, [`EMPTY`] where there is none (tags are odd). A power of two in number, at most half full,
+    /// and then the first `GROUP - 1` once more, so that a group never wraps.
     buckets: Vec<u64>,
     /// Takes a tag to its home bucket.
     shift: u32,
@@ -24,13 +29,54 @@ pub struct KeyTable<K, V> {
 
 #[inline]
 fn tag_of(hash: u64) -> u32 {
-    (hash >> 32) as u32
+    (hash >> 32) as u32 | 1
+}
+
+#[inline]
+fn bucket_of(tag: u32, entry: usize) -> u64 {
+    u64::from(tag) << 32 | entry as u64
+}
+
+/// Which of the buckets of a group hold `tag`, and which are empty, a bit each.
+#[inline(always)]
+fn compare(group: &[u64; GROUP], tag: u32) -> (u32, u32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{
+            _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_ps,
+            _mm_set1_epi32, _mm_setzero_si128, _mm_shuffle_ps,
+        };
+        let pair = group.as_ptr().cast();
+        // SAFETY: SSE2 belongs to x86-64; the loads cover the 32 bytes of the group, and need no alignment.
+        unsafe {
+            let (low, high) = (_mm_loadu_si128(pair), _mm_loadu_si128(pair.add(1)));
+            // The upper halves of the four buckets.
+            let tags = _mm_castps_si128(_mm_shuffle_ps::<0b11_01_11_01>(
+                _mm_castsi128_ps(low),
+                _mm_castsi128_ps(high),
+            ));
+            let hits = _mm_cmpeq_epi32(tags, _mm_set1_epi32(tag.cast_signed()));
+            let empty = _mm_cmpeq_epi32(tags, _mm_setzero_si128());
+            (
+                _mm_movemask_ps(_mm_castsi128_ps(hits)).cast_unsigned(),
+                _mm_movemask_ps(_mm_castsi128_ps(empty)).cast_unsigned(),
+            )
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let mask = |wanted: u32| {
+            let hit = |(bit, bucket): (usize, &u64)| u32::from((bucket >> 32) as u32 == wanted) << bit;
+            group.iter().enumerate().map(hit).sum()
+        };
+        (mask(tag), mask(0))
+    }
 }
 
 impl<K: Key, V> Default for KeyTable<K, V> {
     fn default() -> Self {
         KeyTable {
-            buckets: vec![EMPTY; SMALLEST],
+            buckets: vec![EMPTY; SMALLEST + GROUP - 1],
             shift: 32 - SMALLEST.trailing_zeros(),
             entries: Vec::new(),
         }
@@ -75,24 +121,34 @@ impl<K: Key, V> KeyTable<K, V> {
         &mut self.entries[index].1
     }
 
-    /// The entry of a key.
+    /// Number of buckets, without the repeated ones.
     #[inline]
+    fn capacity(&self) -> usize {
+        self.buckets.len() - (GROUP - 1)
+    }
+
+    /// The entry of a key.
+    #[inline(always)]
     pub fn find(&self, hash: u64, key: &K) -> Option<usize> {
         let tag = tag_of(hash);
-        let mask = self.buckets.len() - 1;
         let mut position = (tag >> self.shift) as usize;
         loop {
-            let bucket = self.buckets[position];
-            if bucket == EMPTY {
-                return None;
-            }
-            if (bucket >> 32) as u32 == tag {
-                let entry = (bucket as u32 - 1) as usize;
-                if self.entries[entry].0 == *key {
+            // SAFETY: a tag shifted by `shift` is below the capacity, as is anything under its mask, and behind each of
+            // these positions there are `GROUP - 1` further buckets.
+            let group = unsafe { &*self.buckets.as_ptr().add(position).cast::<[u64; GROUP]>() };
+            let (mut hits, empty) = compare(group, tag);
+            while hits != 0 {
+                let entry = group[(hits.trailing_zeros() as usize) % GROUP] as u32 as usize;
+                // SAFETY: a bucket that is not empty holds the number of an entry.
+                if unsafe { self.entries.get_unchecked(entry) }.0 == *key {
                     return Some(entry);
                 }
+                hits &= hits - 1;
             }
-            position = (position + 1) & mask;
+            if empty != 0 {
+                return None;
+            }
+            position = (position + GROUP) & (self.capacity() - 1);
         }
     }
 
@@ -104,7 +160,7 @@ impl<K: Key, V> KeyTable<K, V> {
 
     /// Appends an entry for a key that is not in the table.
     pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> usize {
-        if (self.entries.len() + 1) * 2 > self.buckets.len() {
+        if (self.entries.len() + 1) * 2 > self.capacity() {
             self.grow();
         }
         let entry = self.entries.len();
@@ -126,53 +182,47 @@ impl<K: Key, V> KeyTable<K, V> {
     /// Removes a key. The last entry takes its place.
     pub fn remove(&mut self, hash: u64, key: &K) -> Option<(K, V)> {
         let entry = self.find(hash, key)?;
-        let position = self.bucket_of(tag_of(hash), entry);
+        let position = self.position_of(tag_of(hash), entry);
         self.close_gap(position);
         let last = self.entries.len() - 1;
         if entry != last {
-            let moved = stable_hash(&self.entries[last].0);
-            let position = self.bucket_of(tag_of(moved), last);
-            self.buckets[position] = u64::from(tag_of(moved)) << 32 | (entry as u64 + 1);
+            let moved = tag_of(stable_hash(&self.entries[last].0));
+            let position = self.position_of(moved, last);
+            self.set(position, bucket_of(moved, entry));
         }
         Some(self.entries.swap_remove(entry))
     }
 
-    /// Fetches what a lookup of this hash will read first.
-    #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
-        let home = (tag_of(hash) >> self.shift) as usize;
-        prefetch(&self.buckets[home]);
-    }
-
-    /// Fetches the entry that a lookup of this hash will most likely read; its bucket must be near already.
-    #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        let bucket = self.buckets[(tag_of(hash) >> self.shift) as usize];
-        if bucket != EMPTY {
-            prefetch(&self.entries[(bucket as u32 - 1) as usize]);
-        }
-    }
-
-    /// Whether prefetching is worth its instructions.
-    #[inline]
-    pub fn is_large(&self) -> bool {
-        self.entries.len() >= PREFETCH_FROM
-    }
-
     /// Prefetches for position `index` of a batch: call with each index in turn before the lookup.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
+        if self.entries.len() < PREFETCH_FROM {
+            return;
+        }
         if let Some(hash) = hashes.get(index + 2 * AHEAD) {
-            self.prefetch_bucket(*hash);
+            prefetch(&self.buckets[(tag_of(*hash) >> self.shift) as usize]);
         }
         if let Some(hash) = hashes.get(index + AHEAD) {
-            self.prefetch_entry(*hash);
+            // Its bucket is near by now, and most likely the one at home.
+            let bucket = self.buckets[(tag_of(*hash) >> self.shift) as usize];
+            if let Some(entry) = self.entries.get(bucket as u32 as usize) {
+                prefetch(entry);
+            }
         }
     }
 
-    fn bucket_of(&self, tag: u32, entry: usize) -> usize {
-        let wanted = u64::from(tag) << 32 | (entry as u64 + 1);
-        let mask = self.buckets.len() - 1;
+    #[inline]
+    fn set(&mut self, position: usize, bucket: u64) {
+        self.buckets[position] = bucket;
+        if position < GROUP - 1 {
+            let repeated = self.capacity() + position;
+            self.buckets[repeated] = bucket;
+        }
+    }
+
+    fn position_of(&self, tag: u32, entry: usize) -> usize {
+        let wanted = bucket_of(tag, entry);
+        let mask = self.capacity() - 1;
         let mut position = (tag >> self.shift) as usize;
         while self.buckets[position] != wanted {
             position = (position + 1) & mask;
@@ -182,7 +232,7 @@ impl<K: Key, V> KeyTable<K, V> {
 
     /// Backward-shift deletion (Knuth, TAOCP 3, 6.4, algorithm R).
     fn close_gap(&mut self, mut gap: usize) {
-        let mask = self.buckets.len() - 1;
+        let mask = self.capacity() - 1;
         let mut position = gap;
         loop {
             position = (position + 1) & mask;
@@ -192,29 +242,30 @@ impl<K: Key, V> KeyTable<K, V> {
             }
             let home = ((bucket >> 32) as u32 >> self.shift) as usize;
             if (position.wrapping_sub(home) & mask) >= (position.wrapping_sub(gap) & mask) {
-                self.buckets[gap] = bucket;
+                self.set(gap, bucket);
                 gap = position;
             }
         }
-        self.buckets[gap] = EMPTY;
+        self.set(gap, EMPTY);
     }
 
     fn place(&mut self, tag: u32, entry: usize) {
         assert!(entry < u32::MAX as usize, "a task's table holds at most 2^32 - 1 keys");
-        let mask = self.buckets.len() - 1;
+        let mask = self.capacity() - 1;
         let mut position = (tag >> self.shift) as usize;
         while self.buckets[position] != EMPTY {
             position = (position + 1) & mask;
         }
-        self.buckets[position] = u64::from(tag) << 32 | (entry as u64 + 1);
+        self.set(position, bucket_of(tag, entry));
     }
 
     fn grow(&mut self) {
-        let doubled = vec![EMPTY; self.buckets.len() * 2];
+        let capacity = self.capacity();
+        let doubled = vec![EMPTY; capacity * 2 + GROUP - 1];
         let old = std::mem::replace(&mut self.buckets, doubled);
         self.shift -= 1;
-        for bucket in old.into_iter().filter(|bucket| *bucket != EMPTY) {
-            self.place((bucket >> 32) as u32, (bucket as u32 - 1) as usize);
+        for bucket in old[..capacity].iter().filter(|bucket| **bucket != EMPTY) {
+            self.place((bucket >> 32) as u32, *bucket as u32 as usize);
         }
     }
 }

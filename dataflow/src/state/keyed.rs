@@ -71,9 +71,7 @@ impl<K: Key> KeyedState<K> {
     /// Prefetches for the key at `index` of a batch.
     #[inline]
     pub fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
-        if self.slots.is_large() {
-            self.slots.prefetch_ahead(hashes, index);
-        }
+        self.slots.prefetch_ahead(hashes, index);
     }
 
     /// Begins a batch at this processing time.
