@@ -16,39 +16,56 @@ use crate::function::{Function, Prototype};
 use crate::key::{KeySelector, hash_keys};
 use crate::operator::{Collector, Operator, OperatorStage, SideOutputs};
 use crate::stage::{Flow, StageBox};
-use crate::state::KeyTable;
+use crate::state::{KeyTable, MISSING};
 
 /// A table of reduced records and the scratch a batch needs.
 struct Reduced<S: KeySelector<T>, T> {
     selector: S,
     table: KeyTable<S::Key, T>,
     hashes: Vec<u64>,
+    found: Vec<u32>,
 }
 
 impl<S: KeySelector<T>, T> Reduced<S, T> {
     fn new(selector: S) -> Self {
-        Reduced { selector, table: KeyTable::default(), hashes: Vec::new() }
+        Reduced { selector, table: KeyTable::default(), hashes: Vec::new(), found: Vec::new() }
     }
 
+    /// Finds the keys of a batch.
     fn begin(&mut self, records: &[T]) {
         hash_keys(&self.selector, records, &mut self.hashes);
+        let keys = records.iter().map(|record| self.selector.key(record));
+        self.table.find_all(&self.hashes, keys, &mut self.found);
     }
 
     /// Reduces the record at `index` of the batch that was begun; gives the reduced value.
     #[inline(always)]
     fn reduce(&mut self, index: usize, record: T, reduce: &mut impl FnMut(&mut T, T)) -> &mut T {
-        self.table.prefetch_ahead(&self.hashes, index);
-        let hash = self.hashes[index];
-        let found = self.table.find(hash, self.selector.key(&record).borrow());
-        if let Some(entry) = found {
-            let value = self.table.value_mut(entry);
-            reduce(value, record);
-            return value;
+        match self.found[index] {
+            MISSING => self.reduce_new(index, record, reduce),
+            entry => {
+                let value = self.table.value_mut(entry as usize);
+                reduce(value, record);
+                value
+            }
         }
-        self.insert(hash, record)
     }
 
+    /// A key that was not in the table when the batch began; a record before may have brought it.
     #[cold]
+    fn reduce_new(&mut self, index: usize, record: T, reduce: &mut impl FnMut(&mut T, T)) -> &mut T {
+        let hash = self.hashes[index];
+        let found = self.table.find(hash, self.selector.key(&record).borrow());
+        match found {
+            Some(entry) => {
+                let value = self.table.value_mut(entry);
+                reduce(value, record);
+                value
+            }
+            None => self.insert(hash, record),
+        }
+    }
+
     fn insert(&mut self, hash: u64, record: T) -> &mut T {
         let key = {
             let key = self.selector.key(&record);

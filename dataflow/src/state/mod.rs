@@ -13,7 +13,7 @@ mod timers;
 mod ttl;
 
 pub use handles::{AggregatingState, KeyedScope, ListState, MapState, ReducingState, ValueState};
-pub use key_table::KeyTable;
+pub use key_table::{KeyTable, MISSING};
 pub use keyed::KeyedState;
 pub use store::StateStore;
 pub use timers::{TimeDomain, Timer, Timers};
