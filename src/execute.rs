@@ -1,6 +1,9 @@
 //! Executes what a program has named.
 
-use flott_dataflow::api::StreamEnv;
+use flott_connectors::SinkConnectors;
+use flott_connectors::collect::Collected;
+use flott_dataflow::api::{DataStream, StreamEnv};
+use flott_dataflow::batch::Record;
 use flott_schema::Result;
 
 use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
@@ -28,5 +31,21 @@ impl Execute for StreamEnv {
 
     fn execute_with(&self, name: &str, options: EmbeddedOptions) -> Result<JobResult> {
         EmbeddedCluster::new(options).run(self.compile(name)?)
+    }
+}
+
+/// Runs the job a stream belongs to, and gives the stream's records.
+pub trait ExecuteAndCollect<T> {
+    /// Executes everything the stream's environment has gathered, and collects this stream. For small results: more than
+    /// ten million records fail the job.
+    fn execute_and_collect(&self, name: &str) -> Result<Vec<T>>;
+}
+
+impl<T: Record> ExecuteAndCollect<T> for DataStream<T> {
+    fn execute_and_collect(&self, name: &str) -> Result<Vec<T>> {
+        let collected = Collected::new();
+        self.collect_into(&collected);
+        self.env().execute(name)?;
+        Ok(collected.take())
     }
 }

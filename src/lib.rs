@@ -31,7 +31,7 @@ mod result;
 
 pub use embedded::{EmbeddedCluster, EmbeddedOptions};
 pub use environment::{env, env_with};
-pub use execute::Execute;
+pub use execute::{Execute, ExecuteAndCollect};
 pub use flott_connectors as connectors;
 pub use flott_coordinator as coordinator;
 pub use flott_dataflow as dataflow;
@@ -44,6 +44,8 @@ pub use result::JobResult;
 pub mod prelude {
     pub use std::time::Duration;
 
+    pub use flott_connectors::collect::Collected;
+    pub use flott_connectors::{Connectors, LineParsers, OnBadRecord, SinkConnectors};
     pub use flott_dataflow::api::{DataStream, KeyedStream, StreamEnv};
     pub use flott_dataflow::operator::{Collector, OutputTag};
     pub use flott_dataflow::operators::keyed_process::{KeyedContext, KeyedProcessFunction};
@@ -55,6 +57,6 @@ pub mod prelude {
     };
     pub use flott_dataflow::time::{AggregateFunction, WatermarkGenerator, WatermarkStrategy};
 
-    pub use crate::execute::Execute;
+    pub use crate::execute::{Execute, ExecuteAndCollect};
     pub use crate::result::JobResult;
 }

@@ -13,7 +13,10 @@ fn a_panic_names_vertex_subtask_message_and_place() {
     for shape in shapes() {
         let error = shape
             .run(|env| {
-                env.sequence(1, 100_000).rebalance().map(|n| if n == 77_777 { panic!("unlucky {n}") } else { n }).name("Risky")
+                env.sequence(1, 100_000)
+                    .rebalance()
+                    .map(|n| if n == 77_777 { panic!("unlucky {n}") } else { n })
+                    .name("Risky")
             })
             .unwrap_err();
         let text = error.to_string();
@@ -23,7 +26,11 @@ fn a_panic_names_vertex_subtask_message_and_place() {
         assert!(text.contains(&format!("of {})", shape.parallelism)), "{text}");
         assert!(text.contains("panicked at tests/failures.rs:"), "{text}");
         assert!(text.contains("unlucky 77777"), "{text}");
-        assert!(error.backtrace().is_some_and(|backtrace| backtrace.contains("failures")), "{:?}", error.backtrace());
+        assert!(
+            error.backtrace().is_some_and(|backtrace| backtrace.contains("failures")),
+            "{:?}",
+            error.backtrace()
+        );
     }
 }
 
@@ -31,7 +38,10 @@ fn a_panic_names_vertex_subtask_message_and_place() {
 fn an_error_of_a_function_fails_the_job() {
     for shape in shapes() {
         let error = shape
-            .run(|env| env.sequence(1, 10_000).try_map(|n| if n == 5000 { Err(flott::Error::user("no such rule")) } else { Ok(n) }))
+            .run(|env| {
+                env.sequence(1, 10_000)
+                    .try_map(|n| if n == 5000 { Err(flott::Error::user("no such rule")) } else { Ok(n) })
+            })
             .unwrap_err();
         assert!(error.to_string().ends_with("no such rule"), "{error}");
     }
@@ -78,7 +88,11 @@ fn mistakes_in_the_graph_are_found_before_anything_runs() {
         (
             "a float in a key",
             |env| {
-                env.sequence(1, 2).map(|n| (n as i64, 1u8)).key_by(|r| (r.0, FloatKey(0.5))).sum(|r| &mut r.1).discard();
+                env.sequence(1, 2)
+                    .map(|n| (n as i64, 1u8))
+                    .key_by(|r| (r.0, FloatKey(0.5)))
+                    .sum(|r| &mut r.1)
+                    .discard();
             },
             "f64",
         ),
@@ -122,7 +136,9 @@ fn more_slots_than_there_are_is_an_error_with_both_numbers() {
     let env = StreamEnv::new();
     env.set_parallelism(4);
     env.sequence(1, 10).discard();
-    let error = env.execute_with("wide", EmbeddedOptions { slots: Some(2), ..EmbeddedOptions::default() }).unwrap_err();
+    let error = env
+        .execute_with("wide", EmbeddedOptions { slots: Some(2), ..EmbeddedOptions::default() })
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Resources);
     assert!(error.to_string().contains("needs 4 slots, has 2"), "{error}");
 }

@@ -22,8 +22,12 @@ fn check<T: Record, A: PartialEq + Debug>(
     }
 }
 
-const TEXT: [&str; 4] =
-    ["to be or not to be", "that is the question", "whether tis nobler in the mind to suffer", "the slings and arrows"];
+const TEXT: [&str; 4] = [
+    "to be or not to be",
+    "that is the question",
+    "whether tis nobler in the mind to suffer",
+    "the slings and arrows",
+];
 
 fn words(env: &StreamEnv) -> DataStream<(String, u64)> {
     env.from_collection(TEXT.map(str::to_string).to_vec())
@@ -40,12 +44,18 @@ fn expected_counts() -> Vec<(String, u64)> {
 
 #[test]
 fn word_count() {
-    check(|env| words(env).key_by_ref(|(word, _)| word).sum(|(_, count)| count), last_by_key, expected_counts());
+    check(
+        |env| words(env).key_by_ref(|(word, _)| word).sum(|(_, count)| count),
+        last_by_key,
+        expected_counts(),
+    );
 }
 
 #[test]
 fn word_count_with_a_computed_key_and_reduce() {
-    let build = |env: &StreamEnv| words(env).key_by(|(word, _)| word.clone()).reduce(|so_far, next| so_far.1 += next.1);
+    let build = |env: &StreamEnv| {
+        words(env).key_by(|(word, _)| word.clone()).reduce(|so_far, next| so_far.1 += next.1)
+    };
     check(build, last_by_key, expected_counts());
 }
 
@@ -57,7 +67,8 @@ fn map_filter_and_flat_map_keep_every_record() {
             out.collect(n + 1);
         })
     };
-    let expected: Vec<u64> = (1..=5000).map(|n| n * 3).filter(|n| n % 2 == 0).flat_map(|n| [n, n + 1]).collect();
+    let expected: Vec<u64> =
+        (1..=5000).map(|n| n * 3).filter(|n| n % 2 == 0).flat_map(|n| [n, n + 1]).collect();
     check(build, sorted, expected);
 }
 
@@ -90,7 +101,11 @@ fn pointwise_edges_between_different_parallelisms() {
         for shape in shapes() {
             let build =
                 |env: &StreamEnv| env.sequence(1, 999).parallelism(up).rescale().map(|n| n).parallelism(down);
-            assert_eq!(sorted(shape.run(build).unwrap()), (1..=999).collect::<Vec<u64>>(), "{up}->{down} {shape:?}");
+            assert_eq!(
+                sorted(shape.run(build).unwrap()),
+                (1..=999).collect::<Vec<u64>>(),
+                "{up}->{down} {shape:?}"
+            );
         }
     }
 }
@@ -113,7 +128,11 @@ struct SplitByParity {
 
 impl ProcessFunction<u64, u64> for SplitByParity {
     fn process(&mut self, n: u64, ctx: &mut ProcessContext<'_, u64>) -> flott::Result<()> {
-        if n % 2 == 0 { ctx.collect(n) } else { ctx.side(&self.odd, n) }
+        if n % 2 == 0 {
+            ctx.collect(n)
+        } else {
+            ctx.side(&self.odd, n)
+        }
         Ok(())
     }
 }
@@ -138,10 +157,26 @@ fn sums_minima_and_maxima() {
         (0..10).map(|key| (key, f(&mut of_key(key)))).collect()
     };
     check(|env| records(env).key_by(|r| r.0).sum(|r| &mut r.1), last_by_key, expect(|values| values.sum()));
-    check(|env| records(env).key_by(|r| r.0).min(|r| &mut r.1), last_by_key, expect(|values| values.min().unwrap()));
-    check(|env| records(env).key_by(|r| r.0).max(|r| &mut r.1), last_by_key, expect(|values| values.max().unwrap()));
-    check(|env| records(env).key_by(|r| r.0).min_by(|r| r.1), last_by_key, expect(|values| values.min().unwrap()));
-    check(|env| records(env).key_by(|r| r.0).max_by(|r| r.1), last_by_key, expect(|values| values.max().unwrap()));
+    check(
+        |env| records(env).key_by(|r| r.0).min(|r| &mut r.1),
+        last_by_key,
+        expect(|values| values.min().unwrap()),
+    );
+    check(
+        |env| records(env).key_by(|r| r.0).max(|r| &mut r.1),
+        last_by_key,
+        expect(|values| values.max().unwrap()),
+    );
+    check(
+        |env| records(env).key_by(|r| r.0).min_by(|r| r.1),
+        last_by_key,
+        expect(|values| values.min().unwrap()),
+    );
+    check(
+        |env| records(env).key_by(|r| r.0).max_by(|r| r.1),
+        last_by_key,
+        expect(|values| values.max().unwrap()),
+    );
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -164,7 +199,11 @@ impl KeyedProcessFunction<String, Click, (String, u64)> for CountUntilQuiet {
         Ok(())
     }
 
-    fn process(&mut self, click: Click, ctx: &mut KeyedContext<'_, String, (String, u64)>) -> flott::Result<()> {
+    fn process(
+        &mut self,
+        click: Click,
+        ctx: &mut KeyedContext<'_, String, (String, u64)>,
+    ) -> flott::Result<()> {
         self.count.update(ctx, |count| *count += 1);
         let last = self.last.get_cloned(ctx).unwrap_or(i64::MIN).max(click.at_ms);
         self.last.set(ctx, last);
@@ -172,7 +211,11 @@ impl KeyedProcessFunction<String, Click, (String, u64)> for CountUntilQuiet {
         Ok(())
     }
 
-    fn on_timer(&mut self, timer: Timer, ctx: &mut KeyedContext<'_, String, (String, u64)>) -> flott::Result<()> {
+    fn on_timer(
+        &mut self,
+        timer: Timer,
+        ctx: &mut KeyedContext<'_, String, (String, u64)>,
+    ) -> flott::Result<()> {
         if self.last.get_cloned(ctx).map(|last| last + 100) == Some(timer.timestamp_ms) {
             let count = self.count.take(ctx).unwrap_or_default();
             self.last.clear(ctx);
@@ -191,7 +234,9 @@ fn keyed_state_and_event_time_timers() {
         .collect();
     let build = move |env: &StreamEnv| {
         env.from_timestamped(clicks.clone())
-            .assign_timestamps_and_watermarks(WatermarkStrategy::monotonous().with_timestamp(|click: &Click| click.at_ms))
+            .assign_timestamps_and_watermarks(
+                WatermarkStrategy::monotonous().with_timestamp(|click: &Click| click.at_ms),
+            )
             .key_by_ref(|click| &click.user)
             .process(CountUntilQuiet::default())
     };

@@ -41,7 +41,10 @@ impl Shape {
     }
 
     /// Runs a program that `build` names, and gives what it collected.
-    pub fn run<T: flott::dataflow::batch::Record>(self, build: impl FnOnce(&StreamEnv) -> DataStream<T>) -> flott::Result<Vec<T>> {
+    pub fn run<T: flott::dataflow::batch::Record>(
+        self,
+        build: impl FnOnce(&StreamEnv) -> DataStream<T>,
+    ) -> flott::Result<Vec<T>> {
         let env = self.env();
         let collected = Collected::new();
         build(&env).collect_into(&collected);
