@@ -167,6 +167,10 @@ where
         }
     }
 
+    pub(super) fn env(&self) -> &StreamEnv {
+        &self.inputs.env
+    }
+
     /// Adds an operator that gets the key selectors of both streams.
     pub(super) fn transform_keyed<Op>(
         &self,

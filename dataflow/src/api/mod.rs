@@ -3,13 +3,17 @@
 //! What lives here: one file a kind of stream. Who may call it: job authors, through the facade. What must never
 //! happen here: running anything; a program only describes.
 
+mod broadcast;
 mod connected;
 mod env;
+mod interval_join;
 mod keyed;
 mod settings;
 mod stream;
 
+pub use broadcast::{BroadcastConnectedStream, BroadcastStream, KeyedBroadcastConnectedStream};
 pub use connected::{ConnectedStreams, KeyedConnectedStreams};
 pub use env::StreamEnv;
+pub use interval_join::{IntervalJoinStreams, IntervalJoined};
 pub use keyed::KeyedStream;
 pub use stream::{DataStream, StreamSink};

@@ -238,19 +238,21 @@ where
     }
 
     fn process_left(&mut self, batch: Batch<L>, out: &mut Collector<O>) -> Result<()> {
-        self.core.process(&self.left, batch, out, |record, ctx| self.function.process_left(record, ctx))
+        self.core
+            .process(&self.left, batch, out, |record, mut ctx| self.function.process_left(record, &mut ctx))
     }
 
     fn process_right(&mut self, batch: Batch<R>, out: &mut Collector<O>) -> Result<()> {
-        self.core.process(&self.right, batch, out, |record, ctx| self.function.process_right(record, ctx))
+        self.core
+            .process(&self.right, batch, out, |record, mut ctx| self.function.process_right(record, &mut ctx))
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {
-        self.core.signal(signal, out, |timer, ctx| self.function.on_timer(timer, ctx))
+        self.core.signal(signal, out, |timer, mut ctx| self.function.on_timer(timer, &mut ctx))
     }
 
     fn poll(&mut self, now_ms: i64, _cx: &mut Context<'_>, out: &mut Collector<O>) -> Result<Flow> {
-        self.core.poll(now_ms, out, |timer, ctx| self.function.on_timer(timer, ctx))
+        self.core.poll(now_ms, out, |timer, mut ctx| self.function.on_timer(timer, &mut ctx))
     }
 
     fn next_deadline_ms(&self) -> i64 {

@@ -54,7 +54,7 @@ impl<K: Key> KeyedCore<K> {
         selector: &S,
         batch: Batch<T>,
         out: &mut Collector<O>,
-        mut visit: impl FnMut(T, &mut KeyedContext<'_, K, O>) -> Result<()>,
+        mut visit: impl FnMut(T, KeyedContext<'_, K, O>) -> Result<()>,
     ) -> Result<()> {
         let now_ms = self.now_ms();
         hash_keys(selector, &batch.records, &mut self.hashes);
@@ -68,10 +68,7 @@ impl<K: Key> KeyedCore<K> {
             };
             let slot = self.state.enter(self.hashes[index], &key);
             out.set_timestamp(timestamp);
-            visit(
-                record,
-                &mut KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms),
-            )?;
+            visit(record, KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms))?;
             self.state.leave(slot);
         }
         self.state.end();
@@ -85,7 +82,7 @@ impl<K: Key> KeyedCore<K> {
         until_ms: i64,
         now_ms: i64,
         out: &mut Collector<O>,
-        mut on_timer: impl FnMut(Timer, &mut KeyedContext<'_, K, O>) -> Result<()>,
+        mut on_timer: impl FnMut(Timer, KeyedContext<'_, K, O>) -> Result<()>,
     ) -> Result<Flow> {
         self.state.begin(now_ms);
         let mut flow = Flow::Done;
@@ -96,10 +93,7 @@ impl<K: Key> KeyedCore<K> {
             }
             let Some((timer, slot, key)) = self.state.pop_timer(domain, until_ms) else { break };
             out.set_timestamp(if domain == TimeDomain::Event { timer.timestamp_ms } else { NO_TIMESTAMP });
-            on_timer(
-                timer,
-                &mut KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms),
-            )?;
+            on_timer(timer, KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms))?;
             self.state.leave(slot);
         }
         self.state.end();
@@ -111,7 +105,7 @@ impl<K: Key> KeyedCore<K> {
         &mut self,
         signal: Signal,
         out: &mut Collector<O>,
-        on_timer: impl FnMut(Timer, &mut KeyedContext<'_, K, O>) -> Result<()>,
+        on_timer: impl FnMut(Timer, KeyedContext<'_, K, O>) -> Result<()>,
     ) -> Result<Flow> {
         if let Signal::Watermark(watermark) = signal {
             self.watermark_ms = watermark;
@@ -127,7 +121,7 @@ impl<K: Key> KeyedCore<K> {
         &mut self,
         now_ms: i64,
         out: &mut Collector<O>,
-        on_timer: impl FnMut(Timer, &mut KeyedContext<'_, K, O>) -> Result<()>,
+        on_timer: impl FnMut(Timer, KeyedContext<'_, K, O>) -> Result<()>,
     ) -> Result<Flow> {
         if now_ms < self.next_deadline_ms() {
             return Ok(Flow::Done);

@@ -150,15 +150,15 @@ where
 
     fn process(&mut self, batch: Batch<I>, out: &mut Collector<O>) -> Result<()> {
         let function = &mut self.function;
-        self.core.process(&self.selector, batch, out, |record, ctx| function.process(record, ctx))
+        self.core.process(&self.selector, batch, out, |record, mut ctx| function.process(record, &mut ctx))
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {
-        self.core.signal(signal, out, |timer, ctx| self.function.on_timer(timer, ctx))
+        self.core.signal(signal, out, |timer, mut ctx| self.function.on_timer(timer, &mut ctx))
     }
 
     fn poll(&mut self, now_ms: i64, _cx: &mut Context<'_>, out: &mut Collector<O>) -> Result<Flow> {
-        self.core.poll(now_ms, out, |timer, ctx| self.function.on_timer(timer, ctx))
+        self.core.poll(now_ms, out, |timer, mut ctx| self.function.on_timer(timer, &mut ctx))
     }
 
     fn next_deadline_ms(&self) -> i64 {

@@ -4,8 +4,10 @@
 //! What must never happen here: blocking, threads, knowledge of channels.
 
 pub mod basic;
+pub mod broadcast;
 pub mod co_process;
 pub mod factory;
+pub mod interval_join;
 mod keyed;
 pub mod keyed_process;
 pub mod open;

@@ -1,0 +1,212 @@
+//! Broadcast state: who may write, who reads, and what reaches the states of all keys.
+
+use flott_schema::Result;
+
+use super::*;
+use crate::context::Settings;
+use crate::element::Signal;
+use crate::harness::{Harness, HarnessBuilder};
+use crate::key::ByValue;
+use crate::operators::open::OpenContext;
+use crate::state::{Timer, ValueState};
+
+/// A threshold for a kind of reading; `None` takes it back.
+type Rule = (String, Option<i64>);
+/// Kind and value.
+type Reading = (String, i64);
+
+#[derive(Clone)]
+struct Filter {
+    thresholds: BroadcastState<String, i64>,
+    changes: BroadcastState<u8, u32>,
+}
+
+fn filter() -> Filter {
+    Filter { thresholds: BroadcastState::new("thresholds"), changes: BroadcastState::new("changes") }
+}
+
+impl Filter {
+    fn change(&self, rule: Rule, map: &mut BroadcastMap<String, i64>) {
+        match rule {
+            (kind, Some(threshold)) => drop(map.put(kind, threshold)),
+            (kind, None) => drop(map.remove(&kind)),
+        }
+    }
+}
+
+impl BroadcastProcessFunction<Reading, Rule, String> for Filter {
+    fn process(&mut self, (kind, value): Reading, ctx: &mut ReadOnlyContext<'_, String>) -> Result<()> {
+        // Emitting while the map is borrowed is the usual thing to do.
+        for (name, threshold) in ctx.broadcast_state(&self.thresholds)?.iter() {
+            if *name == kind && value > *threshold {
+                let changes = ctx.broadcast_state(&self.changes)?.get(&0).copied().unwrap_or(0);
+                ctx.collect(format!("{kind} {value} > {threshold} (change {changes})"));
+            }
+        }
+        Ok(())
+    }
+
+    fn process_broadcast(&mut self, rule: Rule, ctx: &mut BroadcastContext<'_, String>) -> Result<()> {
+        self.change(rule, ctx.broadcast_state(&self.thresholds)?);
+        let changes = ctx.broadcast_state(&self.changes)?;
+        let count = changes.get(&0).copied().unwrap_or(0);
+        changes.put(0, count + 1);
+        Ok(())
+    }
+}
+
+fn plain(function: Filter) -> Harness<Reading, Rule, String> {
+    let declared = [function.thresholds.declare(), function.changes.declare()];
+    HarnessBuilder::new(Settings::default())
+        .two_inputs(|ctx| Ok(BroadcastProcess::new(function, &declared, ctx)))
+        .unwrap()
+}
+
+#[test]
+fn records_are_processed_by_what_was_broadcast_before_them() {
+    let mut filter = plain(filter());
+    filter.push(("heat".into(), 50), 1).unwrap();
+    filter.push_right(("heat".into(), Some(30)), 2).unwrap();
+    filter.push_right(("noise".into(), Some(80)), 2).unwrap();
+    filter.push_all([(("heat".into(), 50), 3), (("noise".into(), 70), 3), (("heat".into(), 30), 3)]).unwrap();
+    assert_eq!(filter.take(), [("heat 50 > 30 (change 2)".into(), 3)]);
+    filter.push_right(("heat".into(), Some(60)), 4).unwrap();
+    filter.push_right(("noise".into(), None), 4).unwrap();
+    filter.push_all([(("heat".into(), 50), 5), (("noise".into(), 90), 5), (("heat".into(), 61), 5)]).unwrap();
+    assert_eq!(filter.take(), [("heat 61 > 60 (change 4)".into(), 5)]);
+    filter.end().unwrap();
+    assert_eq!(filter.take_signals().last(), Some(&Signal::EndOfInput));
+}
+
+#[test]
+fn a_state_the_stream_was_not_given_is_an_error_that_names_the_nearest() {
+    let mut function = filter();
+    function.changes = BroadcastState::new("chnges");
+    let declared = [function.thresholds.declare(), BroadcastState::<u8, u32>::new("changes").declare()];
+    let mut filter: Harness<Reading, Rule, String> = HarnessBuilder::new(Settings::default())
+        .two_inputs(|ctx| Ok(BroadcastProcess::new(function, &declared, ctx)))
+        .unwrap();
+    let error = filter.push_right(("heat".into(), Some(30)), 2).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "operator 'operator under test' has no broadcast state 'chnges'; did you mean 'changes'?"
+    );
+}
+
+#[test]
+fn a_state_of_other_types_is_an_error_and_one_of_the_same_name_and_types_is_the_same() {
+    let states = BroadcastStates::new(&[BroadcastState::<u8, u32>::new("changes").declare()], &"op".into());
+    assert!(states.get(&BroadcastState::<u8, u32>::new("changes")).is_ok());
+    let error = states.get(&BroadcastState::<u8, i32>::new("changes")).err().unwrap();
+    assert!(
+        error.to_string().contains("'changes' of operator 'op' has other types than u8 to i32"),
+        "{error}"
+    );
+}
+
+/// Counts readings per kind above a broadcast limit; a broadcast of the limit tells every count so far.
+#[derive(Clone, Default)]
+struct CountAbove {
+    limit: Option<BroadcastState<u8, i64>>,
+    count: ValueState<u32>,
+}
+
+impl CountAbove {
+    fn limit(&self) -> &BroadcastState<u8, i64> {
+        self.limit.as_ref().unwrap()
+    }
+}
+
+impl KeyedBroadcastProcessFunction<String, Reading, i64, String> for CountAbove {
+    fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<()> {
+        self.count = ctx.value_state("count")?;
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        (_, value): Reading,
+        ctx: &mut KeyedReadOnlyContext<'_, String, String>,
+    ) -> Result<()> {
+        let limit = ctx.broadcast_state(self.limit())?.get(&0).copied().unwrap_or(i64::MAX);
+        if value > limit {
+            self.count.update(ctx, |count| *count += 1);
+            let until_ms = ctx.timestamp().unwrap_or_default() + 10;
+            ctx.register_event_timer(until_ms);
+        }
+        Ok(())
+    }
+
+    fn process_broadcast(
+        &mut self,
+        limit: i64,
+        ctx: &mut KeyedBroadcastContext<'_, String, String>,
+    ) -> Result<()> {
+        ctx.broadcast_state(self.limit())?.put(0, limit);
+        ctx.apply_to_keyed_state(|kind, key| {
+            if let Some(count) = self.count.take(key) {
+                key.collect(format!("{kind}: {count} until the limit became {limit}"));
+            }
+            match kind.as_str() {
+                "broken" => Err(flott_schema::Error::user("a broken key")),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn on_timer(&mut self, timer: Timer, ctx: &mut KeyedReadOnlyContext<'_, String, String>) -> Result<()> {
+        let limit = ctx.broadcast_state(self.limit())?.get(&0).copied().unwrap_or_default();
+        let count = self.count.get_cloned(ctx).unwrap_or(0);
+        ctx.collect(format!("{}: {count} above {limit} at {}", ctx.key(), timer.timestamp_ms));
+        Ok(())
+    }
+}
+
+fn keyed() -> Harness<Reading, i64, String> {
+    let limit = BroadcastState::new("limit");
+    let declared = [limit.declare()];
+    let function = CountAbove { limit: Some(limit), ..CountAbove::default() };
+    let selector = ByValue::new(|reading: &Reading| reading.0.clone());
+    HarnessBuilder::new(Settings::default())
+        .two_inputs(|ctx| Ok(KeyedBroadcastProcess::new(selector, function, &declared, ctx)))
+        .unwrap()
+}
+
+#[test]
+fn keyed_state_and_timers_work_beside_broadcast_state() {
+    let mut count = keyed();
+    count.push(("heat".into(), 50), 0).unwrap();
+    count.push_right(40, 1).unwrap();
+    count.push_all([(("heat".into(), 50), 2), (("noise".into(), 41), 2), (("heat".into(), 45), 2)]).unwrap();
+    assert_eq!(count.take(), []);
+    count.watermark(12).unwrap();
+    let mut fired = count.take();
+    fired.sort();
+    assert_eq!(fired, [("heat: 2 above 40 at 12".into(), 12), ("noise: 1 above 40 at 12".into(), 12)]);
+}
+
+#[test]
+fn a_broadcast_record_reaches_the_state_of_every_key_and_nothing_of_keys_without() {
+    let mut count = keyed();
+    count.push_right(40, 1).unwrap();
+    let many: Vec<(Reading, i64)> =
+        (0..500).map(|n| ((format!("kind {}", n % 100), 30 + n % 20), n)).collect();
+    count.push_all(many).unwrap();
+    count.push_right(45, 600).unwrap();
+    // Kinds below 100 with values above 40: those with n % 20 > 10, five readings each.
+    let mut told = count.take();
+    told.sort();
+    assert_eq!(told.len(), 45);
+    assert_eq!(told[0], ("kind 11: 5 until the limit became 45".into(), 600));
+    // Taken is gone: the next limit finds no counts.
+    count.push_right(50, 601).unwrap();
+    assert_eq!(count.take(), []);
+}
+
+#[test]
+fn an_error_for_one_key_fails_the_broadcast_record() {
+    let mut count = keyed();
+    count.push_right(40, 1).unwrap();
+    count.push(("broken".into(), 50), 2).unwrap();
+    assert_eq!(count.push_right(45, 3).unwrap_err().to_string(), "a broken key");
+}
