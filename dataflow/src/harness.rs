@@ -171,9 +171,11 @@ impl<L: Record, R: Record, O: Record> Harness<L, R, O> {
         self.task.push(1, Box::new(batch))
     }
 
-    /// A signal, repeated until the operator is done with it.
+    /// A signal, repeated until the operator is done with it, with polls in between.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        while self.task.signal(signal)? == Flow::Again {}
+        while self.task.signal(signal)? == Flow::Again {
+            self.poll()?;
+        }
         Ok(())
     }
 

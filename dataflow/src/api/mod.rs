@@ -3,6 +3,7 @@
 //! What lives here: one file a kind of stream. Who may call it: job authors, through the facade. What must never
 //! happen here: running anything; a program only describes.
 
+mod async_io;
 mod broadcast;
 mod connected;
 mod env;

@@ -3,6 +3,7 @@
 //! What lives here: one file an operator or a family. Who may call it: the API, which wraps them in factories.
 //! What must never happen here: blocking, threads, knowledge of channels.
 
+pub mod async_io;
 pub mod basic;
 pub mod broadcast;
 pub mod co_process;

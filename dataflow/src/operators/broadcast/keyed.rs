@@ -5,7 +5,6 @@ use std::task::Context;
 
 use flott_schema::Result;
 
-use super::record_methods;
 use super::state::{BroadcastMap, BroadcastState, BroadcastStates, DeclaredState};
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;

@@ -36,8 +36,6 @@ macro_rules! record_methods {
     };
 }
 
-use record_methods;
-
 pub mod keyed;
 pub mod plain;
 pub mod state;

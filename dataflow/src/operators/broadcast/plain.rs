@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 
 use flott_schema::Result;
 
-use super::record_methods;
 use super::state::{BroadcastMap, BroadcastState, BroadcastStates, DeclaredState};
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
