@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use flott_coordinator::{Coordinator, Handle, InMemoryLink, JobOutcome};
+use flott_coordinator::{Coordinator, CoordinatorError, Handle, InMemoryLink, JobOutcome};
 use flott_dataflow::program::Program;
 use flott_schema::config::{Configuration, options};
 use flott_schema::control::ToCoordinator;
@@ -15,6 +15,7 @@ use flott_schema::{Error, ErrorKind, Result};
 use flott_worker::{JobMetrics, Worker, WorkerHandle};
 use tokio::sync::mpsc;
 
+use crate::interrupt::Interrupts;
 use crate::progress::{self, Progress};
 use crate::result::JobResult;
 
@@ -36,7 +37,7 @@ pub struct EmbeddedOptions {
     pub encode_local: bool,
     /// Shows a progress line on a terminal, and the summary at the end, on the standard error.
     pub show_progress: bool,
-    /// Cancels the job on Ctrl-C.
+    /// Cancels the job on Ctrl-C and on SIGTERM; a second one ends the process at once.
     pub cancel_on_ctrl_c: bool,
 }
 
@@ -186,18 +187,30 @@ async fn wait(
     metrics: &JobMetrics,
     options: &EmbeddedOptions,
 ) -> Result<JobOutcome> {
-    let mut progress = Progress::start(&program.graph.name, options.show_progress);
+    let interrupts = options.cancel_on_ctrl_c.then(Interrupts::listen).transpose()?;
+    let interrupted = async {
+        match &interrupts {
+            Some(interrupts) => interrupts.requested().await,
+            None => std::future::pending().await,
+        }
+    };
+    let name = &program.graph.name;
+    let mut progress = Progress::start(name, options.show_progress);
     let mut tick = tokio::time::interval(progress::INTERVAL);
     let mut ended = std::pin::pin!(handle.wait(job));
+    let mut interrupted = std::pin::pin!(interrupted);
     let mut cancelled = false;
     let outcome = loop {
         tokio::select! {
             outcome = &mut ended => break outcome.map_err(|error| error.into_error()),
             _ = tick.tick() => progress.update(&program.graph, metrics),
-            _ = tokio::signal::ctrl_c(), if options.cancel_on_ctrl_c && !cancelled => {
+            () = &mut interrupted, if !cancelled => {
                 cancelled = true;
-                if let Err(error) = handle.cancel(job).await {
-                    break Err(error.into_error());
+                progress.say(&format!("cancelling job '{name}'; a second Ctrl-C ends the program at once"));
+                match handle.cancel(job).await {
+                    // The outcome is on its way.
+                    Ok(()) | Err(CoordinatorError::JobEnded { .. }) => {}
+                    Err(error) => break Err(error.into_error()),
                 }
             }
         }

@@ -26,11 +26,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod embedded;
 mod environment;
 mod execute;
+mod interrupt;
 mod progress;
 mod result;
 
 pub use embedded::{EmbeddedCluster, EmbeddedOptions};
-pub use environment::{env, env_with};
+pub use environment::{DYNAMIC_PROPERTIES_VARIABLE, SUMMARY_VARIABLE, env, env_with, process_configuration};
 pub use execute::{Execute, ExecuteAndCollect};
 pub use flott_connectors as connectors;
 pub use flott_coordinator as coordinator;

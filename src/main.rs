@@ -1,1 +1,9 @@
-fn main() {}
+//! The `flott` command.
+
+use std::process::ExitCode;
+
+mod commands;
+
+fn main() -> ExitCode {
+    commands::main()
+}

@@ -14,6 +14,7 @@ pub const INTERVAL: Duration = Duration::from_millis(250);
 
 /// A line on a terminal's standard error; nothing elsewhere.
 pub struct Progress {
+    wanted: bool,
     bar: Option<ProgressBar>,
     started: Instant,
     last: (Instant, u64),
@@ -30,7 +31,7 @@ impl Progress {
             bar.set_prefix(name.to_string());
             bar
         });
-        Progress { bar, started: Instant::now(), last: (Instant::now(), 0) }
+        Progress { wanted, bar, started: Instant::now(), last: (Instant::now(), 0) }
     }
 
     /// Draws the line anew.
@@ -46,6 +47,15 @@ impl Progress {
             self.started.elapsed().as_secs_f64()
         ));
         bar.tick();
+    }
+
+    /// Writes a sentence above the line.
+    pub fn say(&self, sentence: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{sentence}")),
+            None if self.wanted => eprintln!("{sentence}"),
+            None => {}
+        }
     }
 
     /// Removes the line.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flott_schema::ids::JobId;
 use flott_worker::metrics::VertexSummary;
+use serde_json::json;
 
 /// The result of a job that finished.
 #[derive(Clone, Debug)]
@@ -23,6 +24,36 @@ impl JobResult {
     /// Records that the sources read.
     pub fn source_records(&self) -> u64 {
         self.vertices.iter().map(|vertex| vertex.source_records).sum()
+    }
+
+    /// Records read from outside per second of [`Self::runtime`].
+    pub fn events_per_second(&self) -> f64 {
+        self.source_records() as f64 / self.runtime.as_secs_f64().max(1e-9)
+    }
+
+    /// The summary for programs: one JSON object.
+    pub fn to_json(&self) -> serde_json::Value {
+        let vertices = self.vertices.iter().map(|vertex| {
+            json!({
+                "name": vertex.name,
+                "tasks": vertex.tasks,
+                "records_in": vertex.records_in,
+                "records_out": vertex.records_out,
+                "source_records": vertex.source_records,
+                "late_records_dropped": vertex.late_records_dropped,
+                "undecodable_records": vertex.undecodable_records,
+                "busy_ms": vertex.busy_ns as f64 / 1e6,
+            })
+        });
+        json!({
+            "job": self.job.to_string(),
+            "name": self.name,
+            "state": "FINISHED",
+            "runtime_ms": self.runtime.as_secs_f64() * 1e3,
+            "source_records": self.source_records(),
+            "events_per_second": self.events_per_second(),
+            "vertices": vertices.collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -72,12 +103,11 @@ impl fmt::Display for JobResult {
                 )?;
             }
         }
-        let rate = self.source_records() as f64 / seconds.max(1e-9);
         write!(
             f,
             "  {} events read, {} events per second",
             grouped(self.source_records()),
-            grouped(rate as u64)
+            grouped(self.events_per_second() as u64)
         )
     }
 }

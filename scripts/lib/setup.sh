@@ -1,0 +1,59 @@
+# Sourced by the scripts: finds the project, installs what the machine lacks, and says where cargo builds.
+# shellcheck shell=bash
+#
+# FLOTT_CACHE       where build output is kept from run to run; default ~/.cache/flott
+# CARGO_TARGET_DIR  if set, wins over FLOTT_CACHE
+
+set -euo pipefail
+
+FLOTT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+FLOTT_CACHE=${FLOTT_CACHE:-${HOME:-/tmp}/.cache/flott}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$FLOTT_CACHE/target}
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+
+# say TEXT...: what the script is doing, on the standard error.
+say() { printf '\n== %s\n' "$*" >&2; }
+fail() { printf '\nflott: %s\n' "$*" >&2; exit 1; }
+
+# Runs a command as root, if that is possible without asking for a password.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo -n "$@"
+  else return 1
+  fi
+}
+
+# Some of the crates compile C: that takes a compiler, its headers, and a linker. The crates come over HTTPS.
+install_packages() {
+  local missing=()
+  command -v cc >/dev/null || missing+=(gcc)
+  [ -e /usr/include/stdio.h ] || [ "$(uname -s)" != Linux ] || missing+=(libc6-dev)
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || missing+=(ca-certificates)
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  command -v apt-get >/dev/null || fail "missing: ${missing[*]}; install them with the package manager of this system"
+  say "installing ${missing[*]}"
+  as_root apt-get update -qq >&2 || true
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 \
+    || fail "could not install ${missing[*]}; run: sudo apt-get install ${missing[*]}"
+}
+
+# version_at_least WANTED FOUND
+version_at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+# A toolchain is the user's choice, so it is asked for and not fetched.
+check_rust() {
+  if ! command -v cargo >/dev/null && [ -x "${HOME:-}/.cargo/bin/cargo" ]; then
+    export PATH="$HOME/.cargo/bin:$PATH"
+  fi
+  local wanted found
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$FLOTT_ROOT/Cargo.toml" | head -n 1)
+  command -v cargo >/dev/null \
+    || fail "Rust is missing; install version $wanted or later as https://rustup.rs says, then run this again"
+  found=$(cd "$FLOTT_ROOT" && rustc --version | cut -d ' ' -f 2)
+  version_at_least "$wanted" "$found" \
+    || fail "Rust $wanted or later is needed, this is $found; run: rustup update stable"
+}
+
+install_packages
+check_rust
+mkdir -p "$CARGO_TARGET_DIR"

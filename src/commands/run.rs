@@ -1,0 +1,235 @@
+//! `flott run`: runs a job's program with the configuration in its environment.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+
+use clap::Args;
+use flott::schema::config::{Configuration, options};
+use flott::schema::nearest::nearest;
+use flott::{DYNAMIC_PROPERTIES_VARIABLE, Error, Result, SUMMARY_VARIABLE};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Runs a job: a program built with the flott library, in an embedded cluster.
+///
+/// The program reads its configuration from its environment; what is given here goes over FLOTT_CONF_* and FLOTT_PROPERTIES, and
+/// what the program sets itself goes over that. Ctrl-C cancels the job, a second one ends the program at once.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Number of parallel tasks of an operator for which the job gives none [default: number of cores]
+    #[arg(short, long, value_name = "N")]
+    parallelism: Option<u32>,
+
+    /// Name of the job, in place of the one the program gives
+    #[arg(short, long)]
+    name: Option<String>,
+
+    /// Sets a configuration key; may be given several times (docs/book/configuration.md lists the keys)
+    #[arg(short = 'D', value_name = "KEY=VALUE")]
+    properties: Vec<String>,
+
+    /// Prints the job's summary as one line of JSON on the standard output as well
+    #[arg(long)]
+    json: bool,
+
+    /// The program: a path, or a name to be looked for in PATH
+    program: PathBuf,
+
+    /// Arguments of the program
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+const EXAMPLES: &str = "Examples:
+  flott run target/release/examples/word_count --input docs --top 20
+  flott run -p 4 -n nightly -D execution.runtime-mode=BATCH target/release/my_job --date 2026-11-22
+  flott run --json target/release/my_job | tail -n 1 | jq .events_per_second";
+
+impl Arguments {
+    /// Runs the program to its end. The exit code is the program's where it is one of ours, else 1.
+    pub fn run(self) -> Result<ExitCode> {
+        let properties = self.all_properties();
+        // Refused here, before anything has started.
+        flott::process_configuration()?;
+        Configuration::from_pairs(&properties)?;
+        let program = find_program(&self.program)?;
+        let mut command = Command::new(&program);
+        command.args(&self.arguments);
+        if !properties.is_empty() {
+            command.env(DYNAMIC_PROPERTIES_VARIABLE, serde_json::to_string(&properties)?);
+        }
+        if self.json {
+            command.env(SUMMARY_VARIABLE, "json");
+        }
+        Ok(ended(&program, supervise(command, &program)?))
+    }
+
+    /// The pairs of `-D`, and those that the other flags stand for: they are more particular, so they come last.
+    fn all_properties(&self) -> Vec<String> {
+        let mut properties = self.properties.clone();
+        properties.extend(self.parallelism.map(|n| format!("{}={n}", options::PARALLELISM_DEFAULT.key())));
+        properties.extend(self.name.as_ref().map(|name| format!("{}={name}", options::PIPELINE_NAME.key())));
+        properties
+    }
+}
+
+/// The executable file that `program` names.
+fn find_program(program: &Path) -> Result<PathBuf> {
+    let bare = program.components().count() == 1 && !program.starts_with(".");
+    let found = match std::fs::metadata(program) {
+        Ok(_) => Some(program.to_path_buf()),
+        Err(_) if bare => search_path(program),
+        Err(_) => None,
+    };
+    let Some(found) = found else {
+        return Err(Error::configuration(format!(
+            "there is no program {}{}",
+            program.display(),
+            advice_for_missing(program)
+        )));
+    };
+    let metadata = std::fs::metadata(&found).map_err(|error| Error::io(found.display(), error))?;
+    if metadata.is_dir() {
+        return Err(Error::configuration(format!(
+            "{} is a folder; build the job with `cargo build --release` and name the program, such as \
+             target/release/NAME",
+            found.display()
+        )));
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        let advice = match found.extension() {
+            Some(extension) if extension == "rs" => {
+                "it is source code: build it with `cargo build --release` and name the program, such as \
+                 target/release/NAME"
+                    .to_string()
+            }
+            _ => format!("if it is a program, say `chmod +x {}`", found.display()),
+        };
+        return Err(Error::configuration(format!("{} is not executable; {advice}", found.display())));
+    }
+    // Without a separator in it, a name would be looked for in PATH again.
+    Ok(if found.components().count() == 1 { Path::new(".").join(found) } else { found })
+}
+
+fn search_path(name: &Path) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        std::fs::metadata(path)
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(is_program)
+}
+
+/// What may help: a neighbour of nearly the same name, or a word on how to build.
+fn advice_for_missing(program: &Path) -> String {
+    let folder = match program.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        .unwrap_or_default();
+    let wanted = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match nearest(wanted, names.iter().map(String::as_str)) {
+        Some(name) => format!("; did you mean {}?", folder.join(name).display()),
+        None => "; build the job first (`cargo build --release`) and name the program, such as \
+                 target/release/NAME"
+            .to_string(),
+    }
+}
+
+/// Starts the program and waits for it, with the standard streams and the process group of this process.
+fn supervise(mut command: Command, program: &Path) -> Result<ExitStatus> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Listens before the program starts, so that no signal ends this process alone.
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let child = command.spawn().map_err(|error| Error::io(program.display(), error))?;
+        let id = child.id();
+        let mut ended = wait_aside(child)?;
+        loop {
+            tokio::select! {
+                status = &mut ended => {
+                    let status = status.map_err(|_| Error::internal("the wait for the program ended early"))?;
+                    return Ok(status?);
+                }
+                // The terminal has given the program its Ctrl-C already; it takes both for one.
+                _ = interrupt.recv() => pass_on(libc::SIGINT, id),
+                _ = terminate.recv() => pass_on(libc::SIGTERM, id),
+            }
+        }
+    })
+}
+
+/// Waits for the program on a thread of its own.
+fn wait_aside(mut child: Child) -> Result<oneshot::Receiver<std::io::Result<ExitStatus>>> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("flott-wait".into()).spawn(move || sender.send(child.wait()))?;
+    Ok(receiver)
+}
+
+fn pass_on(signal: i32, process: u32) {
+    let Ok(process) = libc::pid_t::try_from(process) else { return };
+    // SAFETY: `kill` touches no memory. The process is a child that has not been waited for as far as this thread knows;
+    // should it have ended this moment, its number has not been given to another one yet.
+    unsafe {
+        libc::kill(process, signal);
+    }
+}
+
+/// The exit code for what became of the program.
+fn ended(program: &Path, status: ExitStatus) -> ExitCode {
+    match (status.code(), status.signal()) {
+        (Some(code @ 0..=2), _) => ExitCode::from(code as u8),
+        (Some(_), _) => ExitCode::FAILURE,
+        (None, signal) => {
+            let name = program.display();
+            match signal {
+                Some(libc::SIGKILL) => {
+                    eprintln!("flott: {name} was killed; if nobody did, memory has run out (see `dmesg`)")
+                }
+                Some(signal) => eprintln!("flott: {name} was ended by signal {signal}"),
+                None => eprintln!("flott: {name} ended without an exit code"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_programs_name_the_nearest_neighbour_or_how_to_build() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("word_count"), "").unwrap();
+        let missing = |name: &str| find_program(&folder.path().join(name)).unwrap_err().to_string();
+        assert!(missing("wordcount").contains("did you mean"), "{}", missing("wordcount"));
+        assert!(missing("wordcount").contains("/word_count?"), "{}", missing("wordcount"));
+        assert!(missing("other").contains("cargo build --release"), "{}", missing("other"));
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused_with_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, advice) in [("job.rs", "cargo build"), ("job", "chmod +x")] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            let error = find_program(&path).unwrap_err().to_string();
+            assert!(error.contains("not executable") && error.contains(advice), "{error}");
+        }
+        let error = find_program(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("is a folder"), "{error}");
+    }
+
+    #[test]
+    fn a_bare_name_is_found_in_path() {
+        assert!(find_program(Path::new("sh")).unwrap().ends_with("sh"));
+        assert!(find_program(Path::new("./sh")).is_err());
+    }
+}
