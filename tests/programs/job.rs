@@ -1,0 +1,47 @@
+//! A job that ends in the way its argument says, for the tests of `flott run` and of failures.
+
+use std::time::Duration;
+
+use flott::connectors::generator::Generator;
+use flott::prelude::*;
+
+fn main() -> flott::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let env = flott::env()?;
+    match arguments.as_slice() {
+        ["finish", count] => env.sequence(1, count.parse()?).key_by(|n| n % 10).sum(|n| n).discard(),
+        ["panic"] => env.sequence(1, 1000).map(rule).name("Rules").discard(),
+        ["error"] => env.sequence(1, 1000).try_map(try_rule).name("Rules").discard(),
+        ["stuck"] => env.sequence(1, 2).map(stuck).print(),
+        ["endless"] => numbers(&env).print(),
+        ["endless", folder] => {
+            numbers(&env).print();
+            numbers(&env).write_text(*folder)
+        }
+        other => return Err(flott::Error::configuration(format!("there is no way to end called {other:?}"))),
+    };
+    env.execute("test job")?;
+    println!("after the job");
+    Ok(())
+}
+
+/// Numbers by the clock, without end.
+fn numbers(env: &StreamEnv) -> DataStream<u64> {
+    env.add_source(Generator::new(|n| n).rate_per_second(1000.0), "Numbers")
+}
+
+fn rule(n: u64) -> u64 {
+    assert!(n != 500, "no rule for {n}");
+    n
+}
+
+fn try_rule(n: u64) -> flott::Result<u64> {
+    if n == 500 { Err(flott::Error::user(format!("no rule for {n}")).at("rules.txt")) } else { Ok(n) }
+}
+
+fn stuck(n: u64) -> u64 {
+    println!("stuck");
+    std::thread::sleep(Duration::from_secs(3600));
+    n
+}
