@@ -11,7 +11,7 @@
 //!         .flat_map(|line, out| line.split_whitespace().for_each(|word| out.collect((word.to_string(), 1u64))))
 //!         .key_by_ref(|(word, _)| word)
 //!         .sum(|(_, count)| count)
-//!         .print();
+//!         .print_debug();
 //!     env.execute("word count")?;
 //!     Ok(())
 //! }
