@@ -47,7 +47,7 @@ pub mod prelude {
 
     pub use flott_connectors::collect::Collected;
     pub use flott_connectors::{Connectors, LineParsers, OnBadRecord, SinkConnectors};
-    pub use flott_dataflow::api::{DataStream, KeyedStream, StreamEnv};
+    pub use flott_dataflow::api::{DataStream, KeyedStream, Order, Records, Results, StreamEnv};
     pub use flott_dataflow::operator::{Collector, OutputTag};
     pub use flott_dataflow::operators::keyed_process::{KeyedContext, KeyedProcessFunction};
     pub use flott_dataflow::operators::open::OpenContext;

@@ -116,6 +116,12 @@ impl<T> Batch<T> {
         self.records.iter().enumerate().map(|(index, record)| (record, self.timestamps.get(index)))
     }
 
+    /// Drops the records, keeping their room.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.timestamps = Timestamps::default();
+    }
+
     /// Takes the batch, leaving an empty one with room for `capacity` records.
     pub fn take(&mut self, capacity: usize) -> Self {
         std::mem::replace(self, Batch::with_capacity(capacity))

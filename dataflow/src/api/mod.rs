@@ -4,6 +4,8 @@
 //! happen here: running anything; a program only describes.
 
 mod async_io;
+mod bounded;
+mod bounded_join;
 mod broadcast;
 mod connected;
 mod env;
@@ -12,9 +14,13 @@ mod keyed;
 mod settings;
 mod stream;
 
+pub use bounded::SortedGroups;
+pub use bounded_join::{FullOuter, Inner, JoinKind, JoinedByKey, LeftOuter, RightOuter};
 pub use broadcast::{BroadcastConnectedStream, BroadcastStream, KeyedBroadcastConnectedStream};
 pub use connected::{ConnectedStreams, KeyedConnectedStreams};
 pub use env::StreamEnv;
 pub use interval_join::{IntervalJoinStreams, IntervalJoined};
 pub use keyed::KeyedStream;
 pub use stream::{DataStream, StreamSink};
+
+pub use crate::operators::bounded::{Order, Records, Results};

@@ -5,6 +5,7 @@
 
 pub mod async_io;
 pub mod basic;
+pub mod bounded;
 pub mod broadcast;
 pub mod co_process;
 pub mod factory;

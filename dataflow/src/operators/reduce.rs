@@ -15,6 +15,7 @@ use crate::exchange::{ChannelWriter, KeyedOutput, OutputFactory};
 use crate::function::{Function, Prototype};
 use crate::key::{KeySelector, hash_keys};
 use crate::operator::{Collector, Operator, OperatorStage, SideOutputs};
+use crate::operators::bounded::ending::Ending;
 use crate::stage::{Flow, StageBox};
 use crate::state::{KeyTable, MISSING};
 
@@ -112,6 +113,7 @@ pub struct FinalReduce<S: KeySelector<T>, T, F> {
     /// Emit everything beyond this many bytes of table.
     limit_bytes: usize,
     emitting: std::vec::IntoIter<(S::Key, T)>,
+    ending: Ending,
 }
 
 impl<S: KeySelector<T>, T, F> FinalReduce<S, T, F> {
@@ -122,20 +124,13 @@ impl<S: KeySelector<T>, T, F> FinalReduce<S, T, F> {
 
     /// In front of the exchange: a pre-aggregation that keeps about `limit_bytes`.
     pub fn with_limit(selector: S, reduce: F, limit_bytes: usize) -> Self {
-        FinalReduce { reduced: Reduced::new(selector), reduce, limit_bytes, emitting: Vec::new().into_iter() }
-    }
-
-    fn emit(&mut self, out: &mut Collector<T>, whatever: bool) -> Flow
-    where
-        T: 'static,
-    {
-        for (_, value) in self.emitting.by_ref() {
-            out.collect_at(value, MAX_WATERMARK);
-            if !whatever && out.is_congested() {
-                return Flow::Again;
-            }
+        FinalReduce {
+            reduced: Reduced::new(selector),
+            reduce,
+            limit_bytes,
+            emitting: Vec::new().into_iter(),
+            ending: Ending::default(),
         }
-        Flow::Done
     }
 }
 
@@ -149,22 +144,31 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for FinalReduce
             self.reduced.reduce(index, record, &mut self.reduce);
         }
         if self.limit_bytes != usize::MAX && self.reduced.table.memory_bytes() > self.limit_bytes {
-            self.emitting = self.reduced.table.take_entries().into_iter();
-            let _ = self.emit(out, true);
+            for (_, value) in self.reduced.table.take_entries() {
+                out.collect_at(value, MAX_WATERMARK);
+            }
         }
         Ok(())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {
-        if signal == Signal::EndOfInput {
-            if !self.reduced.table.is_empty() {
-                self.emitting = self.reduced.table.take_entries().into_iter();
+        let FinalReduce { reduced, emitting, ending, .. } = self;
+        ending.signal(signal, out, |out, pace| {
+            if !reduced.table.is_empty() {
+                *emitting = reduced.table.take_entries().into_iter();
             }
-            if self.emit(out, false) == Flow::Again {
-                return Ok(Flow::Again);
+            for (_, value) in emitting {
+                out.collect_at(value, MAX_WATERMARK);
+                if pace.must_pause(1, out) {
+                    return Ok(Flow::Again);
+                }
             }
-        }
-        out.signal(signal)
+            Ok(Flow::Done)
+        })
+    }
+
+    fn next_deadline_ms(&self) -> i64 {
+        self.ending.next_deadline_ms()
     }
 }
 
@@ -191,6 +195,13 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for ReduceByKey
         match self {
             ReduceByKey::Rolling(reduce) => reduce.signal(signal, out),
             ReduceByKey::Final(reduce) => reduce.signal(signal, out),
+        }
+    }
+
+    fn next_deadline_ms(&self) -> i64 {
+        match self {
+            ReduceByKey::Rolling(reduce) => reduce.next_deadline_ms(),
+            ReduceByKey::Final(reduce) => reduce.next_deadline_ms(),
         }
     }
 }
