@@ -252,6 +252,10 @@ impl Pump {
             self.sleep = None;
             return false;
         }
+        if deadline_ms <= self.clock.now_ms() {
+            self.sleep = None;
+            return true;
+        }
         if self.sleep.as_ref().is_none_or(|(at_ms, _)| *at_ms != deadline_ms) {
             let wait_ms = deadline_ms.saturating_sub(self.clock.now_ms()).max(0) as u64;
             // A far deadline is approached in steps that the timer can hold.

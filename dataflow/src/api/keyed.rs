@@ -55,14 +55,15 @@ impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
             .transform("KeyedProcess", move |ctx| Ok(KeyedProcess::new(selector.get(), function.get(), ctx)))
     }
 
-    /// Reduces the records of each key into one with `f(so_far, next)`. In streaming execution every record emits the
+    /// Reduces the records of each key into one with `f(so_far, next)`; `next` is of no further use, so it may be taken
+    /// apart or swapped with what there is so far. In streaming execution every record emits the
     /// value so far; in batch execution each key emits its final value once, and records are reduced in front of the
     /// exchange as well, so `f` must be associative.
-    pub fn reduce(&self, f: impl FnMut(&mut T, T) + Function) -> DataStream<T> {
+    pub fn reduce(&self, f: impl FnMut(&mut T, &mut T) + Function) -> DataStream<T> {
         self.reduce_named("Reduce", f)
     }
 
-    fn reduce_named<F: FnMut(&mut T, T) + Function>(&self, name: &str, f: F) -> DataStream<T> {
+    fn reduce_named<F: FnMut(&mut T, &mut T) + Function>(&self, name: &str, f: F) -> DataStream<T> {
         let (selector, f) = (Arc::new(Prototype::new(self.selector())), Arc::new(Prototype::new(f)));
         let output = CombiningOutput::<T, S, F>::new(selector.clone(), f.clone());
         self.stream.partitioned(Partitioning::KeyGroup, Arc::new(output)).transform(name, move |ctx| {
@@ -76,13 +77,13 @@ impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
     /// Adds `field` up over the records of each key: `sum(|record| &mut record.amount)`. Other fields are those of
     /// the first record.
     pub fn sum<N: AddAssign + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
-        self.reduce_named("Sum", move |so_far, mut next| *field(so_far) += *field(&mut next))
+        self.reduce_named("Sum", move |so_far, next| *field(so_far) += *field(next))
     }
 
     /// The smallest `field` over the records of each key; other fields are those of the first record.
     pub fn min<N: PartialOrd + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
-        self.reduce_named("Min", move |so_far, mut next| {
-            let next = *field(&mut next);
+        self.reduce_named("Min", move |so_far, next| {
+            let next = *field(next);
             let so_far = field(so_far);
             if next < *so_far {
                 *so_far = next;
@@ -92,8 +93,8 @@ impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
 
     /// The largest `field` over the records of each key; other fields are those of the first record.
     pub fn max<N: PartialOrd + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
-        self.reduce_named("Max", move |so_far, mut next| {
-            let next = *field(&mut next);
+        self.reduce_named("Max", move |so_far, next| {
+            let next = *field(next);
             let so_far = field(so_far);
             if next > *so_far {
                 *so_far = next;
@@ -104,8 +105,8 @@ impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
     /// The record with the smallest `value` of each key; of equal ones the first.
     pub fn min_by<N: PartialOrd>(&self, value: impl Fn(&T) -> N + Function) -> DataStream<T> {
         self.reduce_named("MinBy", move |so_far, next| {
-            if value(&next) < value(so_far) {
-                *so_far = next;
+            if value(next) < value(so_far) {
+                std::mem::swap(so_far, next);
             }
         })
     }
@@ -113,8 +114,8 @@ impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
     /// The record with the largest `value` of each key; of equal ones the first.
     pub fn max_by<N: PartialOrd>(&self, value: impl Fn(&T) -> N + Function) -> DataStream<T> {
         self.reduce_named("MaxBy", move |so_far, next| {
-            if value(&next) > value(so_far) {
-                *so_far = next;
+            if value(next) > value(so_far) {
+                std::mem::swap(so_far, next);
             }
         })
     }

@@ -19,6 +19,9 @@ use crate::operators::bounded::ending::Ending;
 use crate::stage::{Flow, StageBox};
 use crate::state::{KeyTable, MISSING};
 
+/// Records whose keys are looked up together: what they touch stays in the first-level cache.
+const PIECE: usize = 128;
+
 /// A table of reduced records and the scratch a batch needs.
 struct Reduced<S: KeySelector<T>, T> {
     selector: S,
@@ -27,55 +30,60 @@ struct Reduced<S: KeySelector<T>, T> {
     found: Vec<u32>,
 }
 
-impl<S: KeySelector<T>, T> Reduced<S, T> {
+impl<S: KeySelector<T>, T: Clone> Reduced<S, T> {
     fn new(selector: S) -> Self {
         Reduced { selector, table: KeyTable::default(), hashes: Vec::new(), found: Vec::new() }
     }
 
-    /// Finds the keys of a batch.
-    fn begin(&mut self, records: &[T]) {
-        hash_keys(&self.selector, records, &mut self.hashes);
-        let keys = records.iter().map(|record| self.selector.key(record));
-        self.table.find_all(&self.hashes, keys, &mut self.found);
-    }
-
-    /// Reduces the record at `index` of the batch that was begun; gives the reduced value.
+    /// Reduces a batch into the table; `seen` sees each record with the reduced value of its key.
     #[inline(always)]
-    fn reduce(&mut self, index: usize, record: T, reduce: &mut impl FnMut(&mut T, T)) -> &mut T {
-        match self.found[index] {
-            MISSING => self.reduce_new(index, record, reduce),
-            entry => {
-                let value = self.table.value_mut(entry as usize);
-                reduce(value, record);
-                value
-            }
-        }
-    }
-
-    /// A key that was not in the table when the batch began; a record before may have brought it.
-    #[cold]
-    fn reduce_new(&mut self, index: usize, record: T, reduce: &mut impl FnMut(&mut T, T)) -> &mut T {
-        let hash = self.hashes[index];
-        let found = self.table.find(hash, self.selector.key(&record).borrow());
-        match found {
-            Some(entry) => {
+    fn reduce_batch(
+        &mut self,
+        records: &mut [T],
+        reduce: &mut impl FnMut(&mut T, &mut T),
+        mut seen: impl FnMut(&mut T, &T),
+    ) {
+        hash_keys(&self.selector, records, &mut self.hashes);
+        for (number, piece) in records.chunks_mut(PIECE).enumerate() {
+            let first = number * PIECE;
+            let keys = piece.iter().map(|record| self.selector.key(record));
+            self.table.find_all(&self.hashes, first, keys, &mut self.found);
+            for (index, (record, entry)) in piece.iter_mut().zip(&self.found).enumerate() {
+                let entry = match *entry {
+                    MISSING => match find_or_insert(
+                        &self.selector,
+                        &mut self.table,
+                        self.hashes[first + index],
+                        record,
+                    ) {
+                        Some(entry) => entry,
+                        None => continue,
+                    },
+                    entry => entry as usize,
+                };
                 let value = self.table.value_mut(entry);
                 reduce(value, record);
-                value
+                seen(record, value);
             }
-            None => self.insert(hash, record),
         }
     }
+}
 
-    fn insert(&mut self, hash: u64, record: T) -> &mut T {
-        let key = {
-            let key = self.selector.key(&record);
-            let key: &S::Key = key.borrow();
-            key.clone()
-        };
-        let entry = self.table.insert_new(hash, key, record);
-        self.table.value_mut(entry)
+/// A key that was not in the table when its piece began: inserts it with `record` as its value, or finds the entry that
+/// a record before it has made.
+#[cold]
+fn find_or_insert<S: KeySelector<T>, T: Clone>(
+    selector: &S,
+    table: &mut KeyTable<S::Key, T>,
+    hash: u64,
+    record: &T,
+) -> Option<usize> {
+    let key = selector.key(record);
+    let found = table.find(hash, key.borrow());
+    if found.is_none() {
+        table.insert_new(hash, key.borrow().clone(), record.clone());
     }
+    found
 }
 
 /// Emits the reduced value after every record.
@@ -84,24 +92,22 @@ pub struct RollingReduce<S: KeySelector<T>, T, F> {
     reduce: F,
 }
 
-impl<S: KeySelector<T>, T, F> RollingReduce<S, T, F> {
+impl<S: KeySelector<T>, T: Record, F> RollingReduce<S, T, F> {
     /// Reduces with `reduce`.
     pub fn new(selector: S, reduce: F) -> Self {
         RollingReduce { reduced: Reduced::new(selector), reduce }
     }
 }
 
-impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for RollingReduce<S, T, F> {
+impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for RollingReduce<S, T, F> {
     type In = T;
     type Out = T;
 
-    fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
-        let Batch { records, timestamps } = batch;
-        self.reduced.begin(&records);
-        // Collected in place: the batch that came in goes out.
-        let update = |(index, record)| self.reduced.reduce(index, record, &mut self.reduce).clone();
-        let records = records.into_iter().enumerate().map(update).collect();
-        out.push_batch(Batch { records, timestamps })
+    fn process(&mut self, mut batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
+        // The batch that came in goes out: each record becomes the value so far of its key.
+        self.reduced
+            .reduce_batch(&mut batch.records, &mut self.reduce, |record, value| record.clone_from(value));
+        out.push_batch(batch)
     }
 }
 
@@ -116,7 +122,7 @@ pub struct FinalReduce<S: KeySelector<T>, T, F> {
     ending: Ending,
 }
 
-impl<S: KeySelector<T>, T, F> FinalReduce<S, T, F> {
+impl<S: KeySelector<T>, T: Record, F> FinalReduce<S, T, F> {
     /// Behind the exchange: keeps every key until the end.
     pub fn new(selector: S, reduce: F) -> Self {
         Self::with_limit(selector, reduce, usize::MAX)
@@ -134,15 +140,12 @@ impl<S: KeySelector<T>, T, F> FinalReduce<S, T, F> {
     }
 }
 
-impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for FinalReduce<S, T, F> {
+impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for FinalReduce<S, T, F> {
     type In = T;
     type Out = T;
 
-    fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
-        self.reduced.begin(&batch.records);
-        for (index, record) in batch.records.into_iter().enumerate() {
-            self.reduced.reduce(index, record, &mut self.reduce);
-        }
+    fn process(&mut self, mut batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
+        self.reduced.reduce_batch(&mut batch.records, &mut self.reduce, |_, _| {});
         if self.limit_bytes != usize::MAX && self.reduced.table.memory_bytes() > self.limit_bytes {
             for (_, value) in self.reduced.table.take_entries() {
                 out.collect_at(value, MAX_WATERMARK);
@@ -180,7 +183,7 @@ pub enum ReduceByKey<S: KeySelector<T>, T, F> {
     Final(FinalReduce<S, T, F>),
 }
 
-impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, T)> Operator for ReduceByKey<S, T, F> {
+impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for ReduceByKey<S, T, F> {
     type In = T;
     type Out = T;
 
@@ -225,7 +228,7 @@ impl<T, S, F> OutputFactory for CombiningOutput<T, S, F>
 where
     T: Record,
     S: KeySelector<T>,
-    F: FnMut(&mut T, T) + Function,
+    F: FnMut(&mut T, &mut T) + Function,
 {
     fn build(
         &self,

@@ -24,7 +24,7 @@ const AHEAD: usize = 8;
 
 /// A table from `K` to `V`.
 pub struct KeyTable<K, V> {
-    /// `tag << 32 | entry`, [`EMPTY`] where there is none (tags are odd). A power of two in number, at most half full,
+    /// `tag << 32 | entry`, [`EMPTY`] where there is none (tags are odd). A power of two in number, at most 5/8 full,
     /// and then the first `GROUP - 1` once more, so that a group never wraps.
     buckets: Vec<u64>,
     /// Takes a tag to its home bucket.
@@ -157,17 +157,20 @@ impl<K: Key, V> KeyTable<K, V> {
         }
     }
 
-    /// The entries of a batch's keys, into `found`; [`MISSING`] for keys that are not in the table. One tight loop over
-    /// the batch is faster than lookups between other work.
+    /// The entries of the keys of a piece of a batch, into `found`; [`MISSING`] for keys that are not in the table. One
+    /// tight loop over some keys is faster than lookups between other work; a piece should be small enough that what was
+    /// found is still in the first-level cache when it is used. `hashes` is the whole batch's, for prefetching beyond the
+    /// piece, which begins at `first`.
     pub fn find_all<Q: Borrow<K>>(
         &self,
         hashes: &[u64],
+        first: usize,
         keys: impl Iterator<Item = Q>,
         found: &mut Vec<u32>,
     ) {
         found.clear();
-        found.extend(hashes.iter().zip(keys).enumerate().map(|(index, (hash, key))| {
-            self.prefetch_ahead(hashes, index);
+        found.extend(hashes[first..].iter().zip(keys).enumerate().map(|(index, (hash, key))| {
+            self.prefetch_ahead(hashes, first + index);
             self.find(*hash, key.borrow()).map_or(MISSING, |entry| entry as u32)
         }));
     }
@@ -180,7 +183,7 @@ impl<K: Key, V> KeyTable<K, V> {
 
     /// Appends an entry for a key that is not in the table.
     pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> usize {
-        if (self.entries.len() + 1) * 2 > self.capacity() {
+        if (self.entries.len() + 1) * 8 > self.capacity() * 5 {
             self.grow();
         }
         let entry = self.entries.len();
