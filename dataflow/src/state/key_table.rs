@@ -20,7 +20,7 @@ const GROUP: usize = 4;
 /// Above this many entries a batch prefetches: below, everything is in the second-level cache anyway.
 const PREFETCH_FROM: usize = 24 * 1024;
 /// How many records before its lookup an entry is fetched; its bucket twice as early.
-const AHEAD: usize = 8;
+const AHEAD: usize = 16;
 
 /// A table from `K` to `V`.
 pub struct KeyTable<K, V> {
