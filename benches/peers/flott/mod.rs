@@ -13,6 +13,7 @@ use self::sources::{Indexed, Paced};
 use crate::engine::{Engine, Outcome, Role};
 use crate::error::BenchError;
 use crate::tally::{LatencySink, StalledSink, Tally};
+use crate::text;
 use crate::workload::{
     Case, PacedEvent, Size, first_map, keeps, keyed, keyed_check, paced, paced_map, second_map,
 };
@@ -39,7 +40,7 @@ const fn variant(name: &'static str, run: fn(Case, usize, &Size) -> Result<Outco
 }
 
 fn supports(case: Case, _threads: usize) -> bool {
-    !matches!(case, Case::WindowTumbling | Case::WindowSliding | Case::WordCount)
+    !matches!(case, Case::WindowTumbling | Case::WindowSliding)
 }
 
 fn run(case: Case, threads: usize, size: &Size) -> Result<Outcome, BenchError> {
@@ -48,10 +49,11 @@ fn run(case: Case, threads: usize, size: &Size) -> Result<Outcome, BenchError> {
         Case::MapFilterMap => map_filter_map(threads, records),
         Case::RollingSmall | Case::RollingLarge => sum(RuntimeMode::Streaming, threads, records, case.keys()),
         Case::TotalsSmall | Case::TotalsLarge => sum(RuntimeMode::Batch, threads, records, case.keys()),
+        Case::WordCount => word_count(threads, size),
         Case::Latency => latency(threads, records),
         Case::FullLoad => full_load(case, threads, size, None),
         Case::StalledSink => stalled_sink(threads, records, size),
-        Case::WindowTumbling | Case::WindowSliding | Case::WordCount => {
+        Case::WindowTumbling | Case::WindowSliding => {
             Err(BenchError::Unsupported { engine: NAME, case: case.name(), threads })
         }
     }
@@ -93,6 +95,28 @@ fn sum(mode: RuntimeMode, threads: usize, records: u64, keys: u64) -> Result<Out
         );
     execute(&env, "sum")?;
     Ok(tally.outcome(records))
+}
+
+fn word_count(threads: usize, size: &Size) -> Result<Outcome, BenchError> {
+    let tally = Tally::default();
+    let env = env(threads, RuntimeMode::Batch);
+    env.read_text(text::path(size.text_bytes))
+        .flat_map(|line: String, out| {
+            for word in text::words(line.as_bytes()) {
+                // The text is ASCII.
+                out.collect((String::from_utf8_lossy(word).into_owned(), 1_u64));
+            }
+        })
+        .key_by_ref(|(word, _)| word)
+        .sum(|(_, count)| count)
+        .sink_to(
+            FoldSink::new(tally.clone(), |tally, (word, count)| {
+                tally.add_counted(text::word_check(word.as_bytes(), *count), *count);
+            }),
+            "fold",
+        );
+    execute(&env, "word-count")?;
+    Ok(tally.counted_outcome())
 }
 
 /// The pipeline of the latency case behind any source.
