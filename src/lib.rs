@@ -49,13 +49,13 @@ pub mod prelude {
     pub use flott_connectors::{Connectors, LineParsers, OnBadRecord, SinkConnectors};
     pub use flott_dataflow::api::{DataStream, KeyedStream, Order, Records, Results, StreamEnv};
     pub use flott_dataflow::operator::{Collector, OutputTag};
-    pub use flott_dataflow::operators::async_io::{AsyncFunction, AsyncOptions, RetryStrategy};
+    pub use flott_dataflow::operators::async_io::{AsyncFunction, AsyncMap, AsyncOptions, RetryStrategy};
     pub use flott_dataflow::operators::broadcast::{
         BroadcastContext, BroadcastProcessFunction, BroadcastState, KeyedBroadcastContext,
         KeyedBroadcastProcessFunction, KeyedReadOnlyContext, ReadOnlyContext,
     };
     pub use flott_dataflow::operators::co_process::{CoProcessFunction, KeyedCoProcessFunction};
-    pub use flott_dataflow::operators::interval_join::ProcessJoinFunction;
+    pub use flott_dataflow::operators::interval_join::{JoinContext, ProcessJoinFunction};
     pub use flott_dataflow::operators::keyed_process::{KeyedContext, KeyedProcessFunction};
     pub use flott_dataflow::operators::open::OpenContext;
     pub use flott_dataflow::operators::process::{ProcessContext, ProcessFunction};

@@ -343,6 +343,18 @@ impl<T: 'static> Collector<T> {
         Ok(flow)
     }
 
+    /// Polls what lies behind an operator whose own poll gave `flow`: in any case, since it may be what the operator
+    /// waits for. If so, the task is woken when the wait is over.
+    pub fn poll_behind(&mut self, flow: Flow, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
+        self.hand_on_buffer()?;
+        let waits = flow == Flow::Again && self.is_blocked_next();
+        let behind = self.poll_next(now_ms, cx)?;
+        if waits && !self.is_blocked_next() {
+            cx.waker().wake_by_ref();
+        }
+        Ok(behind)
+    }
+
     /// The next deadline of what lies behind.
     pub fn next_deadline_ms(&self) -> i64 {
         let sides = self.sides.outputs.iter().map(|(_, side)| side.deadline_ms()).min().unwrap_or(i64::MAX);
@@ -414,9 +426,7 @@ impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op> {
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
         let flow = self.operator.poll(now_ms, cx, &mut self.out)?;
-        // What lies behind may be what the operator waits for, so it is polled in any case.
-        let behind = self.out.poll_next(now_ms, cx)?;
-        Ok(flow.and(behind))
+        Ok(flow.and(self.out.poll_behind(flow, now_ms, cx)?))
     }
 
     fn next_deadline_ms(&self) -> i64 {

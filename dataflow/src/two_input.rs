@@ -115,9 +115,7 @@ where
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
         let flow = self.operator.poll(now_ms, cx, &mut self.out)?;
-        // What lies behind may be what the operator waits for, so it is polled in any case.
-        let behind = self.out.poll_next(now_ms, cx)?;
-        Ok(flow.and(behind))
+        Ok(flow.and(self.out.poll_behind(flow, now_ms, cx)?))
     }
 
     fn next_deadline_ms(&self) -> i64 {

@@ -24,3 +24,6 @@ pub use keyed::KeyedStream;
 pub use stream::{DataStream, StreamSink};
 
 pub use crate::operators::bounded::{Order, Records, Results};
+
+#[cfg(test)]
+mod multi_stream_tests;

@@ -145,7 +145,9 @@ impl<K: Key> KeyedCore<K> {
 mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
-    use std::task::{Context, Waker};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
 
     use super::*;
     use crate::context::{Settings, TaskContext};
@@ -163,6 +165,8 @@ mod tests {
         blocked: Cell<bool>,
         signals: Cell<usize>,
         polls: Cell<usize>,
+        /// Takes more once it is polled.
+        recovers: Cell<bool>,
     }
 
     impl Stage<Batch<i64>> for Narrow {
@@ -187,6 +191,9 @@ mod tests {
 
         fn poll(&mut self, _now_ms: i64, _cx: &mut Context<'_>) -> Result<Flow> {
             self.0.polls.set(self.0.polls.get() + 1);
+            if self.0.recovers.get() {
+                self.0.blocked.set(false);
+            }
             Ok(Flow::Done)
         }
 
@@ -250,12 +257,33 @@ mod tests {
         assert_eq!((narrow.0.taken.get(), narrow.0.signals.get()), (20, 1));
     }
 
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     #[test]
-    fn what_a_paused_firing_waits_for_is_polled() {
-        let narrow = Narrow::default();
+    fn what_a_paused_firing_waits_for_is_polled_and_the_task_woken_when_the_wait_is_over() {
+        let (narrow, wakes) = (Narrow::default(), Arc::new(Wakes::default()));
+        let waker = Waker::from(wakes.clone());
         let mut stage = stage(TimeDomain::Processing, narrow.clone());
-        let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(stage.poll(100, &mut cx).unwrap(), Flow::Again);
+        let mut poll = || stage.poll(100, &mut Context::from_waker(&waker)).unwrap();
+        assert_eq!(poll(), Flow::Again);
         assert_eq!((narrow.0.taken.get(), narrow.0.polls.get()), (4, 1));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        narrow.0.recovers.set(true);
+        assert_eq!(poll(), Flow::Again);
+        assert_eq!(narrow.0.taken.get(), 4);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "nobody else tells that it can go on");
+        for taken in [8, 12, 16] {
+            assert_eq!(poll(), Flow::Again);
+            assert_eq!(narrow.0.taken.get(), taken);
+        }
+        assert_eq!(poll(), Flow::Done);
+        assert_eq!((narrow.0.taken.get(), wakes.0.load(Ordering::Relaxed)), (20, 4));
     }
 }
