@@ -238,7 +238,7 @@ fn parts_of_a_whole_stream_add_up() {
 #[test]
 fn a_final_reduce_holds_the_watermark_back_until_it_has_emitted() {
     let words: Vec<(String, u32)> = (0..50).map(|n| (format!("word {}", n % 5), n)).collect();
-    let sum = |so_far: &mut (String, u32), next: (String, u32)| so_far.1 += next.1;
+    let sum = |so_far: &mut (String, u32), next: &mut (String, u32)| so_far.1 += next.1;
     // The helper checks the order of results and signals.
     let sums = results_of(&words, PLENTY, |_| Ok(FinalReduce::new(KeyOfPair, sum)));
     let expected = (0..5u32).map(|k| ((format!("word {k}"), 10 * k + 5 * 45), MAX_WATERMARK));
