@@ -110,7 +110,7 @@ fn word_count(threads: usize, size: &Size) -> Result<Outcome, BenchError> {
         .key_by_ref(|(word, _)| word)
         .sum(|(_, count)| count)
         .sink_to(
-            FoldSink::new(tally.clone(), |tally, (word, count)| {
+            FoldSink::new(tally.clone(), |tally: &mut Tally, (word, count): &(String, u64)| {
                 tally.add_counted(text::word_check(word.as_bytes(), *count), *count);
             }),
             "fold",

@@ -1,10 +1,10 @@
 //! A hash table from keys to values, made for batches.
 //!
-//! Open addressing with linear probing over 8-byte buckets (32 bits of hash, 32 bits of entry number) in front of a
-//! dense vector of entries. Four buckets are compared at once, so that a lookup hardly ever branches the wrong way; the
-//! memory a batch will touch can be prefetched before it is needed; a scan is a walk over a vector; growing moves buckets
-//! only. Hashes are the stable hashes of the keys; their low half has chosen the key group, so the table uses the high
-//! half.
+//! Open addressing with linear probing over 4-byte buckets in front of a dense vector of entries. A bucket holds the
+//! number of an entry and, in the bits that number leaves, bits of the hash. Four buckets are compared at once, so that a
+//! lookup hardly ever branches the wrong way; the index of a million keys is 8 MB, and the memory a batch will touch can be
+//! prefetched; a scan is a walk over a vector. Hashes are the stable hashes of the keys; their low half has chosen the key
+//! group, so the table uses the high half: its first bits for the place of the bucket, the rest inside it.
 
 use std::borrow::Borrow;
 
@@ -13,7 +13,7 @@ use crate::key::{Key, stable_hash};
 /// No entry, in what [`KeyTable::find_all`] finds.
 pub const MISSING: u32 = u32::MAX;
 
-const EMPTY: u64 = 0;
+const EMPTY: u32 = 0;
 const SMALLEST: usize = 8;
 /// Buckets compared at once.
 const GROUP: usize = 4;
@@ -24,57 +24,41 @@ const AHEAD: usize = 16;
 
 /// A table from `K` to `V`.
 pub struct KeyTable<K, V> {
-    /// `tag << 32 | entry`, [`EMPTY`] where there is none (tags are odd). A power of two in number, at most 5/8 full,
-    /// and then the first `GROUP - 1` once more, so that a group never wraps.
-    buckets: Vec<u64>,
-    /// Takes a tag to its home bucket.
-    shift: u32,
+    /// `hash bits << bits | (entry + 1)`, [`EMPTY`] where there is none. 2^bits in number, at most 5/8 full, and then the
+    /// first `GROUP - 1` once more, so that a group never wraps.
+    buckets: Vec<u32>,
+    bits: u32,
     entries: Vec<(K, V)>,
 }
 
-#[inline]
-fn tag_of(hash: u64) -> u32 {
-    (hash >> 32) as u32 | 1
-}
-
-#[inline]
-fn bucket_of(tag: u32, entry: usize) -> u64 {
-    u64::from(tag) << 32 | entry as u64
-}
-
-/// Which of the buckets of a group hold `tag`, and which are empty, a bit each.
+/// Which of the buckets of a group hold what is `wanted` under `mask`, and which are empty, a bit each.
 #[inline(always)]
-fn compare(group: &[u64; GROUP], tag: u32) -> (u32, u32) {
+fn compare(group: &[u32; GROUP], wanted: u32, mask: u32) -> (u32, u32) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{
-            _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_ps,
-            _mm_set1_epi32, _mm_setzero_si128, _mm_shuffle_ps,
+            _mm_and_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_ps,
+            _mm_set1_epi32, _mm_setzero_si128,
         };
-        let pair = group.as_ptr().cast();
-        // SAFETY: SSE2 belongs to x86-64; the loads cover the 32 bytes of the group, and need no alignment.
+        // SAFETY: SSE2 belongs to x86-64; the load covers the 16 bytes of the group, and needs no alignment.
         unsafe {
-            let (low, high) = (_mm_loadu_si128(pair), _mm_loadu_si128(pair.add(1)));
-            // The upper halves of the four buckets.
-            let tags = _mm_castps_si128(_mm_shuffle_ps::<0b11_01_11_01>(
-                _mm_castsi128_ps(low),
-                _mm_castsi128_ps(high),
-            ));
-            let hits = _mm_cmpeq_epi32(tags, _mm_set1_epi32(tag.cast_signed()));
-            let empty = _mm_cmpeq_epi32(tags, _mm_setzero_si128());
-            (
-                _mm_movemask_ps(_mm_castsi128_ps(hits)).cast_unsigned(),
-                _mm_movemask_ps(_mm_castsi128_ps(empty)).cast_unsigned(),
-            )
+            let buckets = _mm_loadu_si128(group.as_ptr().cast());
+            let masked = _mm_and_si128(buckets, _mm_set1_epi32(mask.cast_signed()));
+            let hits = _mm_cmpeq_epi32(masked, _mm_set1_epi32(wanted.cast_signed()));
+            let empty = _mm_cmpeq_epi32(buckets, _mm_setzero_si128());
+            let hits = _mm_movemask_ps(_mm_castsi128_ps(hits)).cast_unsigned();
+            let empty = _mm_movemask_ps(_mm_castsi128_ps(empty)).cast_unsigned();
+            (hits & !empty, empty)
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let mask = |wanted: u32| {
-            let hit = |(bit, bucket): (usize, &u64)| u32::from((bucket >> 32) as u32 == wanted) << bit;
-            group.iter().enumerate().map(hit).sum()
-        };
-        (mask(tag), mask(0))
+        let (mut hits, mut empty) = (0, 0);
+        for (bit, bucket) in group.iter().enumerate() {
+            hits |= u32::from(*bucket & mask == wanted && *bucket != EMPTY) << bit;
+            empty |= u32::from(*bucket == EMPTY) << bit;
+        }
+        (hits, empty)
     }
 }
 
@@ -82,7 +66,7 @@ impl<K: Key, V> Default for KeyTable<K, V> {
     fn default() -> Self {
         KeyTable {
             buckets: vec![EMPTY; SMALLEST + GROUP - 1],
-            shift: 32 - SMALLEST.trailing_zeros(),
+            bits: SMALLEST.trailing_zeros(),
             entries: Vec::new(),
         }
     }
@@ -101,7 +85,7 @@ impl<K: Key, V> KeyTable<K, V> {
 
     /// Rough memory held, bytes, without what keys and values own.
     pub fn memory_bytes(&self) -> usize {
-        self.buckets.len() * 8 + self.entries.capacity() * size_of::<(K, V)>()
+        self.buckets.len() * size_of::<u32>() + self.entries.capacity() * size_of::<(K, V)>()
     }
 
     /// The entries in no particular order; `removal` moves the last one into the gap.
@@ -129,22 +113,40 @@ impl<K: Key, V> KeyTable<K, V> {
     /// Number of buckets, without the repeated ones.
     #[inline]
     fn capacity(&self) -> usize {
-        self.buckets.len() - (GROUP - 1)
+        1 << self.bits
+    }
+
+    /// The bits of a bucket that are of the hash.
+    #[inline]
+    fn mask(&self) -> u32 {
+        u32::MAX << self.bits
+    }
+
+    /// Where the bucket of a hash would like to be.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        (hash >> (u64::BITS - self.bits)) as usize
+    }
+
+    /// The bits of a hash that its bucket holds: those behind the ones that choose its home.
+    #[inline]
+    fn tag(&self, hash: u64) -> u32 {
+        ((hash >> 32) as u32) << self.bits
     }
 
     /// The entry of a key.
     #[inline(always)]
     pub fn find(&self, hash: u64, key: &K) -> Option<usize> {
-        let tag = tag_of(hash);
-        let mut position = (tag >> self.shift) as usize;
+        let (wanted, mask) = (self.tag(hash), self.mask());
+        let mut position = self.home(hash);
         loop {
-            // SAFETY: a tag shifted by `shift` is below the capacity, as is anything under its mask, and behind each of
-            // these positions there are `GROUP - 1` further buckets.
-            let group = unsafe { &*self.buckets.as_ptr().add(position).cast::<[u64; GROUP]>() };
-            let (mut hits, empty) = compare(group, tag);
+            // SAFETY: a home is below 2^bits, as is anything under that mask, and behind each of these positions there are
+            // `GROUP - 1` further buckets.
+            let group = unsafe { &*self.buckets.as_ptr().add(position).cast::<[u32; GROUP]>() };
+            let (mut hits, empty) = compare(group, wanted, mask);
             while hits != 0 {
-                let entry = group[(hits.trailing_zeros() as usize) % GROUP] as u32 as usize;
-                // SAFETY: a bucket that is not empty holds the number of an entry.
+                let entry = ((group[hits.trailing_zeros() as usize % GROUP] & !mask) - 1) as usize;
+                // SAFETY: a bucket that is not empty holds the number of an entry plus one.
                 if unsafe { self.entries.get_unchecked(entry) }.0 == *key {
                     return Some(entry);
                 }
@@ -188,7 +190,7 @@ impl<K: Key, V> KeyTable<K, V> {
         }
         let entry = self.entries.len();
         self.entries.push((key, value));
-        self.place(tag_of(hash), entry);
+        self.place(hash, entry);
         entry
     }
 
@@ -205,13 +207,13 @@ impl<K: Key, V> KeyTable<K, V> {
     /// Removes a key. The last entry takes its place.
     pub fn remove(&mut self, hash: u64, key: &K) -> Option<(K, V)> {
         let entry = self.find(hash, key)?;
-        let position = self.position_of(tag_of(hash), entry);
+        let position = self.position_of(hash, entry);
         self.close_gap(position);
         let last = self.entries.len() - 1;
         if entry != last {
-            let moved = tag_of(stable_hash(&self.entries[last].0));
+            let moved = stable_hash(&self.entries[last].0);
             let position = self.position_of(moved, last);
-            self.set(position, bucket_of(moved, entry));
+            self.set(position, self.tag(moved) | (entry as u32 + 1));
         }
         Some(self.entries.swap_remove(entry))
     }
@@ -223,19 +225,19 @@ impl<K: Key, V> KeyTable<K, V> {
             return;
         }
         if let Some(hash) = hashes.get(index + 2 * AHEAD) {
-            prefetch(&self.buckets[(tag_of(*hash) >> self.shift) as usize]);
+            prefetch(&self.buckets[self.home(*hash)]);
         }
         if let Some(hash) = hashes.get(index + AHEAD) {
             // Its bucket is near by now, and most likely the one at home.
-            let bucket = self.buckets[(tag_of(*hash) >> self.shift) as usize];
-            if let Some(entry) = self.entries.get(bucket as u32 as usize) {
+            let bucket = self.buckets[self.home(*hash)] & !self.mask();
+            if let Some(entry) = self.entries.get((bucket as usize).wrapping_sub(1)) {
                 prefetch(entry);
             }
         }
     }
 
     #[inline]
-    fn set(&mut self, position: usize, bucket: u64) {
+    fn set(&mut self, position: usize, bucket: u32) {
         self.buckets[position] = bucket;
         if position < GROUP - 1 {
             let repeated = self.capacity() + position;
@@ -243,28 +245,29 @@ impl<K: Key, V> KeyTable<K, V> {
         }
     }
 
-    fn position_of(&self, tag: u32, entry: usize) -> usize {
-        let wanted = bucket_of(tag, entry);
-        let mask = self.capacity() - 1;
-        let mut position = (tag >> self.shift) as usize;
+    /// The bucket of an entry with this hash.
+    fn position_of(&self, hash: u64, entry: usize) -> usize {
+        let wanted = self.tag(hash) | (entry as u32 + 1);
+        let mut position = self.home(hash);
         while self.buckets[position] != wanted {
-            position = (position + 1) & mask;
+            position = (position + 1) & (self.capacity() - 1);
         }
         position
     }
 
     /// Backward-shift deletion (Knuth, TAOCP 3, 6.4, algorithm R).
     fn close_gap(&mut self, mut gap: usize) {
-        let mask = self.capacity() - 1;
+        let last = self.capacity() - 1;
         let mut position = gap;
         loop {
-            position = (position + 1) & mask;
+            position = (position + 1) & last;
             let bucket = self.buckets[position];
             if bucket == EMPTY {
                 break;
             }
-            let home = ((bucket >> 32) as u32 >> self.shift) as usize;
-            if (position.wrapping_sub(home) & mask) >= (position.wrapping_sub(gap) & mask) {
+            let entry = ((bucket & !self.mask()) - 1) as usize;
+            let home = self.home(stable_hash(&self.entries[entry].0));
+            if (position.wrapping_sub(home) & last) >= (position.wrapping_sub(gap) & last) {
                 self.set(gap, bucket);
                 gap = position;
             }
@@ -272,23 +275,20 @@ impl<K: Key, V> KeyTable<K, V> {
         self.set(gap, EMPTY);
     }
 
-    fn place(&mut self, tag: u32, entry: usize) {
-        assert!(entry < u32::MAX as usize, "a task's table holds at most 2^32 - 1 keys");
-        let mask = self.capacity() - 1;
-        let mut position = (tag >> self.shift) as usize;
+    fn place(&mut self, hash: u64, entry: usize) {
+        let mut position = self.home(hash);
         while self.buckets[position] != EMPTY {
-            position = (position + 1) & mask;
+            position = (position + 1) & (self.capacity() - 1);
         }
-        self.set(position, bucket_of(tag, entry));
+        self.set(position, self.tag(hash) | (entry as u32 + 1));
     }
 
     fn grow(&mut self) {
-        let capacity = self.capacity();
-        let doubled = vec![EMPTY; capacity * 2 + GROUP - 1];
-        let old = std::mem::replace(&mut self.buckets, doubled);
-        self.shift -= 1;
-        for bucket in old[..capacity].iter().filter(|bucket| **bucket != EMPTY) {
-            self.place((bucket >> 32) as u32, *bucket as u32 as usize);
+        self.bits += 1;
+        assert!(self.bits < u32::BITS, "a task's table holds at most 2^30 keys");
+        self.buckets = vec![EMPTY; self.capacity() + GROUP - 1];
+        for entry in 0..self.entries.len() {
+            self.place(stable_hash(&self.entries[entry].0), entry);
         }
     }
 }
