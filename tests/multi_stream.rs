@@ -151,6 +151,39 @@ fn broadcast_state_reaches_every_task_and_the_state_of_every_key() {
     }
 }
 
+/// Passes on the numbers that were broadcast before them.
+#[derive(Clone)]
+struct Known(BroadcastState<u64, ()>);
+
+impl BroadcastProcessFunction<u64, u64, u64> for Known {
+    fn process(&mut self, n: u64, ctx: &mut ReadOnlyContext<'_, u64>) -> flott::Result<()> {
+        if ctx.broadcast_state(&self.0)?.contains(&n) {
+            ctx.collect(n);
+        }
+        Ok(())
+    }
+
+    fn process_broadcast(&mut self, n: u64, ctx: &mut BroadcastContext<'_, u64>) -> flott::Result<()> {
+        ctx.broadcast_state(&self.0)?.put(n, ());
+        Ok(())
+    }
+}
+
+/// One source feeds both sides: neither may wait for the other to be read.
+#[test]
+fn in_batch_execution_the_broadcast_side_comes_first() {
+    let expected: Vec<u64> = (1..=20_000).filter(|n| n % 3 == 0).collect();
+    for shape in shapes().into_iter().filter(|shape| shape.mode == RuntimeMode::Batch) {
+        let build = |env: &StreamEnv| {
+            let known = BroadcastState::new("known");
+            let numbers = env.sequence(1, 20_000);
+            let broadcast = numbers.filter(|n| n % 3 == 0).broadcast_state(&known);
+            numbers.connect_broadcast(&broadcast).process(Known(known))
+        };
+        assert_eq!(sorted(shape.run(build).unwrap()), expected, "{shape:?}");
+    }
+}
+
 async fn slow_square(n: u64) -> flott::Result<u64> {
     tokio::time::sleep(Duration::from_millis(n % 4)).await;
     Ok(n * n)

@@ -9,8 +9,8 @@ use crate::batch::Record;
 use crate::function::Prototype;
 use crate::key::{Key, KeySelector};
 use crate::operators::broadcast::{
-    BroadcastProcess, BroadcastProcessFunction, BroadcastState, DeclaredState, KeyedBroadcastProcess,
-    KeyedBroadcastProcessFunction,
+    BroadcastFirst, BroadcastProcess, BroadcastProcessFunction, BroadcastState, DeclaredState,
+    KeyedBroadcastProcess, KeyedBroadcastProcessFunction,
 };
 use crate::types::check_key_type;
 
@@ -47,7 +47,7 @@ impl<T: Record, B: Record> BroadcastConnectedStream<T, B> {
     pub fn process<O: Record>(&self, function: impl BroadcastProcessFunction<T, B, O>) -> DataStream<O> {
         let (function, states) = (Prototype::new(function), self.states.clone());
         self.inputs.transform("Broadcast Process", move |ctx| {
-            Ok(BroadcastProcess::new(function.get(), &states, ctx))
+            Ok(BroadcastFirst::new(BroadcastProcess::new(function.get(), &states, ctx), ctx))
         })
     }
 }
@@ -68,7 +68,8 @@ impl<T: Record, S: KeySelector<T>, B: Record> KeyedBroadcastConnectedStream<T, S
         let (selector, states) = (Prototype::new(self.selector.get()), self.states.clone());
         let function = Prototype::new(function);
         self.inputs.transform("Keyed Broadcast Process", move |ctx| {
-            Ok(KeyedBroadcastProcess::new(selector.get(), function.get(), &states, ctx))
+            let operator = KeyedBroadcastProcess::new(selector.get(), function.get(), &states, ctx);
+            Ok(BroadcastFirst::new(operator, ctx))
         })
     }
 }
@@ -80,7 +81,8 @@ impl<T: Record> DataStream<T> {
         BroadcastStream { stream: self.broadcast(), states: Vec::new() }.with_state(state)
     }
 
-    /// Reads this stream beside a broadcast one.
+    /// Reads this stream beside a broadcast one. In streaming execution nothing is said about the order between them;
+    /// in batch execution all of the broadcast stream comes first.
     pub fn connect_broadcast<B: Record>(
         &self,
         broadcast: &BroadcastStream<B>,
@@ -93,7 +95,8 @@ impl<T: Record> DataStream<T> {
 }
 
 impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
-    /// Reads this stream beside a broadcast one.
+    /// Reads this stream beside a broadcast one. In streaming execution nothing is said about the order between them;
+    /// in batch execution all of the broadcast stream comes first.
     pub fn connect_broadcast<B: Record>(
         &self,
         broadcast: &BroadcastStream<B>,

@@ -1,7 +1,7 @@
 //! The broadcast state pattern: one input goes to every task and fills maps there, the other is processed by them.
 //!
 //! What lives here: the maps ([`state`]), the functions over streams without keys ([`plain`]) and with keys
-//! ([`keyed`]). Who may call it: the API. What must never happen here: a map that differs between the tasks. That is
+//! ([`keyed`]), and what has the broadcast side come first in batch execution ([`first`]). Who may call it: the API. What must never happen here: a map that differs between the tasks. That is
 //! why only the broadcast side, of which every task sees all records, can write.
 
 /// What all contexts of this folder can do with a record, by their field `inner`. Inherent methods instead of a
@@ -36,10 +36,12 @@ macro_rules! record_methods {
     };
 }
 
+mod first;
 pub mod keyed;
 pub mod plain;
 pub mod state;
 
+pub use first::BroadcastFirst;
 pub use keyed::{
     KeyedBroadcastContext, KeyedBroadcastProcess, KeyedBroadcastProcessFunction, KeyedReadOnlyContext,
     OtherKeyContext,

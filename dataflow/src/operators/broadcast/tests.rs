@@ -1,6 +1,7 @@
 //! Broadcast state: who may write, who reads, and what reaches the states of all keys.
 
 use flott_schema::Result;
+use flott_schema::graph::ExecutionMode;
 
 use super::*;
 use crate::context::Settings;
@@ -8,6 +9,7 @@ use crate::element::Signal;
 use crate::harness::{Harness, HarnessBuilder};
 use crate::key::ByValue;
 use crate::operators::open::OpenContext;
+use crate::stage::Flow;
 use crate::state::{Timer, ValueState};
 
 /// A threshold for a kind of reading; `None` takes it back.
@@ -209,4 +211,104 @@ fn an_error_for_one_key_fails_the_broadcast_record() {
     count.push_right(40, 1).unwrap();
     count.push(("broken".into(), 50), 2).unwrap();
     assert_eq!(count.push_right(45, 3).unwrap_err().to_string(), "a broken key");
+}
+
+/// Says of each number how many were broadcast before it.
+#[derive(Clone)]
+struct Seen(BroadcastState<u8, u64>);
+
+impl BroadcastProcessFunction<u64, u64, (u64, u64)> for Seen {
+    fn process(&mut self, n: u64, ctx: &mut ReadOnlyContext<'_, (u64, u64)>) -> Result<()> {
+        let seen = ctx.broadcast_state(&self.0)?.get(&0).copied().unwrap_or(0);
+        ctx.collect((n, seen));
+        Ok(())
+    }
+
+    fn process_broadcast(&mut self, _: u64, ctx: &mut BroadcastContext<'_, (u64, u64)>) -> Result<()> {
+        let map = ctx.broadcast_state(&self.0)?;
+        let seen = map.get(&0).copied().unwrap_or(0);
+        map.put(0, seen + 1);
+        Ok(())
+    }
+}
+
+fn seen(settings: Settings) -> Harness<u64, u64, (u64, u64)> {
+    let state = BroadcastState::new("seen");
+    let declared = [state.declare()];
+    HarnessBuilder::new(settings)
+        .two_inputs(|ctx| Ok(BroadcastFirst::new(BroadcastProcess::new(Seen(state), &declared, ctx), ctx)))
+        .unwrap()
+}
+
+fn batch_settings(scratch: &std::path::Path, operator_memory_bytes: usize) -> Settings {
+    let mode = ExecutionMode::Batch;
+    Settings { mode, scratch: scratch.into(), operator_memory_bytes, batch_size: 64, ..Settings::default() }
+}
+
+#[test]
+fn in_streaming_execution_records_are_processed_as_they_come() {
+    let mut seen = seen(Settings::default());
+    seen.push(1, 0).unwrap();
+    seen.push_right(0, 0).unwrap();
+    seen.push(2, 0).unwrap();
+    assert_eq!(seen.take_records(), [(1, 0), (2, 1)]);
+    assert_eq!(seen.task().next_deadline_ms(), i64::MAX);
+}
+
+#[test]
+fn in_batch_execution_all_that_is_broadcast_comes_first_and_what_waits_keeps_its_order() {
+    let scratch = tempfile::tempdir().unwrap();
+    for memory_bytes in [1 << 20, 0] {
+        let mut seen = seen(batch_settings(scratch.path(), memory_bytes));
+        seen.push_all((0..1000).map(|n| (n, n as i64))).unwrap();
+        seen.push_right(0, 0).unwrap();
+        seen.push_all((1000..1500).map(|n| (n, n as i64))).unwrap();
+        seen.watermark(700).unwrap();
+        seen.push_right(0, 0).unwrap();
+        assert_eq!((seen.take(), seen.take_signals()), (vec![], vec![]));
+        let spilled = std::fs::read_dir(scratch.path()).unwrap().count() > 0;
+        assert_eq!(spilled, memory_bytes == 0);
+        seen.task().input_ended(1).unwrap();
+        // In front of what waits nothing may overtake.
+        seen.push_all((1500..1600).map(|n| (n, n as i64))).unwrap();
+        assert_eq!(seen.task().next_deadline_ms(), i64::MIN);
+        seen.poll().unwrap();
+        assert_eq!(seen.take(), (0..1600).map(|n| ((n, 2), n as i64)).collect::<Vec<_>>());
+        seen.push(1600, 0).unwrap();
+        assert_eq!(seen.take_records(), [(1600, 2)]);
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+        assert_eq!(seen.task().next_deadline_ms(), i64::MAX);
+    }
+}
+
+#[test]
+fn the_end_releases_what_waits_in_pieces_that_the_outputs_have_room_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut seen = seen(batch_settings(scratch.path(), 1 << 20));
+    seen.push_right(0, 0).unwrap();
+    seen.push_all((0..640).map(|n| (n, 0))).unwrap();
+    let congestion = seen.context().task.congestion.clone();
+    congestion.block();
+    // The final watermark may come before the end of the second input is told.
+    assert_eq!(seen.task().signal(Signal::Watermark(i64::MAX)).unwrap(), Flow::Again);
+    assert_eq!((seen.take(), seen.task().next_deadline_ms()), (vec![], i64::MAX));
+    congestion.unblock();
+    seen.end().unwrap();
+    assert_eq!(seen.take_records(), (0..640).map(|n| (n, 1)).collect::<Vec<_>>());
+    assert_eq!(seen.take_signals(), [Signal::Watermark(i64::MAX), Signal::EndOfInput]);
+}
+
+#[test]
+fn a_long_release_lets_others_have_the_thread() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut seen = seen(batch_settings(scratch.path(), 64 << 20));
+    seen.push_all((0..200_000).map(|n| (n, 0))).unwrap();
+    seen.task().input_ended(1).unwrap();
+    let mut calls = 0;
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    while seen.task().next_deadline_ms() == i64::MIN {
+        let _ = seen.task().poll(0, &mut cx).unwrap();
+        calls += 1;
+    }
+    assert_eq!((calls, seen.take().len()), (4, 200_000));
 }
