@@ -68,3 +68,16 @@ pub mod prelude {
     pub use crate::execute::{Execute, ExecuteAndCollect};
     pub use crate::result::JobResult;
 }
+
+/// The code in the README and in the book compiles, and does what it asserts.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/book/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../docs/book/datastream.md")]
+    struct DataStream;
+    #[doc = include_str!("../docs/book/configuration.md")]
+    struct Configuration;
+}
