@@ -3,12 +3,13 @@
 // Each test binary uses its share of these.
 #![allow(dead_code)]
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::sync::{OnceLock, mpsc};
+use std::time::{Duration, Instant, SystemTime};
 
 /// No program of a test takes this long, even on a machine that does other work.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -20,13 +21,64 @@ pub fn flott(arguments: &[&str]) -> Command {
     command
 }
 
-/// The path of an example, which cargo has built beside the tests.
+/// The path of an example. Cargo builds the examples beside the tests, but not if it is asked for one test alone.
 pub fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the test knows where it is");
-    let built = test.parent().and_then(|deps| deps.parent()).expect("tests are in target/PROFILE/deps");
-    let path = built.join("examples").join(name);
-    assert!(path.exists(), "{} is not built; run `cargo build --examples`", path.display());
-    path
+    static EXAMPLES: OnceLock<PathBuf> = OnceLock::new();
+    let folder = EXAMPLES.get_or_init(|| {
+        let test = std::env::current_exe().expect("the test knows where it is");
+        let profile = test.parent().and_then(Path::parent).expect("tests are in target/PROFILE/deps");
+        let examples = profile.join("examples");
+        // The least of all: `None`, if one is missing.
+        let built = example_names().map(|name| modified(&examples.join(name))).min().flatten();
+        if built.is_none() || newest_source(root()) > built {
+            build_examples(profile);
+        }
+        examples
+    });
+    folder.join(name)
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn example_names() -> impl Iterator<Item = OsString> {
+    let sources = std::fs::read_dir(root().join("examples")).into_iter().flatten().flatten();
+    let names = sources.filter_map(|entry| entry.path().file_stem().map(OsString::from));
+    names.chain([OsString::from("test_job")])
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// When a file that examples are made of was changed last.
+fn newest_source(folder: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let times = entries.filter_map(|entry| {
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_code = path.extension().is_some_and(|extension| extension == "rs" || extension == "lock");
+        if path.is_dir() {
+            let left_out = ["target", "benches", "docs"].iter().any(|folder| name == **folder);
+            if left_out || name.as_encoded_bytes().starts_with(b".") { None } else { newest_source(&path) }
+        } else if is_code && folder != root().join("tests") {
+            modified(&path)
+        } else {
+            None
+        }
+    });
+    times.max()
+}
+
+fn build_examples(profile: &Path) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root()).args(["build", "--quiet", "--package", "flott", "--examples"]);
+    cargo.arg("--target-dir").arg(profile.parent().expect("a profile has its folder in the target folder"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let status = cargo.status().expect("cargo runs: it runs this test");
+    assert!(status.success(), "{cargo:?}: {status}");
 }
 
 /// [`example`] as text, for an argument.
