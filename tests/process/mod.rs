@@ -44,7 +44,9 @@ fn root() -> &'static Path {
 
 fn example_names() -> impl Iterator<Item = OsString> {
     let sources = std::fs::read_dir(root().join("examples")).into_iter().flatten().flatten();
-    let names = sources.filter_map(|entry| entry.path().file_stem().map(OsString::from));
+    let programs =
+        sources.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    let names = programs.filter_map(|path| path.file_stem().map(OsString::from));
     names.chain([OsString::from("test_job")])
 }
 
