@@ -1,7 +1,6 @@
 //! Programs of the DataSet vocabulary on the embedded cluster: the same answer in streaming and in batch execution, at
 //! several parallelisms, with moved and with encoded batches, with room for their input in memory and without.
 
-#[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -128,7 +128,7 @@ struct SplitByParity {
 
 impl ProcessFunction<u64, u64> for SplitByParity {
     fn process(&mut self, n: u64, ctx: &mut ProcessContext<'_, u64>) -> flott::Result<()> {
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             ctx.collect(n)
         } else {
             ctx.side(&self.odd, n)

@@ -72,8 +72,8 @@ fn without_tests(text: &str) -> &str {
             .find(|line| !line.starts_with("#["))
             .is_some_and(|line| line.contains("mod ") && line.ends_with('{'))
     };
-    let starts = text.match_indices("#[cfg(test)]\n").map(|(at, _)| at);
-    starts.filter(is_inline).next().map_or(text, |at| &text[..at])
+    let mut starts = text.match_indices("#[cfg(test)]\n").map(|(at, _)| at);
+    starts.find(is_inline).map_or(text, |at| &text[..at])
 }
 
 /// The places where one of `words` stands in one of `files`.

@@ -67,7 +67,7 @@ impl<T, K: Key, F: Fn(&T) -> K + Clone + Send + 'static> KeySelector<T> for ByVa
         T: 'a;
 
     #[inline]
-    fn key<'a>(&self, record: &'a T) -> K {
+    fn key(&self, record: &T) -> K {
         (self.0)(record)
     }
 }

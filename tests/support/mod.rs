@@ -1,5 +1,8 @@
 //! What the system tests share: programs run on embedded clusters of many shapes.
 
+// Each test binary uses its share of these.
+#![allow(dead_code)]
+
 use flott::EmbeddedOptions;
 use flott::connectors::collect::Collected;
 use flott::prelude::*;
