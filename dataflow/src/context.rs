@@ -100,6 +100,11 @@ impl Congestion {
         self.is_input_blocked()
     }
 
+    /// Has `waker` woken at the next return of credit, whether or not anything is blocked now.
+    pub fn watch(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
     fn release(&self, blocked: &AtomicUsize) {
         let before = blocked.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before > 0, "unblocked more often than blocked");

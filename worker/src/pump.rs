@@ -65,6 +65,8 @@ pub struct Pump {
     next_signal: Option<Signal>,
     /// The task's poll has answered `Again`.
     poll_again: bool,
+    /// An `Again` without congestion was repeated in this call of `poll`.
+    asked_twice: bool,
     sleep: Option<(i64, Pin<Box<Sleep>>)>,
     waiting: Option<(Instant, Wait)>,
 }
@@ -101,6 +103,7 @@ impl Pump {
             pending: None,
             next_signal: None,
             poll_again: false,
+            asked_twice: false,
             sleep: None,
             waiting: None,
         }
@@ -129,6 +132,7 @@ impl Pump {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Result<Progress> {
         let started = Instant::now();
         self.note_wait(started);
+        self.asked_twice = false;
         let mut now = started;
         let mut woken = true;
         let progress = loop {
@@ -192,12 +196,13 @@ impl Pump {
 
     /// What has to be repeated goes on when the outputs have room, or when an operator wakes the task.
     fn wait_for_outputs(&mut self, cx: &mut Context<'_>) -> Step {
-        let was_congested = self.ctx.congestion.is_congested();
-        self.ctx.congestion.register(cx.waker());
-        if was_congested && !self.ctx.congestion.is_congested() {
-            return Step::Worked;
+        // From here on every return of credit wakes the task. Credit that came back before this, but after the task had
+        // asked for it, woke nobody: so where there is credit now, the task is asked once more.
+        self.ctx.congestion.watch(cx.waker());
+        if self.ctx.congestion.is_congested() || std::mem::replace(&mut self.asked_twice, true) {
+            return Step::Wait(Wait::Backpressured);
         }
-        Step::Wait(Wait::Backpressured)
+        Step::Worked
     }
 
     fn read_source(&mut self, cx: &mut Context<'_>) -> Result<Step> {
