@@ -103,3 +103,70 @@ fn word_count_refuses_what_it_cannot_do_before_it_starts() {
     let mode = run_example("word_count", &[], &["--input", "docs", "--mode", "steaming"]).failed_with(2);
     assert!(mode.contains("similar value exists: 'streaming'"), "{mode}");
 }
+
+fn data(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn fraud_alerts_finds_the_three_frauds_in_the_data_whatever_the_parallelism() {
+    for parallelism in ["1", "2", "3"] {
+        let printed = run_example("fraud_alerts", &["-p", parallelism], &[]).succeeded();
+        // With several tasks a line begins with the number of the task that printed it.
+        let mut alerts: Vec<&str> =
+            printed.lines().map(|line| line.split_once("> ").map_or(line, |(_, rest)| rest)).collect();
+        alerts.sort_unstable();
+        let expected = [
+            "DE03: 0.50 at 120 s, then 620.00 at 150 s (test-charge)",
+            "DE11: 15.00 at 700 s, then 3500.00 at 910 s (slow-drain)",
+            "DE19: 0.99 at 900 s, then 500.01 at 959 s (test-charge)",
+        ];
+        assert_eq!(alerts, expected, "parallelism {parallelism}");
+    }
+}
+
+#[test]
+fn batch_report_agrees_with_the_sums_made_by_hand() {
+    let customers = data("customers.csv");
+    let of_customer: BTreeMap<&str, (&str, &str)> = customers
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let fields: Vec<&str> = line.split(',').collect();
+            (fields[0], (fields[1], fields[2]))
+        })
+        .collect();
+    let (mut regions, mut names, mut unknown) = (BTreeMap::new(), BTreeMap::new(), 0);
+    let orders = data("orders.csv");
+    for line in orders.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let cents = fields[3].parse::<u64>().unwrap() * fields[4].parse::<u64>().unwrap();
+        match of_customer.get(fields[1]) {
+            Some((name, region)) => {
+                *regions.entry(*region).or_insert(0u64) += cents;
+                *names.entry(*name).or_insert(0u64) += cents;
+            }
+            None => unknown += 1,
+        }
+    }
+    let ranked = |sums: BTreeMap<&str, u64>| {
+        let mut ranked: Vec<(String, u64)> =
+            sums.into_iter().map(|(name, cents)| (name.to_string(), cents)).collect();
+        ranked.sort_by_key(|(_, cents)| std::cmp::Reverse(*cents));
+        ranked
+    };
+    let money = |cents: u64| format!("{}.{:02}", cents / 100, cents % 100);
+    let turnover =
+        ranked(regions).into_iter().map(|(region, cents)| format!("turnover {region}: {}", money(cents)));
+    let best = ranked(names)
+        .into_iter()
+        .take(3)
+        .map(|(name, cents)| format!("among the best: {name}, {}", money(cents)));
+    let expected: Vec<String> =
+        turnover.chain(best).chain([format!("orders of unknown customers: {unknown}")]).collect();
+    for parallelism in ["1", "3"] {
+        let printed = run_example("batch_report", &["-p", parallelism], &[]).succeeded();
+        assert_eq!(printed.lines().collect::<Vec<_>>(), expected, "parallelism {parallelism}");
+    }
+}
