@@ -90,3 +90,10 @@ pub fn hash_keys<T, S: KeySelector<T>>(selector: &S, records: &[T], hashes: &mut
     hashes.clear();
     hashes.extend(records.iter().map(|record| stable_hash(selector.key(record).borrow())));
 }
+
+/// A copy of the key of `record`.
+pub(crate) fn key_of<T, S: KeySelector<T>>(selector: &S, record: &T) -> S::Key {
+    let found = selector.key(record);
+    let key: &S::Key = found.borrow();
+    key.clone()
+}

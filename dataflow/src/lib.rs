@@ -26,3 +26,4 @@ pub mod task;
 pub mod time;
 pub mod two_input;
 pub mod types;
+pub mod window;

@@ -7,14 +7,16 @@ use flott_schema::Error;
 use flott_schema::graph::Partitioning;
 
 use super::stream::DataStream;
+use super::windowed::{CountWindows, SlidingCountWindows, WindowedStream};
 use crate::batch::Record;
 use crate::exchange::KeyedOutput;
 use crate::function::{Function, Prototype};
 use crate::key::KeySelector;
 use crate::operators::keyed_process::{KeyedProcess, KeyedProcessFunction};
 use crate::operators::reduce::{CombiningOutput, FinalReduce, ReduceByKey, RollingReduce};
-use crate::program::Upstream;
+use crate::operators::reducers;
 use crate::types::check_key_type;
+use crate::window::{CountEvictor, CountTrigger, GlobalWindows, PurgingTrigger, WindowAssigner};
 
 /// Records of type `T` partitioned by the key that `S` finds: all records of a key meet in one task.
 pub struct KeyedStream<T, S> {
@@ -37,10 +39,6 @@ impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
     /// The stream spread by key group.
     pub(crate) fn keyed(&self, stream: &DataStream<T>) -> DataStream<T> {
         stream.partitioned(Partitioning::KeyGroup, Arc::new(KeyedOutput::<T, S>::new(self.selector.get())))
-    }
-
-    pub(crate) fn upstreams(&self) -> Vec<Upstream> {
-        self.keyed(&self.stream).upstreams().to_vec()
     }
 
     /// The stream before it was partitioned.
@@ -77,46 +75,41 @@ impl<T: Record, S: KeySelector<T>> KeyedStream<T, S> {
     /// Adds `field` up over the records of each key: `sum(|record| &mut record.amount)`. Other fields are those of
     /// the first record.
     pub fn sum<N: AddAssign + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
-        self.reduce_named("Sum", move |so_far, next| *field(so_far) += *field(next))
+        self.reduce_named("Sum", reducers::sum(field))
     }
 
     /// The smallest `field` over the records of each key; other fields are those of the first record.
     pub fn min<N: PartialOrd + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
-        self.reduce_named("Min", move |so_far, next| {
-            let next = *field(next);
-            let so_far = field(so_far);
-            if next < *so_far {
-                *so_far = next;
-            }
-        })
+        self.reduce_named("Min", reducers::min(field))
     }
 
     /// The largest `field` over the records of each key; other fields are those of the first record.
     pub fn max<N: PartialOrd + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
-        self.reduce_named("Max", move |so_far, next| {
-            let next = *field(next);
-            let so_far = field(so_far);
-            if next > *so_far {
-                *so_far = next;
-            }
-        })
+        self.reduce_named("Max", reducers::max(field))
     }
 
     /// The record with the smallest `value` of each key; of equal ones the first.
     pub fn min_by<N: PartialOrd>(&self, value: impl Fn(&T) -> N + Function) -> DataStream<T> {
-        self.reduce_named("MinBy", move |so_far, next| {
-            if value(next) < value(so_far) {
-                std::mem::swap(so_far, next);
-            }
-        })
+        self.reduce_named("MinBy", reducers::min_by(value))
     }
 
     /// The record with the largest `value` of each key; of equal ones the first.
     pub fn max_by<N: PartialOrd>(&self, value: impl Fn(&T) -> N + Function) -> DataStream<T> {
-        self.reduce_named("MaxBy", move |so_far, next| {
-            if value(next) > value(so_far) {
-                std::mem::swap(so_far, next);
-            }
-        })
+        self.reduce_named("MaxBy", reducers::max_by(value))
+    }
+
+    /// Gathers the records of each key in windows.
+    pub fn window<A: WindowAssigner<T>>(&self, assigner: A) -> WindowedStream<T, S, A> {
+        WindowedStream::keyed(self, assigner)
+    }
+
+    /// Gathers every `size` records of a key in a window. Records left over at the end give nothing.
+    pub fn count_window(&self, size: u64) -> CountWindows<T, S> {
+        self.window(GlobalWindows::create()).trigger(PurgingTrigger::of(CountTrigger::of(size)))
+    }
+
+    /// The last `size` records of a key, whenever `slide` more have come.
+    pub fn count_window_sliding(&self, size: usize, slide: u64) -> SlidingCountWindows<T, S> {
+        self.window(GlobalWindows::create()).trigger(CountTrigger::of(slide)).evictor(CountEvictor::of(size))
     }
 }

@@ -13,6 +13,8 @@ mod interval_join;
 mod keyed;
 mod settings;
 mod stream;
+mod window_joined;
+mod windowed;
 
 pub use bounded::SortedGroups;
 pub use bounded_join::{FullOuter, Inner, JoinKind, JoinedByKey, LeftOuter, RightOuter};
@@ -22,6 +24,13 @@ pub use env::StreamEnv;
 pub use interval_join::{IntervalJoinStreams, IntervalJoined};
 pub use keyed::KeyedStream;
 pub use stream::{DataStream, StreamSink};
+pub use window_joined::{
+    CoGroup, CoGroupedStreams, CoGroupedWindows, EqualTo, Join, JoinedStreams, JoinedWindows, Paired,
+    PairedWindows, Side, SideKey, SideSelector, WhereKey,
+};
+pub use windowed::{
+    ByAssigner, Chosen, CountWindows, NoKey, SlidingCountWindows, TriggerChoice, WindowedStream,
+};
 
 pub use crate::operators::bounded::{Order, Records, Results};
 

@@ -9,6 +9,8 @@ use flott_schema::{Error, Result};
 use super::env::StreamEnv;
 use super::keyed::KeyedStream;
 use super::settings::operator_settings;
+use super::window_joined::{CoGroupedStreams, JoinedStreams};
+use super::windowed::{CountWindows, NoKey, SlidingCountWindows, WindowedStream};
 use crate::batch::Record;
 use crate::context::OperatorContext;
 use crate::exchange::{CustomOutput, OutputFactory, PlainOutput};
@@ -22,6 +24,7 @@ use crate::operators::watermarks::AssignWatermarks;
 use crate::program::{Node, NodeFactory, Port, Upstream};
 use crate::sink::Sink;
 use crate::time::WatermarkStrategy;
+use crate::window::{CountEvictor, CountTrigger, GlobalWindows, PurgingTrigger, WindowAssigner};
 
 /// Records of type `T`. Reading a stream twice is fine: every reader gets all records.
 pub struct DataStream<T> {
@@ -136,6 +139,35 @@ impl<T: Record> DataStream<T> {
     /// Partitions the stream by a key that each record holds; cheaper than a copy of it.
     pub fn key_by_ref<K: Key, F: Fn(&T) -> &K + Function>(&self, key: F) -> KeyedStream<T, ByRef<F, K>> {
         KeyedStream::new(self, ByRef::new(key))
+    }
+
+    /// Gathers all records in windows, in one task.
+    pub fn window_all<A: WindowAssigner<T>>(&self, assigner: A) -> WindowedStream<T, NoKey, A> {
+        WindowedStream::all(self, assigner)
+    }
+
+    /// Gathers every `size` records in a window, in one task. Records left over at the end give nothing.
+    pub fn count_window_all(&self, size: u64) -> CountWindows<T, NoKey> {
+        self.window_all(GlobalWindows::create()).trigger(PurgingTrigger::of(CountTrigger::of(size)))
+    }
+
+    /// The last `size` records, whenever `slide` more have come, in one task.
+    pub fn count_window_all_sliding(&self, size: usize, slide: u64) -> SlidingCountWindows<T, NoKey> {
+        self.window_all(GlobalWindows::create())
+            .trigger(CountTrigger::of(slide))
+            .evictor(CountEvictor::of(size))
+    }
+
+    /// Pairs the records of two streams that have the same key and lie in the same window:
+    /// `left.join(&right).where_key(..).equal_to(..).window(..).apply(|left, right| ..)`.
+    pub fn join<R: Record>(&self, right: &DataStream<R>) -> JoinedStreams<T, R> {
+        JoinedStreams::new(self, right)
+    }
+
+    /// Brings together all records of two streams that have the same key and lie in the same window:
+    /// `left.co_group(&right).where_key(..).equal_to(..).window(..).apply(|left, right, out| ..)`.
+    pub fn co_group<R: Record>(&self, right: &DataStream<R>) -> CoGroupedStreams<T, R> {
+        CoGroupedStreams::new(self, right)
     }
 
     /// The records of several streams, in no order between them.

@@ -15,5 +15,6 @@ pub mod keyed_process;
 pub mod open;
 pub mod process;
 pub mod reduce;
+pub mod reducers;
 pub mod sink;
 pub mod watermarks;

@@ -104,6 +104,13 @@ impl<K: Key, V> KeyTable<K, V> {
         std::mem::take(&mut self.entries)
     }
 
+    /// The entry at `index`; its value may be changed in place.
+    #[inline]
+    pub fn entry_mut(&mut self, index: usize) -> (&K, &mut V) {
+        let (key, value) = &mut self.entries[index];
+        (key, value)
+    }
+
     /// The value of the entry at `index`.
     #[inline]
     pub fn value_mut(&mut self, index: usize) -> &mut V {
@@ -293,8 +300,9 @@ impl<K: Key, V> KeyTable<K, V> {
     }
 }
 
+/// Has the cache fetch a place that is read soon.
 #[inline]
-fn prefetch<T>(place: &T) {
+pub(crate) fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address has no effect but on the cache; the address is that of a live reference.
     unsafe {

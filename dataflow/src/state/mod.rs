@@ -13,6 +13,7 @@ mod timers;
 mod ttl;
 
 pub use handles::{AggregatingState, KeyedScope, ListState, MapState, ReducingState, ValueState};
+pub(crate) use key_table::prefetch;
 pub use key_table::{KeyTable, MISSING};
 pub use keyed::KeyedState;
 pub use store::StateStore;

@@ -7,4 +7,5 @@ pub mod alignment;
 mod strategy;
 
 pub use aggregate::AggregateFunction;
+pub(crate) use strategy::millis;
 pub use strategy::{Alignment, TimestampAssigner, WatermarkGenerator, WatermarkStrategy};

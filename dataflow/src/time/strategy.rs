@@ -161,6 +161,7 @@ impl<T: 'static> WatermarkStrategy<T> {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+/// Whole milliseconds, at most `i64::MAX`.
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,230 @@
+//! Windows of every kind: any assigner, trigger and evictor, either clock.
+//!
+//! What lives here: the operator, which goes through batches and moves the clocks, and two ways to hold windows:
+//! [`ByWindow`], a table of keys for each window, and [`Merging`], a list of windows for each key, for windows that
+//! merge. Who may call it: the API. What must never happen here: a timer per key where one per window will do.
+
+mod by_window;
+mod merging;
+mod rules;
+mod timers;
+
+use std::task::Context;
+
+use flott_schema::Result;
+
+pub(crate) use self::by_window::ByWindow;
+pub(crate) use self::merging::Merging;
+pub(crate) use self::rules::Rules;
+use super::WindowAssigner;
+use super::logic::WindowLogic;
+use super::pause::Pause;
+use super::trigger::Trigger;
+use crate::batch::{Batch, Record};
+use crate::context::OperatorContext;
+use crate::element::{MAX_WATERMARK, Signal};
+use crate::key::{KeySelector, hash_keys};
+use crate::operator::{Collector, Operator};
+use crate::operators::bounded::ending::Pace;
+use crate::stage::Flow;
+use crate::state::TimeDomain;
+
+/// Holds the windows that are not over.
+pub(crate) trait Holder<K, T, A: WindowAssigner<T>, Tr, L: WindowLogic<K, T, A::Window>> {
+    /// Adds a record to a window; gives it back if the window is over.
+    fn add<S: KeySelector<T, Key = K>>(
+        &mut self,
+        rules: &mut Rules<T, A, Tr, L>,
+        adding: Adding<'_, S, T, A::Window>,
+        out: &mut Collector<L::Out>,
+    ) -> Result<Option<T>>;
+
+    /// When `on_due` next has something to do, on the clock of the windows.
+    fn next_due_ms(&self) -> Option<i64>;
+
+    /// Does something that is due, and stops when the outputs have no room or `pace` is spent.
+    fn on_due(
+        &mut self,
+        rules: &mut Rules<T, A, Tr, L>,
+        pace: &mut Pace,
+        out: &mut Collector<L::Out>,
+    ) -> Result<()>;
+
+    /// A timer of a trigger has fired.
+    fn on_timer(
+        &mut self,
+        rules: &mut Rules<T, A, Tr, L>,
+        timer: FiredTimer,
+        out: &mut Collector<L::Out>,
+    ) -> Result<()>;
+}
+
+/// A record on its way into a window.
+pub(crate) struct Adding<'a, S, T, W> {
+    selector: &'a S,
+    /// The hashes of the batch, and the record's place in it.
+    hashes: &'a [u64],
+    index: usize,
+    record: T,
+    timestamp_ms: i64,
+    window: W,
+}
+
+/// A timer of a trigger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FiredTimer {
+    domain: TimeDomain,
+    time_ms: i64,
+    slot: u32,
+}
+
+/// The operator.
+pub(crate) struct GeneralWindows<S, T, A: WindowAssigner<T>, Tr, L, H> {
+    selector: S,
+    rules: Rules<T, A, Tr, L>,
+    holder: H,
+    ctx: OperatorContext,
+    hashes: Vec<u64>,
+    windows: Vec<A::Window>,
+    pause: Pause,
+}
+
+impl<S, T, A, Tr, L, H> GeneralWindows<S, T, A, Tr, L, H>
+where
+    S: KeySelector<T>,
+    T: Record,
+    A: WindowAssigner<T>,
+    Tr: Trigger<T, A::Window>,
+    L: WindowLogic<S::Key, T, A::Window>,
+    H: Holder<S::Key, T, A, Tr, L>,
+{
+    pub(crate) fn new(selector: S, rules: Rules<T, A, Tr, L>, holder: H, ctx: &OperatorContext) -> Self {
+        let (hashes, windows) = (Vec::new(), Vec::new());
+        GeneralWindows { selector, rules, holder, ctx: ctx.clone(), hashes, windows, pause: Pause::default() }
+    }
+
+    fn add(&mut self, index: usize, record: T, timestamp_ms: i64, out: &mut Collector<L::Out>) -> Result<()> {
+        let GeneralWindows { selector, rules, holder, hashes, windows, .. } = self;
+        let time_ms = rules.time_of(timestamp_ms);
+        rules.assigner.assign(&record, time_ms, windows)?;
+        let last = windows.pop();
+        let mut in_time = false;
+        for window in windows.drain(..) {
+            let record = record.clone();
+            let adding = Adding { selector, hashes, index, record, timestamp_ms, window };
+            in_time |= holder.add(rules, adding, out)?.is_none();
+        }
+        let refused = match last {
+            Some(window) => {
+                let adding = Adding { selector, hashes, index, record, timestamp_ms, window };
+                holder.add(rules, adding, out)?
+            }
+            None => Some(record),
+        };
+        match refused {
+            Some(record) if !in_time && rules.is_over(time_ms) => {
+                rules.late.refuse(record, timestamp_ms, out)
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Fires what is due on one clock. Timers come before windows that are due at the same time.
+    fn advance(&mut self, domain: TimeDomain, until_ms: i64, out: &mut Collector<L::Out>) -> Result<Flow> {
+        let GeneralWindows { rules, holder, .. } = self;
+        let pace = &mut Pace::default();
+        self.pause = Pause::Not;
+        loop {
+            let due_ms = holder.next_due_ms().filter(|due_ms| domain == rules.domain && *due_ms <= until_ms);
+            if due_ms.is_none() && rules.timers.next_ms(domain) > until_ms {
+                break;
+            }
+            if pace.must_pause(1, out) {
+                self.pause = Pause::after(Flow::Again, out);
+                return Ok(Flow::Again);
+            }
+            let timer = rules.timers.pop_due(domain, due_ms.unwrap_or(until_ms));
+            match (timer, due_ms) {
+                (Some(timer), _) => holder.on_timer(rules, timer, out)?,
+                (None, Some(_)) => holder.on_due(rules, pace, out)?,
+                (None, None) => break,
+            }
+        }
+        if domain == rules.domain {
+            rules.expire::<S::Key>()?;
+        }
+        Ok(Flow::Done)
+    }
+
+    /// Fires what is due in processing time: a timer fires when its millisecond is over, so that no record follows
+    /// that belongs to it.
+    fn advance_processing(&mut self, until_ms: i64, out: &mut Collector<L::Out>) -> Result<Flow> {
+        self.rules.passed_ms = self.rules.passed_ms.max(until_ms);
+        self.advance(TimeDomain::Processing, self.rules.passed_ms, out)
+    }
+
+    fn next_processing_ms(&self) -> i64 {
+        let due_ms = self.holder.next_due_ms().filter(|_| self.rules.domain == TimeDomain::Processing);
+        self.rules.timers.next_ms(TimeDomain::Processing).min(due_ms.unwrap_or(i64::MAX)).saturating_add(1)
+    }
+}
+
+impl<S, T, A, Tr, L, H> Operator for GeneralWindows<S, T, A, Tr, L, H>
+where
+    S: KeySelector<T>,
+    T: Record,
+    A: WindowAssigner<T>,
+    Tr: Trigger<T, A::Window>,
+    L: WindowLogic<S::Key, T, A::Window>,
+    H: Holder<S::Key, T, A, Tr, L>,
+{
+    type In = T;
+    type Out = L::Out;
+
+    fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
+        self.rules.logic.open(ctx, A::MERGES)
+    }
+
+    fn process(&mut self, batch: Batch<T>, out: &mut Collector<L::Out>) -> Result<()> {
+        self.rules.now_ms = self.ctx.task.now_ms();
+        hash_keys(&self.selector, &batch.records, &mut self.hashes);
+        for (index, (record, timestamp_ms)) in batch.into_iter().enumerate() {
+            self.add(index, record, timestamp_ms, out)?;
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: Signal, out: &mut Collector<L::Out>) -> Result<Flow> {
+        self.rules.now_ms = self.ctx.task.now_ms();
+        let flow = match signal {
+            Signal::Watermark(watermark_ms) => {
+                self.rules.watermark_ms = watermark_ms;
+                self.advance(TimeDomain::Event, watermark_ms, out)?
+            }
+            // What waits for the clock fires now: the clock will not come to it any more.
+            Signal::EndOfInput => {
+                self.rules.timers.end_processing();
+                self.advance_processing(MAX_WATERMARK, out)?
+            }
+            _ => Flow::Done,
+        };
+        if flow == Flow::Again { Ok(flow) } else { out.signal(signal) }
+    }
+
+    fn poll(&mut self, now_ms: i64, _cx: &mut Context<'_>, out: &mut Collector<L::Out>) -> Result<Flow> {
+        if now_ms < self.next_processing_ms() {
+            return Ok(Flow::Done);
+        }
+        self.rules.now_ms = now_ms;
+        self.advance_processing(now_ms - 1, out)
+    }
+
+    fn next_deadline_ms(&self) -> i64 {
+        self.pause.deadline_ms(self.next_processing_ms())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.rules.logic.close()
+    }
+}

@@ -1,0 +1,282 @@
+//! Windows at fixed places in time, put together from slices.
+//!
+//! A record is added to the table of one slice, however many windows share it. When a window fires, the slices it
+//! ends with move into `live`, which holds for each key the slices of the window; the result of a key is then at hand
+//! in constant time, amortised (see `panes`). Windows that do not overlap fire straight from the table of their only
+//! slice. What is late but allowed changes what has been moved already, and makes the windows concerned fire again.
+
+mod fire;
+mod late;
+mod places;
+mod tables;
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::task::Context;
+use std::vec::IntoIter;
+
+use flott_schema::Result;
+
+use self::fire::Emission;
+use self::places::{Place, Places};
+use self::tables::Tables;
+use super::assigner::Slices;
+use super::logic::SlicedLogic;
+use super::pause::Pause;
+use super::slices::{SliceLayout, check_timestamp};
+use super::trigger::Clocks;
+use super::{LateRule, Window};
+use crate::batch::{Batch, Record, Timestamps};
+use crate::context::OperatorContext;
+use crate::element::{MAX_WATERMARK, Signal};
+use crate::key::{KeySelector, hash_keys, key_of};
+use crate::operator::{Collector, Operator};
+use crate::stage::Flow;
+use crate::state::{KeyTable, MISSING, TimeDomain};
+
+/// Records whose keys are looked up together: what they touch stays in the first-level cache.
+const PIECE: usize = 128;
+
+/// The operator. `clock_ms` below is the watermark, or in processing time the last millisecond that is over.
+pub(crate) struct SlicingWindows<S: KeySelector<T>, T, W, L: SlicedLogic<S::Key, T, W>> {
+    selector: S,
+    logic: L,
+    layout: SliceLayout,
+    window: fn(i64, i64) -> W,
+    domain: TimeDomain,
+    late: LateRule<T>,
+    ctx: OperatorContext,
+    hashes: Vec<u64>,
+    /// Scratch: entries of a piece of a batch, or of a slice.
+    found: Vec<u32>,
+    tables: Tables<S::Key, L::State>,
+    /// Slices that no window has fired with, by end.
+    open: BTreeMap<i64, u32>,
+    /// Slices that windows have fired with, kept for late records, by end.
+    past: BTreeMap<i64, u32>,
+    /// What the window that fires next has of slices that are not open any more; unused if windows do not overlap.
+    live: KeyTable<S::Key, L::Panes>,
+    places: Places,
+    clock_ms: i64,
+    watermark_ms: i64,
+    /// End of the last window that has fired, or would have if it held anything.
+    fired_end: i64,
+    emission: Option<Emission<S::Key, L::State>>,
+    pause: Pause,
+}
+
+impl<S, T, W, L> SlicingWindows<S, T, W, L>
+where
+    S: KeySelector<T>,
+    T: Record,
+    W: Window,
+    L: SlicedLogic<S::Key, T, W>,
+{
+    pub(crate) fn new(
+        selector: S,
+        logic: L,
+        slices: Slices<W>,
+        domain: TimeDomain,
+        late: LateRule<T>,
+        ctx: &OperatorContext,
+    ) -> Self {
+        // Nothing is late in processing time.
+        let lateness_ms = if domain == TimeDomain::Event { late.lateness_ms } else { 0 };
+        SlicingWindows {
+            selector,
+            logic,
+            layout: slices.layout,
+            window: slices.window,
+            domain,
+            late: LateRule { lateness_ms, ..late },
+            ctx: ctx.clone(),
+            hashes: Vec::new(),
+            found: Vec::new(),
+            tables: Tables::default(),
+            open: BTreeMap::new(),
+            past: BTreeMap::new(),
+            live: KeyTable::default(),
+            places: Places::default(),
+            clock_ms: i64::MIN,
+            watermark_ms: i64::MIN,
+            fired_end: i64::MIN,
+            emission: None,
+            pause: Pause::default(),
+        }
+    }
+
+    fn clocks(&self) -> Clocks {
+        Clocks { watermark_ms: self.watermark_ms, now_ms: self.ctx.task.now_ms() }
+    }
+
+    /// When `poll` next has something to do.
+    fn due_ms(&self) -> i64 {
+        match self.domain {
+            TimeDomain::Event => i64::MAX,
+            TimeDomain::Processing => self.next_window_end().unwrap_or(i64::MAX),
+        }
+    }
+
+    /// What becomes of records with this time.
+    #[inline]
+    fn find_place(&mut self, time_ms: i64) -> Result<Place> {
+        check_timestamp(time_ms)?;
+        let slice = self.layout.slice_of(time_ms);
+        if let Some(place) = self.places.get(&slice) {
+            return Ok(place);
+        }
+        let place = match slice.last_window_end {
+            None => Place::gap(&slice),
+            Some(last) if self.late.is_over(last - 1, self.clock_ms) => Place::too_late(&slice),
+            Some(last) if slice.end <= self.fired_end => Place::behind(&slice, last),
+            Some(_) => {
+                let tables = &mut self.tables;
+                let table = *self.open.entry(slice.end).or_insert_with(|| tables.add());
+                Place::open(&slice, table)
+            }
+        };
+        self.places.put(&slice, place);
+        Ok(place)
+    }
+
+    /// Adds a run of records of one slice, the first of which is at `index` of the batch.
+    #[inline]
+    fn add_run(
+        &mut self,
+        table: u32,
+        records: &mut IntoIter<T>,
+        run: usize,
+        mut index: usize,
+        times: &Timestamps,
+    ) {
+        let SlicingWindows { tables, selector, logic, hashes, found, .. } = self;
+        let table = tables.get_mut(table);
+        let end = index + run;
+        while index < end {
+            let piece = (end - index).min(PIECE);
+            let keys = records.as_slice().iter().take(piece).map(|record| selector.key(record));
+            table.find_all(hashes, index, keys, found);
+            for (record, entry) in records.by_ref().take(piece).zip(&*found) {
+                let time_ms = times.get(index);
+                match *entry {
+                    MISSING => add_to(selector, logic, table, hashes[index], record, time_ms),
+                    entry => logic.add(table.value_mut(entry as usize), record, time_ms),
+                }
+                index += 1;
+            }
+        }
+    }
+
+    fn process_at(&mut self, records: Vec<T>, times: &Timestamps, out: &mut Collector<L::Out>) -> Result<()> {
+        let count = records.len();
+        let mut records = records.into_iter();
+        let mut index = 0;
+        let mut place = Place::nowhere();
+        while index < count {
+            if !place.contains(times.get(index)) {
+                place = self.find_place(times.get(index))?;
+            }
+            let run = match times {
+                Timestamps::Same(_) => count - index,
+                Timestamps::Each(each) => {
+                    each[index..].iter().take_while(|time| place.contains(**time)).count()
+                }
+            };
+            match place.table() {
+                Some(table) => self.add_run(table, &mut records, run, index, times),
+                None => {
+                    for (record, index) in records.by_ref().take(run).zip(index..) {
+                        self.add_elsewhere(place, record, times.get(index), self.hashes[index], out)?;
+                    }
+                }
+            }
+            index += run;
+        }
+        Ok(())
+    }
+}
+
+/// Adds a record whose key is looked up alone.
+#[cold]
+fn add_to<S, T, W, L>(
+    selector: &S,
+    logic: &mut L,
+    table: &mut KeyTable<S::Key, L::State>,
+    hash: u64,
+    record: T,
+    time_ms: i64,
+) where
+    S: KeySelector<T>,
+    W: Window,
+    L: SlicedLogic<S::Key, T, W>,
+{
+    let found = table.find(hash, selector.key(&record).borrow());
+    match found {
+        Some(entry) => logic.add(table.value_mut(entry), record, time_ms),
+        None => {
+            let key = key_of(selector, &record);
+            table.insert_new(hash, key, logic.start(record, time_ms));
+        }
+    }
+}
+
+impl<S, T, W, L> Operator for SlicingWindows<S, T, W, L>
+where
+    S: KeySelector<T>,
+    T: Record,
+    W: Window,
+    L: SlicedLogic<S::Key, T, W>,
+{
+    type In = T;
+    type Out = L::Out;
+
+    fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
+        self.logic.open(ctx, false)
+    }
+
+    fn process(&mut self, batch: Batch<T>, out: &mut Collector<L::Out>) -> Result<()> {
+        hash_keys(&self.selector, &batch.records, &mut self.hashes);
+        let Batch { records, timestamps } = batch;
+        match self.domain {
+            TimeDomain::Event => self.process_at(records, &timestamps, out),
+            TimeDomain::Processing => {
+                // A clock that was set back does not bring windows back.
+                let now_ms = self.ctx.task.now_ms().max(self.clock_ms.saturating_add(1));
+                self.process_at(records, &Timestamps::Same(now_ms), out)
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, out: &mut Collector<L::Out>) -> Result<Flow> {
+        let clock_ms = match (signal, self.domain) {
+            (Signal::Watermark(watermark_ms), domain) => {
+                self.watermark_ms = watermark_ms;
+                (domain == TimeDomain::Event).then_some(watermark_ms)
+            }
+            // The last windows give what they have, though their time is not over.
+            (Signal::EndOfInput, TimeDomain::Processing) => Some(MAX_WATERMARK),
+            _ => None,
+        };
+        if let Some(clock_ms) = clock_ms
+            && self.advance(clock_ms, out)? == Flow::Again
+        {
+            return Ok(Flow::Again);
+        }
+        out.signal(signal)
+    }
+
+    fn poll(&mut self, now_ms: i64, _cx: &mut Context<'_>, out: &mut Collector<L::Out>) -> Result<Flow> {
+        if now_ms < self.due_ms() {
+            return Ok(Flow::Done);
+        }
+        self.advance(now_ms - 1, out)
+    }
+
+    fn next_deadline_ms(&self) -> i64 {
+        self.pause.deadline_ms(self.due_ms())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.logic.close()
+    }
+}

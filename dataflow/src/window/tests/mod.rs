@@ -1,0 +1,12 @@
+//! Windows as a program names them: behaviour kind by kind, and against naive models.
+
+mod congestion;
+mod driver;
+mod fixed_model;
+mod functions;
+mod joined;
+mod lateness;
+mod processing_time;
+mod session_model;
+mod sliding;
+mod triggers;
