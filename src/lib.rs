@@ -64,6 +64,15 @@ pub mod prelude {
         AggregatingState, ListState, MapState, ReducingState, StateTtl, TimeDomain, Timer, ValueState,
     };
     pub use flott_dataflow::time::{AggregateFunction, WatermarkGenerator, WatermarkStrategy};
+    pub use flott_dataflow::window::{
+        ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, CountEvictor, CountTrigger,
+        DeltaEvictor, DeltaTrigger, DynamicEventTimeSessionWindows, DynamicProcessingTimeSessionWindows,
+        Elements, EventTimeSessionWindows, EventTimeTrigger, GlobalWindow, GlobalWindows, NeverTrigger,
+        ProcessWindowFunction, ProcessingTimeSessionWindows, ProcessingTimeTrigger, ProcessingTimeoutTrigger,
+        PurgingTrigger, SlidingEventTimeWindows, SlidingProcessingTimeWindows, TimeEvictor, TimeWindow,
+        Trigger, TriggerContext, TriggerResult, TumblingEventTimeWindows, TumblingProcessingTimeWindows,
+        Window, WindowAssigner, WindowContext,
+    };
 
     pub use crate::execute::{Execute, ExecuteAndCollect};
     pub use crate::result::JobResult;

@@ -143,7 +143,7 @@ fn partitions_are_sorted_and_mapped_as_a_whole() {
     let total = answer(|purchases, _| {
         let parts =
             purchases.map_partition(|purchases, out| out.collect(purchases.map(|p| p.2).sum::<i64>()));
-        parts.reduce_all(|so_far, next| *so_far += next)
+        parts.reduce_all(|so_far, next| *so_far += *next)
     });
     assert_eq!(total, [purchases().iter().map(|p| p.2).sum::<i64>()]);
 }

@@ -170,3 +170,30 @@ fn batch_report_agrees_with_the_sums_made_by_hand() {
         assert_eq!(printed.lines().collect::<Vec<_>>(), expected, "parallelism {parallelism}");
     }
 }
+
+#[test]
+fn page_views_counts_every_view_once_but_the_one_that_is_too_late() {
+    let views = data("page_views.csv");
+    let mut expected: BTreeMap<String, usize> = BTreeMap::new();
+    for line in views.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let at_ms: i64 = fields[0].parse().unwrap();
+        if at_ms != 1_700_000_000_000 {
+            *expected.entry(format!("{} {}", at_ms / 60_000 % 60, fields[2])).or_default() += 1;
+        }
+    }
+    for parallelism in ["1", "3"] {
+        let printed = run_example("page_views", &["-p", parallelism], &[]).succeeded();
+        let lines = printed.lines().map(|line| line.split_once("> ").map_or(line, |(_, rest)| rest));
+        let (late, counts): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("too late"));
+        assert_eq!(late, ["too late: 1700000000000 user5 /pricing"], "parallelism {parallelism}");
+        // A minute that fires again prints its count again: the last one holds.
+        let counted: BTreeMap<String, usize> = counts
+            .iter()
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(window, count)| (window.to_string(), count.parse().unwrap()))
+            .collect();
+        assert_eq!(counts.len(), expected.len() + 1, "one minute fires twice, parallelism {parallelism}");
+        assert_eq!(counted, expected, "parallelism {parallelism}");
+    }
+}

@@ -15,7 +15,8 @@ use crate::error::BenchError;
 use crate::tally::{LatencySink, StalledSink, Tally};
 use crate::text;
 use crate::workload::{
-    Case, PacedEvent, Size, first_map, keeps, keyed, keyed_check, paced, paced_map, second_map,
+    Case, PacedEvent, Size, WINDOW_SIZE_MS, first_map, keeps, keyed, keyed_check, paced, paced_map,
+    second_map, timed, window_check,
 };
 
 const NAME: &str = "flott";
@@ -39,8 +40,8 @@ const fn variant(name: &'static str, run: fn(Case, usize, &Size) -> Result<Outco
     }
 }
 
-fn supports(case: Case, _threads: usize) -> bool {
-    !matches!(case, Case::WindowTumbling | Case::WindowSliding)
+fn supports(_case: Case, _threads: usize) -> bool {
+    true
 }
 
 fn run(case: Case, threads: usize, size: &Size) -> Result<Outcome, BenchError> {
@@ -53,8 +54,13 @@ fn run(case: Case, threads: usize, size: &Size) -> Result<Outcome, BenchError> {
         Case::Latency => latency(threads, records),
         Case::FullLoad => full_load(case, threads, size, None),
         Case::StalledSink => stalled_sink(threads, records, size),
-        Case::WindowTumbling | Case::WindowSliding => {
-            Err(BenchError::Unsupported { engine: NAME, case: case.name(), threads })
+        Case::WindowTumbling => {
+            let minute = TumblingEventTimeWindows::of(Duration::from_millis(WINDOW_SIZE_MS));
+            windowed(threads, records, case.keys(), minute)
+        }
+        Case::WindowSliding => {
+            let (minute, second) = (Duration::from_millis(WINDOW_SIZE_MS), Duration::from_secs(1));
+            windowed(threads, records, case.keys(), SlidingEventTimeWindows::of(minute, second))
         }
     }
 }
@@ -94,6 +100,32 @@ fn sum(mode: RuntimeMode, threads: usize, records: u64, keys: u64) -> Result<Out
             "fold",
         );
     execute(&env, "sum")?;
+    Ok(tally.outcome(records))
+}
+
+type Keyed = (u64, u64);
+
+fn windowed<A>(threads: usize, records: u64, keys: u64, assigner: A) -> Result<Outcome, BenchError>
+where
+    A: WindowAssigner<Keyed, Window = TimeWindow>,
+{
+    let tally = Tally::default();
+    let env = env(threads, RuntimeMode::Streaming);
+    let source = Indexed::timed(records, move |index| keyed(index, keys), |index| timed(index, 1).2 as i64);
+    env.from_source(source, WatermarkStrategy::monotonous(), "timed")
+        .key_by(|(key, _)| *key)
+        .window(assigner)
+        .reduce_with(
+            |so_far: &mut Keyed, next| so_far.1 += next.1,
+            |_key, window: &TimeWindow, (key, total)| (window.end_ms as u64, key, total),
+        )
+        .sink_to(
+            FoldSink::new(tally.clone(), |tally: &mut Tally, (end_ms, key, total): &(u64, u64, u64)| {
+                tally.add(window_check(*end_ms, *key, *total));
+            }),
+            "fold",
+        );
+    execute(&env, "windowed")?;
     Ok(tally.outcome(records))
 }
 

@@ -46,6 +46,11 @@ impl<F> Indexed<F> {
     pub fn new(records: u64, make: F) -> Self {
         Indexed { records, make, time_ms: None }
     }
+
+    /// With event time, which must rise with the index.
+    pub fn timed(records: u64, make: F, time_ms: fn(u64) -> i64) -> Self {
+        Indexed { records, make, time_ms: Some(time_ms) }
+    }
 }
 
 impl<T: Record, F: Fn(u64) -> T + Clone + Send + 'static> Source for Indexed<F> {

@@ -18,6 +18,7 @@ use crate::operators::bounded::records::Records;
 use crate::operators::bounded::reduce_group::{FirstOfSorted, ReduceGroup};
 use crate::operators::bounded::results::Results;
 use crate::operators::bounded::sort_partition::SortPartition;
+use crate::operators::reducers;
 use crate::time::AggregateFunction;
 
 impl<T: Record> DataStream<T> {
@@ -94,11 +95,11 @@ impl<T: Record> DataStream<T> {
 
     /// Reduces all records into one with `f(so_far, next)`, at the end; nothing for an empty stream. `f` must be
     /// associative: each task reduces its share first.
-    pub fn reduce_all(&self, f: impl FnMut(&mut T, T) + Function) -> DataStream<T> {
+    pub fn reduce_all(&self, f: impl FnMut(&mut T, &mut T) + Function) -> DataStream<T> {
         self.reduce_all_named("Reduce", f)
     }
 
-    fn reduce_all_named(&self, name: &str, f: impl FnMut(&mut T, T) + Function) -> DataStream<T> {
+    fn reduce_all_named(&self, name: &str, f: impl FnMut(&mut T, &mut T) + Function) -> DataStream<T> {
         let (part, whole) = (Prototype::new(f.clone()), Prototype::new(f));
         let parts = self.transform(&format!("Pre-{name}"), move |_| Ok(ReduceAll::new(part.get())));
         self.in_place(parts).global().transform(name, move |_| Ok(ReduceAll::new(whole.get()))).force_single()
@@ -107,25 +108,17 @@ impl<T: Record> DataStream<T> {
     /// Adds `field` up over all records: `sum_all(|record| &mut record.amount)`. Other fields are those of one of the
     /// records.
     pub fn sum_all<N: AddAssign + Copy>(&self, field: impl Fn(&mut T) -> &mut N + Function) -> DataStream<T> {
-        self.reduce_all_named("Sum", move |so_far, mut next| *field(so_far) += *field(&mut next))
+        self.reduce_all_named("Sum", reducers::sum(field))
     }
 
     /// The record with the smallest `value`; of equal ones any.
     pub fn min_by_all<N: PartialOrd>(&self, value: impl Fn(&T) -> N + Function) -> DataStream<T> {
-        self.reduce_all_named("MinBy", move |so_far, next| {
-            if value(&next) < value(so_far) {
-                *so_far = next;
-            }
-        })
+        self.reduce_all_named("MinBy", reducers::min_by(value))
     }
 
     /// The record with the largest `value`; of equal ones any.
     pub fn max_by_all<N: PartialOrd>(&self, value: impl Fn(&T) -> N + Function) -> DataStream<T> {
-        self.reduce_all_named("MaxBy", move |so_far, next| {
-            if value(&next) > value(so_far) {
-                *so_far = next;
-            }
-        })
+        self.reduce_all_named("MaxBy", reducers::max_by(value))
     }
 
     /// Calls `f` once in each task, with all records that the task has read, also if there are none:

@@ -24,15 +24,15 @@ impl<T, F> ReduceAll<T, F> {
     }
 }
 
-impl<T: Record, F: FnMut(&mut T, T)> Operator for ReduceAll<T, F> {
+impl<T: Record, F: FnMut(&mut T, &mut T)> Operator for ReduceAll<T, F> {
     type In = T;
     type Out = T;
 
     fn process(&mut self, batch: Batch<T>, _out: &mut Collector<T>) -> Result<()> {
-        for (record, timestamp) in batch {
+        for (mut record, timestamp) in batch {
             match &mut self.so_far {
                 Some((so_far, largest)) => {
-                    (self.reduce)(so_far, record);
+                    (self.reduce)(so_far, &mut record);
                     *largest = timestamp.max(*largest);
                 }
                 None => self.so_far = Some((record, timestamp)),
