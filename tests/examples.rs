@@ -197,3 +197,40 @@ fn page_views_counts_every_view_once_but_the_one_that_is_too_late() {
         assert_eq!(counted, expected, "parallelism {parallelism}");
     }
 }
+
+#[test]
+fn hot_items_of_nexmark_agree_with_a_count_over_all_bids() {
+    use flott::connectors::nexmark::{Generator, NexmarkConfig};
+    let config =
+        NexmarkConfig { event_count: 400_000, events_per_second: 100_000, ..NexmarkConfig::default() };
+    let mut bids: BTreeMap<i64, BTreeMap<i64, u64>> = BTreeMap::new();
+    for (at_ms, event) in Generator::reader(&config, 0, 1).unwrap() {
+        if let Some(bid) = event.as_bid() {
+            let first_end_ms = at_ms - at_ms.rem_euclid(2000) + 2000;
+            for end_ms in (0..5).map(|n| first_end_ms + n * 2000) {
+                *bids.entry(end_ms).or_default().entry(bid.auction).or_default() += 1;
+            }
+        }
+    }
+    let hottest = |counts: &BTreeMap<i64, u64>| {
+        let hottest =
+            counts.iter().max_by_key(|(auction, bids)| (**bids, std::cmp::Reverse(**auction))).unwrap();
+        (*hottest.0, *hottest.1)
+    };
+    let mut expected: Vec<String> = bids
+        .iter()
+        .map(|(end_ms, counts)| (end_ms, hottest(counts)))
+        .map(|(end_ms, (auction, bids))| format!("{} s: auction {auction} with {bids} bids", end_ms / 1000))
+        .collect();
+    expected.sort();
+    for parallelism in ["1", "2"] {
+        let printed =
+            run_example("nexmark_windows", &["-p", parallelism], &["--events", "400000"]).succeeded();
+        let mut lines: Vec<String> = printed
+            .lines()
+            .map(|line| line.split_once("> ").map_or(line, |(_, rest)| rest).to_string())
+            .collect();
+        lines.sort();
+        assert_eq!(lines, expected, "parallelism {parallelism}");
+    }
+}
