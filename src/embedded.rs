@@ -83,7 +83,7 @@ impl EmbeddedCluster {
         EmbeddedCluster { options }
     }
 
-    /// Runs a program to its end. The cluster lives as long as the call; its threads are gone afterwards.
+    /// Runs a program to its end. The cluster lives as long as the call; its threads end with it.
     pub fn run(&self, program: Program) -> Result<JobResult> {
         let options = self.options.clone();
         // A thread of its own: the caller may be inside another runtime.

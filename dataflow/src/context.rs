@@ -165,6 +165,8 @@ pub struct TaskContext {
     pub congestion: Arc<Congestion>,
     /// Watermark alignment groups of the job.
     pub alignment: Arc<AlignmentRegistry>,
+    /// Records sent to other tasks, over all edges.
+    pub records_sent: Arc<AtomicU64>,
     now_ms: Cell<i64>,
 }
 
@@ -188,6 +190,7 @@ impl TaskContext {
             settings,
             congestion: Arc::default(),
             alignment: Arc::default(),
+            records_sent: Arc::default(),
             now_ms: Cell::new(0),
         }
     }

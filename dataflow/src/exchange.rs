@@ -9,7 +9,7 @@ use flott_schema::graph::Partitioning;
 use flott_schema::key_group::{key_group_of, owner_of};
 
 use crate::batch::{Batch, Record, Timestamps};
-use crate::context::TaskContext;
+use crate::context::{TaskContext, count};
 use crate::element::{Element, Signal};
 use crate::function::Prototype;
 use crate::key::{KeySelector, stable_hash};
@@ -159,6 +159,7 @@ impl<T: Record, P: Partitioner<T>> Stage<Batch<T>> for EdgeOutput<T, P> {
     }
 
     fn push(&mut self, batch: Batch<T>) -> Result<()> {
+        count(&self.task.records_sent, batch.len());
         self.partitioner.spread(batch, &mut self.channels)?;
         self.note_partials()
     }

@@ -355,6 +355,17 @@ impl NodePlan {
                     node.name
                 )));
             }
+            for upstream in &node.inputs {
+                if upstream.partitioning == Some(Partitioning::Forward)
+                    && plan.parallelism[upstream.node] != parallelism
+                {
+                    return Err(Error::graph(format!(
+                        "forward() leads from '{}' with parallelism {} to '{}' with parallelism {parallelism}; subtask i sends \
+                         to subtask i, so both must be equal (or use rescale() or rebalance())",
+                        nodes[upstream.node].name, plan.parallelism[upstream.node], node.name
+                    )));
+                }
+            }
             plan.parallelism.push(parallelism);
             plan.max_parallelism.push(max);
             plan.group.push(plan.group_of(node));

@@ -52,14 +52,15 @@ impl GateQueue {
         if inner.closed {
             return;
         }
-        // A watermark behind a watermark of the same channel replaces it.
-        if let Item::Signal(Signal::Watermark(_)) = item
-            && let Some((last, Item::Signal(Signal::Watermark(old)))) = inner.items.back_mut()
-            && *last == channel
-            && let Item::Signal(Signal::Watermark(new)) = item
-        {
-            *old = new;
-            return;
+        // Watermarks in a row are at most one a channel, so signals cannot pile up in front of a task that stands still.
+        if let Item::Signal(Signal::Watermark(new)) = item {
+            for (other, item) in inner.items.iter_mut().rev() {
+                let Item::Signal(Signal::Watermark(old)) = item else { break };
+                if *other == channel {
+                    *old = new;
+                    return;
+                }
+            }
         }
         inner.items.push_back((channel, item));
         if let Some(waker) = inner.waker.take() {
@@ -121,10 +122,12 @@ impl Credit {
     /// Spends credit for a batch.
     fn spend(&self) {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
-        if before + 1 >= self.capacity && !self.blocked.swap(true, Ordering::AcqRel) {
+        // Only the sender sets the flag, and only once the task counts as blocked: the receiver that clears it unblocks.
+        if before + 1 >= self.capacity && !self.blocked.load(Ordering::Acquire) {
             if let Some(congestion) = self.congestion() {
                 congestion.block();
             }
+            self.blocked.store(true, Ordering::Release);
             // The receiver may have returned credit before it could see the flag.
             self.unblock_if_low();
         }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flott_dataflow::context::OperatorMetrics;
-use flott_schema::graph::{JobGraph, OperatorSpec};
-use flott_schema::ids::{TaskId, VertexId};
+use flott_schema::graph::{JobGraph, OperatorSpec, Vertex};
+use flott_schema::ids::TaskId;
 
 /// Counters of one task.
 pub struct TaskMetrics {
@@ -13,6 +13,8 @@ pub struct TaskMetrics {
     pub task: TaskId,
     /// Its operators, upstream first.
     pub operators: Vec<(OperatorSpec, Arc<OperatorMetrics>)>,
+    /// Records sent to other tasks, over all edges.
+    pub records_sent: Arc<AtomicU64>,
     /// Time spent working, nanoseconds.
     pub busy_ns: AtomicU64,
     /// Time spent waiting for input, nanoseconds.
@@ -23,10 +25,15 @@ pub struct TaskMetrics {
 
 impl TaskMetrics {
     /// Counters at zero.
-    pub fn new(task: TaskId, operators: Vec<(OperatorSpec, Arc<OperatorMetrics>)>) -> Self {
+    pub fn new(
+        task: TaskId,
+        operators: Vec<(OperatorSpec, Arc<OperatorMetrics>)>,
+        records_sent: Arc<AtomicU64>,
+    ) -> Self {
         TaskMetrics {
             task,
             operators,
+            records_sent,
             busy_ns: AtomicU64::new(0),
             idle_ns: AtomicU64::new(0),
             backpressured_ns: AtomicU64::new(0),
@@ -38,9 +45,9 @@ impl TaskMetrics {
         self.operators.first().map_or(0, |(_, metrics)| metrics.records_in.load(Ordering::Relaxed))
     }
 
-    /// Records the task has emitted; a sink emits none.
+    /// Records the task has sent to other tasks; what its sinks wrote does not count.
     pub fn records_out(&self) -> u64 {
-        self.operators.last().map_or(0, |(_, metrics)| metrics.records_out.load(Ordering::Relaxed))
+        self.records_sent.load(Ordering::Relaxed)
     }
 }
 
@@ -85,18 +92,16 @@ impl JobMetrics {
     /// Sums a vertex, in the order of the graph.
     pub fn summary(&self, graph: &JobGraph) -> Vec<VertexSummary> {
         let tasks = self.tasks();
-        graph.vertices.iter().map(|vertex| self.summarise(&tasks, vertex.id, &vertex.name)).collect()
+        graph.vertices.iter().map(|vertex| self.summarise(&tasks, vertex)).collect()
     }
 
-    fn summarise(&self, tasks: &[Arc<TaskMetrics>], vertex: VertexId, name: &str) -> VertexSummary {
-        let mut summary = VertexSummary { name: name.to_string(), ..VertexSummary::default() };
-        for task in tasks.iter().filter(|task| task.task.vertex == vertex) {
+    fn summarise(&self, tasks: &[Arc<TaskMetrics>], vertex: &Vertex) -> VertexSummary {
+        let mut summary = VertexSummary { name: vertex.name.clone(), ..VertexSummary::default() };
+        for task in tasks.iter().filter(|task| task.task.vertex == vertex.id) {
             summary.tasks += 1;
             summary.records_in += task.records_in();
             summary.records_out += task.records_out();
-            if let Some((_, head)) = task.operators.first()
-                && head.records_in.load(Ordering::Relaxed) == 0
-            {
+            if let (true, Some((_, head))) = (vertex.is_source, task.operators.first()) {
                 summary.source_records += head.records_out.load(Ordering::Relaxed);
             }
             summary.busy_ns += task.busy_ns.load(Ordering::Relaxed);

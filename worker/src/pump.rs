@@ -175,17 +175,21 @@ impl Pump {
         if woken || self.poll_again || self.task.next_deadline_ms() <= now_ms {
             self.poll_again = self.task.poll(now_ms, cx)? == Flow::Again;
             if self.poll_again {
-                return Ok(self.wait_for_outputs(cx));
+                return self.wait_for_outputs(cx);
             }
         }
         if let Some(signal) = self.pending {
             if self.task.signal(signal)? == Flow::Again {
-                return Ok(self.wait_for_outputs(cx));
+                return self.wait_for_outputs(cx);
             }
             self.pending = self.next_signal.take();
             return Ok(if signal == Signal::EndOfInput { Step::Finished } else { Step::Worked });
         }
         if self.ctx.congestion.register(cx.waker()) {
+            // An operator that takes no more may wait long: what it has given so far must not wait with it.
+            if !self.ctx.congestion.is_congested() {
+                self.task.flush()?;
+            }
             return Ok(Step::Wait(Wait::Backpressured));
         }
         match &mut self.origin {
@@ -195,14 +199,18 @@ impl Pump {
     }
 
     /// What has to be repeated goes on when the outputs have room, or when an operator wakes the task.
-    fn wait_for_outputs(&mut self, cx: &mut Context<'_>) -> Step {
+    fn wait_for_outputs(&mut self, cx: &mut Context<'_>) -> Result<Step> {
         // From here on every return of credit wakes the task. Credit that came back before this, but after the task had
         // asked for it, woke nobody: so where there is credit now, the task is asked once more.
         self.ctx.congestion.watch(cx.waker());
-        if self.ctx.congestion.is_congested() || std::mem::replace(&mut self.asked_twice, true) {
-            return Step::Wait(Wait::Backpressured);
+        if self.ctx.congestion.is_congested() {
+            return Ok(Step::Wait(Wait::Backpressured));
         }
-        Step::Worked
+        if std::mem::replace(&mut self.asked_twice, true) {
+            self.task.flush()?;
+            return Ok(Step::Wait(Wait::Backpressured));
+        }
+        Ok(Step::Worked)
     }
 
     fn read_source(&mut self, cx: &mut Context<'_>) -> Result<Step> {
@@ -213,6 +221,8 @@ impl Pump {
             Poll::Ready(Read::NeedsSplit) if !splits.requested => {
                 splits.requested = true;
                 self.go_idle()?;
+                // The next call waits for what is due; this one only asks.
+                cx.waker().wake_by_ref();
                 Ok(Step::NeedsSplit)
             }
             Poll::Ready(Read::Ended) if !splits.ended => {

@@ -234,7 +234,7 @@ impl Worker {
             let ctx = Rc::new(ctx);
             let built = program
                 .build_task(task.vertex, &ctx, &mut |edge| outputs.remove(&edge).unwrap_or_default())?;
-            let task_metrics = Arc::new(TaskMetrics::new(task, built.metrics));
+            let task_metrics = Arc::new(TaskMetrics::new(task, built.metrics, ctx.records_sent.clone()));
             metrics.add(task_metrics.clone());
             let origin = match inputs {
                 Some(inputs) => Origin::Gate(inputs.gate(&program, task.vertex)?),

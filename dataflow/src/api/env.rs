@@ -72,7 +72,7 @@ impl StreamEnv {
         self.configure(|options| options.settings.buffer_timeout_ms = timeout_ms)
     }
 
-    /// Interval of periodic watermarks under load, milliseconds.
+    /// Interval of periodic watermarks under load, milliseconds; 0 gives none before the end.
     pub fn set_auto_watermark_interval(&self, interval_ms: i64) -> &Self {
         self.configure(|options| options.settings.watermark_interval_ms = interval_ms)
     }

@@ -19,6 +19,20 @@ pub(super) struct KeyedCore<K> {
     ctx: OperatorContext,
     watermark_ms: i64,
     hashes: Vec<u64>,
+    pause: Pause,
+}
+
+/// Timers that one call fires at most: others of the slot must have their turn.
+const TIMERS_A_CALL: usize = 4096;
+
+/// Why firing stopped before all due timers had fired.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    No,
+    /// The call has had its share; it wants to be called again at once.
+    Spent,
+    /// The outputs have no room; whoever makes room wakes the task.
+    Congested,
 }
 
 impl<K: Key> KeyedCore<K> {
@@ -28,6 +42,7 @@ impl<K: Key> KeyedCore<K> {
             ctx: ctx.clone(),
             watermark_ms: i64::MIN,
             hashes: Vec::new(),
+            pause: Pause::No,
         }
     }
 
@@ -61,14 +76,9 @@ impl<K: Key> KeyedCore<K> {
         self.state.begin(now_ms);
         for (index, (record, timestamp)) in batch.into_iter().enumerate() {
             self.state.prefetch_ahead(&self.hashes, index);
-            let key = {
-                let found = selector.key(&record);
-                let key: &K = found.borrow();
-                key.clone()
-            };
-            let slot = self.state.enter(self.hashes[index], &key);
+            let slot = self.state.enter(self.hashes[index], selector.key(&record).borrow());
             out.set_timestamp(timestamp);
-            visit(record, KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms))?;
+            visit(record, KeyedContext::new(slot, &mut self.state, out, self.watermark_ms, now_ms))?;
             self.state.leave(slot);
         }
         self.state.end();
@@ -85,19 +95,25 @@ impl<K: Key> KeyedCore<K> {
         mut on_timer: impl FnMut(Timer, KeyedContext<'_, K, O>) -> Result<()>,
     ) -> Result<Flow> {
         self.state.begin(now_ms);
-        let mut flow = Flow::Done;
+        self.pause = Pause::No;
+        let mut fired = 0;
         while self.next_timer_ms(domain) <= until_ms {
             if out.is_congested() {
-                flow = Flow::Again;
+                self.pause = Pause::Congested;
                 break;
             }
-            let Some((timer, slot, key)) = self.state.pop_timer(domain, until_ms) else { break };
+            if fired == TIMERS_A_CALL {
+                self.pause = Pause::Spent;
+                break;
+            }
+            fired += 1;
+            let Some((timer, slot)) = self.state.pop_timer(domain, until_ms) else { break };
             out.set_timestamp(if domain == TimeDomain::Event { timer.timestamp_ms } else { NO_TIMESTAMP });
-            on_timer(timer, KeyedContext::new(&key, slot, &mut self.state, out, self.watermark_ms, now_ms))?;
+            on_timer(timer, KeyedContext::new(slot, &mut self.state, out, self.watermark_ms, now_ms))?;
             self.state.leave(slot);
         }
         self.state.end();
-        Ok(flow)
+        Ok(if self.pause == Pause::No { Flow::Done } else { Flow::Again })
     }
 
     /// Fires the timers that a watermark makes due, then passes the signal on.
@@ -123,7 +139,7 @@ impl<K: Key> KeyedCore<K> {
         out: &mut Collector<O>,
         on_timer: impl FnMut(Timer, KeyedContext<'_, K, O>) -> Result<()>,
     ) -> Result<Flow> {
-        if now_ms < self.next_deadline_ms() {
+        if now_ms < self.state.next_processing_ms() {
             return Ok(Flow::Done);
         }
         self.fire(TimeDomain::Processing, now_ms, now_ms, out, on_timer)
@@ -136,8 +152,13 @@ impl<K: Key> KeyedCore<K> {
         }
     }
 
+    /// While the outputs have no room there is nothing that time could make due.
     pub fn next_deadline_ms(&self) -> i64 {
-        self.state.next_processing_ms()
+        match self.pause {
+            Pause::No => self.state.next_processing_ms(),
+            Pause::Spent => i64::MIN,
+            Pause::Congested => i64::MAX,
+        }
     }
 }
 

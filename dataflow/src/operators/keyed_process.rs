@@ -40,7 +40,6 @@ pub trait KeyedProcessFunction<K, I, O>: Function {
 
 /// What a keyed function can do with a record or timer.
 pub struct KeyedContext<'a, K, O> {
-    key: &'a K,
     slot: u32,
     state: &'a mut KeyedState<K>,
     out: &'a mut Collector<O>,
@@ -57,19 +56,18 @@ impl<K: Key, O> KeyedScope for KeyedContext<'_, K, O> {
 
 impl<'a, K: Key, O: 'static> KeyedContext<'a, K, O> {
     pub(crate) fn new(
-        key: &'a K,
         slot: u32,
         state: &'a mut KeyedState<K>,
         out: &'a mut Collector<O>,
         watermark_ms: i64,
         now_ms: i64,
     ) -> Self {
-        KeyedContext { key, slot, state, out, watermark_ms, now_ms }
+        KeyedContext { slot, state, out, watermark_ms, now_ms }
     }
 
     /// The key of the record or timer.
     pub fn key(&self) -> &K {
-        self.key
+        self.state.key(self.slot)
     }
 
     /// Emits a record with the timestamp of the current record or timer.

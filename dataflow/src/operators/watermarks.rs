@@ -165,7 +165,7 @@ impl<T: 'static> Operator for AssignWatermarks<T> {
         if !self.ctx.task.is_batch() {
             if self.punctuated > self.emitted {
                 self.due_ms = now_ms;
-            } else if self.due_ms == i64::MAX {
+            } else if self.due_ms == i64::MAX && self.ctx.task.settings.watermark_interval_ms > 0 {
                 self.due_ms = now_ms + self.ctx.task.settings.watermark_interval_ms;
             }
         }

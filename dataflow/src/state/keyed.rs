@@ -55,9 +55,14 @@ impl<K: Key> KeyedState<K> {
     }
 
     /// Makes the key of `slot` the current one.
-    pub fn enter_slot(&mut self, slot: u32) -> K {
+    fn enter_slot(&mut self, slot: u32) {
         self.store.enter(slot as usize);
-        self.keys[slot as usize].clone().expect("a slot with a timer has a key")
+    }
+
+    /// The key of a slot in use.
+    #[inline]
+    pub fn key(&self, slot: u32) -> &K {
+        self.keys[slot as usize].as_ref().expect("a slot in use has a key")
     }
 
     /// The current key was processed.
@@ -109,11 +114,11 @@ impl<K: Key> KeyedState<K> {
     }
 
     /// The next due timer, its slot made current.
-    pub fn pop_timer(&mut self, domain: TimeDomain, until_ms: i64) -> Option<(Timer, u32, K)> {
+    pub fn pop_timer(&mut self, domain: TimeDomain, until_ms: i64) -> Option<(Timer, u32)> {
         let (timestamp_ms, slot) = self.timers(domain).pop_due(until_ms)?;
         *self.store.references(slot as usize) -= 1;
-        let key = self.enter_slot(slot);
-        Some((Timer { timestamp_ms, domain }, slot, key))
+        self.enter_slot(slot);
+        Some((Timer { timestamp_ms, domain }, slot))
     }
 
     /// When the next processing-time timer is due, or `i64::MAX`. A deleted one may still count.
@@ -130,8 +135,9 @@ impl<K: Key> KeyedState<K> {
     pub fn for_each_key(&mut self, mut visit: impl FnMut(&K, &mut StateStore)) {
         let slots: Vec<u32> = self.slots.entries().iter().map(|(_, slot)| *slot).collect();
         for slot in slots {
-            let key = self.enter_slot(slot);
-            visit(&key, &mut self.store);
+            self.enter_slot(slot);
+            let key = self.keys[slot as usize].as_ref().expect("a slot in use has a key");
+            visit(key, &mut self.store);
             self.leave(slot);
         }
     }
@@ -199,8 +205,8 @@ mod tests {
         state.leave(slot);
         state.end();
         assert_eq!(state.key_count(), 1);
-        let (timer, slot, key) = state.pop_timer(TimeDomain::Event, 10).unwrap();
-        assert_eq!((timer.timestamp_ms, key.as_str()), (10, "a"));
+        let (timer, slot) = state.pop_timer(TimeDomain::Event, 10).unwrap();
+        assert_eq!((timer.timestamp_ms, state.key(slot).as_str()), (10, "a"));
         state.leave(slot);
         state.end();
         assert_eq!(state.key_count(), 0);

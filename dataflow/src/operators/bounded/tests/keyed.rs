@@ -230,7 +230,7 @@ fn parts_of_a_whole_stream_add_up() {
     let whole = results_of(&parts, PLENTY, |_| Ok(AggregateWhole::new(Gather)));
     assert_eq!(whole, [(vec![0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9], 2)]);
 
-    let sum = |so_far: &mut u32, next: u32| *so_far += next;
+    let sum = |so_far: &mut u32, next: &mut u32| *so_far += *next;
     assert_eq!(results_of(&[1u32, 2, 3], PLENTY, |_| Ok(ReduceAll::new(sum))), [(6, 2)]);
     assert_eq!(results_of(&[], PLENTY, |_| Ok(ReduceAll::new(sum))), []);
 }
