@@ -46,7 +46,7 @@ impl Default for EmbeddedOptions {
         EmbeddedOptions {
             slots: None,
             channel_capacity: 8,
-            spool_memory_bytes: 256 << 20,
+            spool_memory_bytes: 64 << 20,
             scratch: std::env::temp_dir(),
             encode_local: false,
             show_progress: false,
@@ -65,6 +65,12 @@ impl EmbeddedOptions {
             },
             channel_capacity: configuration.get(&options::WORKER_CHANNEL_CAPACITY)? as usize,
             spool_memory_bytes: configuration.get(&options::WORKER_SPOOL_MEMORY)?.bytes() as usize,
+            scratch: configuration
+                .get(&options::TMP_DIRS)?
+                .0
+                .first()
+                .filter(|_| configuration.is_set(&options::TMP_DIRS))
+                .map_or_else(std::env::temp_dir, PathBuf::from),
             show_progress: true,
             cancel_on_ctrl_c: true,
             ..EmbeddedOptions::default()

@@ -54,7 +54,7 @@ impl Options {
             worker,
             slots,
             channel_capacity: 8,
-            spool_memory_bytes: 256 << 20,
+            spool_memory_bytes: 64 << 20,
             scratch: std::env::temp_dir(),
             encode_local: false,
         }

@@ -1,13 +1,13 @@
 //! Spooled results: what a blocking edge's sender writes and its receiver reads once it is complete.
 //!
-//! A spool keeps batches in memory within the budget of its job, then frames in a temporary file. It is read once,
-//! memory first; reading frees what was read.
+//! A spool keeps batches in memory within the budget of its job, then frames in the job's one temporary file, of which it
+//! remembers its blocks. It is read once, memory first; reading frees the memory, the file goes with the job.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -17,19 +17,20 @@ use flott_dataflow::exchange::ChannelWriter;
 use flott_schema::{Error, Result};
 
 use crate::channel::Item;
-use crate::frame::{self, HEADER_BYTES};
+use crate::frame;
 
-/// Memory that all spools of a job share, and the folder they overflow into.
+/// Memory that all spools of a job share, and the file they overflow into.
 pub struct SpoolBudget {
     used_bytes: AtomicUsize,
     limit_bytes: usize,
     folder: PathBuf,
+    file: Mutex<Option<Arc<SpoolFile>>>,
 }
 
 impl SpoolBudget {
-    /// A budget of `limit_bytes`; files go to `folder`.
+    /// A budget of `limit_bytes`; the file is made in `folder` when it is first needed.
     pub fn new(limit_bytes: usize, folder: PathBuf) -> Self {
-        SpoolBudget { used_bytes: AtomicUsize::new(0), limit_bytes, folder }
+        SpoolBudget { used_bytes: AtomicUsize::new(0), limit_bytes, folder, file: Mutex::new(None) }
     }
 
     fn try_take(&self, bytes: usize) -> bool {
@@ -39,6 +40,52 @@ impl SpoolBudget {
 
     fn give_back(&self, bytes: usize) {
         self.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    fn file(&self) -> Result<Arc<SpoolFile>> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &*file {
+            return Ok(file.clone());
+        }
+        let created =
+            tempfile::Builder::new().prefix("flott-spool-").suffix(".frames").tempfile_in(&self.folder);
+        let created =
+            created.map_err(|error| Error::io(format!("spool file in {}", self.folder.display()), error))?;
+        let (opened, path) = created.into_parts();
+        let made = Arc::new(SpoolFile { file: opened, path, end: AtomicU64::new(0) });
+        *file = Some(made.clone());
+        Ok(made)
+    }
+}
+
+/// Frames of all spools of a job, in a temporary file that is deleted with the value.
+struct SpoolFile {
+    file: File,
+    path: tempfile::TempPath,
+    end: AtomicU64,
+}
+
+/// Where a frame lies in the file.
+struct Block {
+    offset: u64,
+    length: usize,
+}
+
+impl SpoolFile {
+    fn error(&self, error: std::io::Error) -> Error {
+        Error::io(format!("spool file {}", self.path.display()), error)
+    }
+
+    fn append(&self, frame: &[u8]) -> Result<Block> {
+        let offset = self.end.fetch_add(frame.len() as u64, Ordering::AcqRel);
+        self.file.write_all_at(frame, offset).map_err(|error| self.error(error))?;
+        Ok(Block { offset, length: frame.len() })
+    }
+
+    fn read(&self, block: &Block) -> Result<Vec<u8>> {
+        let mut frame = vec![0; block.length];
+        self.file.read_exact_at(&mut frame, block.offset).map_err(|error| self.error(error))?;
+        Ok(frame)
     }
 }
 
@@ -52,7 +99,8 @@ pub struct Spool {
 struct State {
     /// With the bytes each batch takes of the budget.
     memory: VecDeque<(Item, usize)>,
-    file: Option<SpoolFile>,
+    file: Option<Arc<SpoolFile>>,
+    blocks: VecDeque<Block>,
     complete: bool,
     waker: Option<Waker>,
 }
@@ -75,23 +123,21 @@ impl Spool {
             state.memory.push_back((Item::Batch(batch), bytes));
             return Ok(());
         }
-        if state.file.is_none() {
-            state.file = Some(SpoolFile::create(&self.budget.folder)?);
-        }
-        let encoded = frame::encode(&*batch)?;
-        state.file.as_mut().map_or(Ok(()), |file| file.write(&encoded))
+        let file = match &state.file {
+            Some(file) => file.clone(),
+            None => state.file.insert(self.budget.file()?).clone(),
+        };
+        let block = file.append(&frame::encode(&*batch)?)?;
+        state.blocks.push_back(block);
+        Ok(())
     }
 
-    fn complete(&self) -> Result<()> {
+    fn complete(&self) {
         let mut state = self.lock();
-        if let Some(file) = &mut state.file {
-            file.rewind()?;
-        }
         state.complete = true;
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
-        Ok(())
     }
 }
 
@@ -109,7 +155,10 @@ impl ChannelWriter for SpoolWriter {
     fn send(&mut self, element: Element) -> Result<()> {
         match element {
             Element::Batch(batch) => self.0.add_batch(batch),
-            Element::Signal(Signal::EndOfInput) => self.0.complete(),
+            Element::Signal(Signal::EndOfInput) => {
+                self.0.complete();
+                Ok(())
+            }
             // A complete result has no time but its end.
             Element::Signal(_) => Ok(()),
         }
@@ -142,82 +191,12 @@ impl SpoolReader {
             self.spool.budget.give_back(bytes);
             return Poll::Ready(Ok(Some(item)));
         }
-        if let Some(file) = &mut state.file {
-            match file.read() {
-                Ok(Some(frame)) => return Poll::Ready(Ok(Some(Item::Frame(frame)))),
-                Ok(None) => state.file = None,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        if let (Some(block), Some(file)) = (state.blocks.pop_front(), state.file.clone()) {
+            drop(state);
+            return Poll::Ready(file.read(&block).map(|frame| Some(Item::Frame(frame))));
         }
         drop(state);
         Poll::Ready(Ok(self.tail.pop_front().map(Item::Signal)))
-    }
-}
-
-/// Frames in a temporary file, which is deleted with the value.
-struct SpoolFile {
-    path: tempfile::TempPath,
-    writer: Option<BufWriter<File>>,
-    reader: Option<BufReader<File>>,
-    /// Bytes written and not yet read.
-    remaining: u64,
-}
-
-impl SpoolFile {
-    fn create(folder: &Path) -> Result<Self> {
-        let created = tempfile::Builder::new().prefix("flott-spool-").suffix(".frames").tempfile_in(folder);
-        let (file, path) = created
-            .map_err(|error| Error::io(format!("spool file in {}", folder.display()), error))?
-            .into_parts();
-        let writer = Some(BufWriter::with_capacity(256 << 10, file));
-        Ok(SpoolFile { path, writer, reader: None, remaining: 0 })
-    }
-
-    fn error(&self, error: std::io::Error) -> Error {
-        Error::io(format!("spool file {}", self.path.display()), error)
-    }
-
-    fn write(&mut self, frame: &[u8]) -> Result<()> {
-        let Some(writer) = &mut self.writer else {
-            return Err(Error::internal("a spool was written to after it was complete"));
-        };
-        self.remaining += frame.len() as u64;
-        let written = writer.write_all(frame);
-        written.map_err(|error| self.error(error))
-    }
-
-    fn rewind(&mut self) -> Result<()> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
-        let mut file = writer.into_inner().map_err(|error| self.error(error.into_error()))?;
-        file.seek(SeekFrom::Start(0)).map_err(|error| self.error(error))?;
-        self.reader = Some(BufReader::with_capacity(256 << 10, file));
-        Ok(())
-    }
-
-    fn read(&mut self) -> Result<Option<Vec<u8>>> {
-        if self.remaining == 0 {
-            return Ok(None);
-        }
-        let Some(reader) = &mut self.reader else {
-            return Err(Error::internal("a spool was read before it was complete"));
-        };
-        let mut header = [0; HEADER_BYTES];
-        let mut read = reader.read_exact(&mut header);
-        let mut frame = header.to_vec();
-        if read.is_ok() {
-            let length = frame::body_length(&header)?;
-            if (length + HEADER_BYTES) as u64 > self.remaining {
-                return Err(Error::new(
-                    flott_schema::ErrorKind::Io,
-                    format!("spool file {}: a frame is longer than the file", self.path.display()),
-                ));
-            }
-            frame.resize(HEADER_BYTES + length, 0);
-            read = reader.read_exact(&mut frame[HEADER_BYTES..]);
-        }
-        read.map_err(|error| self.error(error))?;
-        self.remaining -= frame.len() as u64;
-        Ok(Some(frame))
     }
 }
 
@@ -243,7 +222,7 @@ mod tests {
         Ok(records)
     }
 
-    fn filled(limit_bytes: usize, folder: &Path) -> Arc<Spool> {
+    fn filled(limit_bytes: usize, folder: &std::path::Path) -> Arc<Spool> {
         let spool = Spool::new(Arc::new(SpoolBudget::new(limit_bytes, folder.to_path_buf())));
         let mut writer = SpoolWriter(spool.clone());
         for start in 0..100u64 {
@@ -276,19 +255,45 @@ mod tests {
     }
 
     #[test]
+    fn all_spools_of_a_job_share_one_file_and_each_gets_its_own_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let budget = Arc::new(SpoolBudget::new(0, folder.path().to_path_buf()));
+        let spools: Vec<Arc<Spool>> = (0..20).map(|_| Spool::new(budget.clone())).collect();
+        for n in 0..10u64 {
+            for (number, spool) in spools.iter().enumerate() {
+                let batch = Batch::of(vec![number as u64 * 100 + n]);
+                SpoolWriter(spool.clone()).send(Element::Batch(Box::new(batch))).unwrap();
+            }
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        for (number, spool) in spools.iter().enumerate() {
+            spool.complete();
+            let expected: Vec<u64> = (0..10).map(|n| number as u64 * 100 + n).collect();
+            assert_eq!(records(spool).unwrap(), expected);
+        }
+        drop((spools, budget));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file goes with the job");
+    }
+
+    #[test]
     fn a_damaged_file_is_noticed_and_named() {
         let folder = tempfile::tempdir().unwrap();
+        let only_file = || std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let spool = filled(0, folder.path());
-        let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-        let mut bytes = std::fs::read(&file).unwrap();
-        bytes[HEADER_BYTES + 3] ^= 1;
-        std::fs::write(&file, bytes).unwrap();
+        let mut bytes = std::fs::read(only_file()).unwrap();
+        bytes[frame::HEADER_BYTES + 3] ^= 1;
+        std::fs::write(only_file(), bytes).unwrap();
         assert!(records(&spool).unwrap_err().to_string().contains("checksum"));
-        std::fs::write(&file, b"short").unwrap();
-        let spool_two = filled(0, folder.path());
         drop(spool);
-        let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-        std::fs::write(&file, b"short").unwrap();
-        assert!(records(&spool_two).unwrap_err().to_string().contains("flott-spool-"));
+        let spool = filled(0, folder.path());
+        std::fs::write(only_file(), b"short").unwrap();
+        assert!(records(&spool).unwrap_err().to_string().contains("flott-spool-"));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_to_is_named() {
+        let spool = Spool::new(Arc::new(SpoolBudget::new(0, PathBuf::from("/no/such/folder"))));
+        let error = SpoolWriter(spool).send(Element::Batch(Box::new(Batch::of(vec![1u64])))).unwrap_err();
+        assert!(error.to_string().contains("/no/such/folder"), "{error}");
     }
 }

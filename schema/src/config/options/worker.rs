@@ -34,7 +34,7 @@ options! {
     WORKER_CHANNEL_CAPACITY: u32 = "worker.channel.capacity", default("8"),
         check(|batches| (1..=65_536).contains(batches), "a whole number from 1 to 65536");
 
-    /// Memory of a blocking edge before its result goes to disk.
+    /// Memory for the results of a job's blocking edges on one worker, before they go to disk.
     WORKER_SPOOL_MEMORY: MemorySize = "worker.spool.memory", default("64 mb"),
         check(|size| size.bytes() >= 1 << 20, "a memory size of at least 1 mb");
 }
