@@ -68,7 +68,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         // What has grown may meet windows that it did not meet before.
         loop {
             let met_before = self.met.len();
-            let mut number = first;
+            let (mut number, mut count) = (first, 0);
             while number != NONE {
                 let held = &self.windows[number as usize];
                 if let Some((_, other)) = &held.of
@@ -79,8 +79,9 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
                     self.met.push(number);
                 }
                 number = held.next;
+                count += 1;
             }
-            if self.met.len() <= met_before.max(1) {
+            if self.met.len() == met_before || self.met.len() == count {
                 break;
             }
         }

@@ -4,8 +4,9 @@ use std::ops::Bound;
 
 use flott_schema::Result;
 
+use super::SlicingWindows;
+use super::adding::add_to;
 use super::places::{Fate, Place};
-use super::{SlicingWindows, add_to};
 use crate::batch::Record;
 use crate::key::{KeySelector, key_of};
 use crate::operator::Collector;

@@ -5,18 +5,18 @@
 //! in constant time, amortised (see `panes`). Windows that do not overlap fire straight from the table of their only
 //! slice. What is late but allowed changes what has been moved already, and makes the windows concerned fire again.
 
+mod adding;
 mod fire;
 mod late;
 mod places;
 mod tables;
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::task::Context;
-use std::vec::IntoIter;
 
 use flott_schema::Result;
 
+use self::adding::Pile;
 use self::fire::Emission;
 use self::places::{Place, Places};
 use self::tables::Tables;
@@ -29,13 +29,10 @@ use super::{LateRule, Window};
 use crate::batch::{Batch, Record, Timestamps};
 use crate::context::OperatorContext;
 use crate::element::{MAX_WATERMARK, Signal};
-use crate::key::{KeySelector, hash_keys, key_of};
+use crate::key::{KeySelector, hash_keys};
 use crate::operator::{Collector, Operator};
 use crate::stage::Flow;
-use crate::state::{KeyTable, MISSING, TimeDomain};
-
-/// Records whose keys are looked up together: what they touch stays in the first-level cache.
-const PIECE: usize = 128;
+use crate::state::{KeyTable, TimeDomain};
 
 /// The operator. `clock_ms` below is the watermark, or in processing time the last millisecond that is over.
 pub(crate) struct SlicingWindows<S: KeySelector<T>, T, W, L: SlicedLogic<S::Key, T, W>> {
@@ -63,6 +60,9 @@ pub(crate) struct SlicingWindows<S: KeySelector<T>, T, W, L: SlicedLogic<S::Key,
     fired_end: i64,
     emission: Option<Emission<S::Key, L::State>>,
     pause: Pause,
+    /// Whether the last batch was out of order.
+    scattered: bool,
+    piles: Vec<Pile<T>>,
 }
 
 impl<S, T, W, L> SlicingWindows<S, T, W, L>
@@ -102,6 +102,8 @@ where
             fired_end: i64::MIN,
             emission: None,
             pause: Pause::default(),
+            scattered: false,
+            piles: Vec::new(),
         }
     }
 
@@ -138,86 +140,6 @@ where
         self.places.put(&slice, place);
         Ok(place)
     }
-
-    /// Adds a run of records of one slice, the first of which is at `index` of the batch.
-    #[inline]
-    fn add_run(
-        &mut self,
-        table: u32,
-        records: &mut IntoIter<T>,
-        run: usize,
-        mut index: usize,
-        times: &Timestamps,
-    ) {
-        let SlicingWindows { tables, selector, logic, hashes, found, .. } = self;
-        let table = tables.get_mut(table);
-        let end = index + run;
-        while index < end {
-            let piece = (end - index).min(PIECE);
-            let keys = records.as_slice().iter().take(piece).map(|record| selector.key(record));
-            table.find_all(hashes, index, keys, found);
-            for (record, entry) in records.by_ref().take(piece).zip(&*found) {
-                let time_ms = times.get(index);
-                match *entry {
-                    MISSING => add_to(selector, logic, table, hashes[index], record, time_ms),
-                    entry => logic.add(table.value_mut(entry as usize), record, time_ms),
-                }
-                index += 1;
-            }
-        }
-    }
-
-    fn process_at(&mut self, records: Vec<T>, times: &Timestamps, out: &mut Collector<L::Out>) -> Result<()> {
-        let count = records.len();
-        let mut records = records.into_iter();
-        let mut index = 0;
-        let mut place = Place::nowhere();
-        while index < count {
-            if !place.contains(times.get(index)) {
-                place = self.find_place(times.get(index))?;
-            }
-            let run = match times {
-                Timestamps::Same(_) => count - index,
-                Timestamps::Each(each) => {
-                    each[index..].iter().take_while(|time| place.contains(**time)).count()
-                }
-            };
-            match place.table() {
-                Some(table) => self.add_run(table, &mut records, run, index, times),
-                None => {
-                    for (record, index) in records.by_ref().take(run).zip(index..) {
-                        self.add_elsewhere(place, record, times.get(index), self.hashes[index], out)?;
-                    }
-                }
-            }
-            index += run;
-        }
-        Ok(())
-    }
-}
-
-/// Adds a record whose key is looked up alone.
-#[cold]
-fn add_to<S, T, W, L>(
-    selector: &S,
-    logic: &mut L,
-    table: &mut KeyTable<S::Key, L::State>,
-    hash: u64,
-    record: T,
-    time_ms: i64,
-) where
-    S: KeySelector<T>,
-    W: Window,
-    L: SlicedLogic<S::Key, T, W>,
-{
-    let found = table.find(hash, selector.key(&record).borrow());
-    match found {
-        Some(entry) => logic.add(table.value_mut(entry), record, time_ms),
-        None => {
-            let key = key_of(selector, &record);
-            table.insert_new(hash, key, logic.start(record, time_ms));
-        }
-    }
 }
 
 impl<S, T, W, L> Operator for SlicingWindows<S, T, W, L>
@@ -238,11 +160,11 @@ where
         hash_keys(&self.selector, &batch.records, &mut self.hashes);
         let Batch { records, timestamps } = batch;
         match self.domain {
-            TimeDomain::Event => self.process_at(records, &timestamps, out),
+            TimeDomain::Event => self.add_batch(records, &timestamps, out),
             TimeDomain::Processing => {
                 // A clock that was set back does not bring windows back.
                 let now_ms = self.ctx.task.now_ms().max(self.clock_ms.saturating_add(1));
-                self.process_at(records, &Timestamps::Same(now_ms), out)
+                self.add_batch(records, &Timestamps::Same(now_ms), out)
             }
         }
     }

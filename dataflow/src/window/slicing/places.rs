@@ -3,7 +3,7 @@
 use crate::window::slices::Slice;
 
 /// Slices remembered; a power of two. Records out of order change between neighbouring slices all the time.
-const REMEMBERED: usize = 32;
+pub(super) const REMEMBERED: usize = 32;
 
 /// What becomes of the records of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) enum Fate {
 /// A slice and the fate of its records; stays true until the clock moves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
+    /// Tells it from its neighbours.
+    number: u8,
     start: i64,
     pub(super) end: i64,
     pub(super) fate: Fate,
@@ -29,7 +31,7 @@ pub(super) struct Place {
 impl Place {
     /// Contains no time.
     pub(super) fn nowhere() -> Self {
-        Place { start: 0, end: 0, fate: Fate::Gap }
+        Place { number: 0, start: 0, end: 0, fate: Fate::Gap }
     }
 
     pub(super) fn open(slice: &Slice, table: u32) -> Self {
@@ -49,7 +51,7 @@ impl Place {
     }
 
     fn of(slice: &Slice, fate: Fate) -> Self {
-        Place { start: slice.start, end: slice.end, fate }
+        Place { number: number_of(slice) as u8, start: slice.start, end: slice.end, fate }
     }
 
     #[inline]
@@ -57,14 +59,16 @@ impl Place {
         self.start <= time && time < self.end
     }
 
-    /// The table that records are added to, if it is as simple as that.
+    /// Below [`REMEMBERED`], and different for neighbouring slices.
     #[inline]
-    pub(super) fn table(&self) -> Option<u32> {
-        match self.fate {
-            Fate::Open { table } => Some(table),
-            _ => None,
-        }
+    pub(super) fn number(&self) -> usize {
+        usize::from(self.number)
     }
+}
+
+#[inline]
+fn number_of(slice: &Slice) -> usize {
+    slice.number as usize % REMEMBERED
 }
 
 /// The places of neighbouring slices.
@@ -79,13 +83,13 @@ impl Default for Places {
 impl Places {
     #[inline]
     pub(super) fn get(&self, slice: &Slice) -> Option<Place> {
-        let place = self.0[slice.number as usize % REMEMBERED];
+        let place = self.0[number_of(slice)];
         (place.start == slice.start && place.end == slice.end).then_some(place)
     }
 
     #[inline]
     pub(super) fn put(&mut self, slice: &Slice, place: Place) {
-        self.0[slice.number as usize % REMEMBERED] = place;
+        self.0[number_of(slice)] = place;
     }
 
     pub(super) fn forget(&mut self) {

@@ -31,7 +31,11 @@ pub enum Step {
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     let record = (0u8..4, prop_oneof![8 => 0i64..15, 2 => -60i64..0, 1 => 15i64..200]);
     let step = prop_oneof![
-        3 => prop::collection::vec(record, 1..8).prop_map(Step::Records),
+        3 => prop::collection::vec(record.clone(), 1..8).prop_map(Step::Records),
+        1 => prop::collection::vec(record, 10..80).prop_map(|mut records| {
+            records.sort_by_key(|(_, at)| *at);
+            Step::Records(records)
+        }),
         2 => (-20i64..30).prop_map(Step::Watermark),
     ];
     prop::collection::vec((step, 0i64..25), 0..40).prop_map(|steps| {

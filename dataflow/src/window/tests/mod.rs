@@ -6,6 +6,8 @@ mod fixed_model;
 mod functions;
 mod joined;
 mod lateness;
+mod memory;
+mod merging;
 mod processing_time;
 mod session_model;
 mod sliding;

@@ -1,5 +1,6 @@
 //! Windows that follow the clock on the wall.
 
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -7,6 +8,7 @@ use proptest::prelude::*;
 use super::driver::{Driver, sorted};
 use super::fixed_model::{Fired, Numbers, Rec};
 use crate::batch::NO_TIMESTAMP;
+use crate::stage::Flow;
 use crate::window::{
     EventTimeTrigger, ProcessingTimeSessionWindows, ProcessingTimeTrigger, SlidingProcessingTimeWindows,
     TimeWindow, TumblingEventTimeWindows, TumblingProcessingTimeWindows,
@@ -82,6 +84,29 @@ fn windows_of_one_clock_can_have_a_trigger_of_the_other() {
     });
     driver.push([((1, 1), 3)]);
     assert_eq!(driver.watermark(9), [(vec![1], 9)]);
+}
+
+#[test]
+fn a_task_that_waits_for_room_has_no_deadline_that_has_passed() {
+    for general in [false, true] {
+        let mut driver = Driver::<Rec, Vec<u32>>::new(|stream| {
+            let windows = stream.key_by(|record| record.0).window(TumblingProcessingTimeWindows::of(TEN));
+            if general {
+                windows.trigger(ProcessingTimeTrigger).aggregate(Numbers)
+            } else {
+                windows.aggregate(Numbers)
+            }
+        });
+        driver.push([((1, 1), 0), ((2, 2), 0)]);
+        driver.congestion().block();
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert_eq!(driver.task().poll(10, cx).unwrap(), Flow::Again);
+        assert_eq!(driver.deadline(), i64::MAX);
+        driver.congestion().unblock();
+        assert_eq!(driver.time(10).len(), 2);
+        driver.push([((1, 3), 0)]);
+        assert_eq!(driver.deadline(), 20);
+    }
 }
 
 proptest! {
