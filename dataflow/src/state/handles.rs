@@ -162,9 +162,15 @@ impl<V: Record> ListState<V> {
         cell.change(|list| list.entries.push((value, now_ms)));
     }
 
-    /// The values in order of addition.
+    /// The values in order of addition. Reads all of them, however far the iterator is followed.
     pub fn iter<'a, C: KeyedScope>(&self, scope: &'a mut C) -> impl Iterator<Item = &'a V> + use<'a, C, V> {
-        self.cell(scope).visible().entries.iter().map(|(value, _)| value)
+        let cell = self.cell(scope);
+        let (ttl, now_ms) = (cell.table.ttl, cell.now_ms);
+        let entries = &mut cell.visible().entries;
+        if let Some(ttl) = ttl.filter(StateTtl::renews_on_read) {
+            entries.iter_mut().for_each(|(_, stamp)| ttl.renew_iterated(stamp, now_ms));
+        }
+        entries.iter().map(|(value, _)| value)
     }
 
     /// The number of values.
@@ -286,13 +292,20 @@ impl<MK: Key, V: Record> MapState<MK, V> {
         Some(value).filter(|_| !ttl.is_some_and(|ttl| ttl.hides(stamp, now_ms)))
     }
 
-    /// The entries, in no particular order.
+    /// The entries, in no particular order. Reads those that the iterator gives.
     pub fn iter<'a, C: KeyedScope>(
         &self,
         scope: &'a mut C,
     ) -> impl Iterator<Item = (&'a MK, &'a V)> + use<'a, C, MK, V> {
-        let map = self.cell(scope).visible();
-        map.table.iter().flat_map(|table| table.entries()).map(|(key, (value, _))| (key, value))
+        let cell = self.cell(scope);
+        let (ttl, now_ms) = (cell.table.ttl, cell.now_ms);
+        let entries = cell.visible().table.iter_mut().flat_map(KeyTable::values_mut);
+        entries.map(move |(key, (value, stamp))| {
+            if let Some(ttl) = ttl {
+                ttl.renew_iterated(stamp, now_ms);
+            }
+            (key, &*value)
+        })
     }
 
     /// The number of entries.

@@ -213,6 +213,51 @@ mod tests {
     }
 
     #[test]
+    fn iterating_renews_entries_that_live_after_access() {
+        let after_access = StateTtl::after_access(Duration::from_millis(10));
+        let after_write = StateTtl::after_write(Duration::from_millis(10));
+        for (ttl, left) in [(after_access, 2), (after_write, 0)] {
+            let mut state: KeyedState<String> = KeyedState::default();
+            let list: ListState<u8> = ListState::register(state.store(), "list", Some(ttl)).unwrap();
+            let map: MapState<u8, u8> = MapState::register(state.store(), "map", Some(ttl)).unwrap();
+            state.begin(0);
+            enter(&mut state, "a");
+            for value in [1, 2] {
+                list.add(state.store(), value);
+                map.put(state.store(), value, value);
+            }
+            state.begin(8);
+            assert_eq!(list.iter(state.store()).count(), 2);
+            assert_eq!(map.iter(state.store()).count(), 2);
+            // Past the end of their first life. The length alone is no read.
+            state.begin(16);
+            assert_eq!((list.len(state.store()), map.len(state.store())), (left, left));
+            // An end of life that nothing has put off.
+            state.begin(18);
+            assert_eq!((list.len(state.store()), map.len(state.store())), (0, 0));
+        }
+    }
+
+    #[test]
+    fn iterating_over_an_expired_entry_does_not_revive_it() {
+        let ttl = StateTtl::after_access(Duration::from_millis(10)).return_expired_if_not_cleaned_up();
+        let mut state: KeyedState<String> = KeyedState::default();
+        let list: ListState<u8> = ListState::register(state.store(), "list", Some(ttl)).unwrap();
+        let map: MapState<u8, u8> = MapState::register(state.store(), "map", Some(ttl)).unwrap();
+        state.begin(0);
+        let slot = enter(&mut state, "a");
+        list.add(state.store(), 1);
+        map.put(state.store(), 1, 1);
+        state.leave(slot);
+        state.begin(12);
+        enter(&mut state, "a");
+        assert_eq!((list.iter(state.store()).count(), map.iter(state.store()).count()), (1, 1));
+        state.leave(slot);
+        state.end();
+        assert_eq!(state.key_count(), 0, "what has expired is cleaned up");
+    }
+
+    #[test]
     fn entries_of_lists_and_maps_expire_one_by_one_and_the_key_goes_with_the_last() {
         let mut state: KeyedState<String> = KeyedState::default();
         let ttl = Some(StateTtl::after_write(Duration::from_millis(10)));

@@ -65,6 +65,15 @@ impl StateTtl {
         self.visibility == TtlVisibility::NeverReturnExpired && self.is_expired(stamp_ms, now_ms)
     }
 
+    /// Renews the life of an entry of a list or map that is iterated over, if reading does that. An expired one that is
+    /// still seen stays expired, as in Flink.
+    #[inline]
+    pub(super) fn renew_iterated(&self, stamp_ms: &mut i64, now_ms: i64) {
+        if self.renews_on_read() && !self.is_expired(*stamp_ms, now_ms) {
+            *stamp_ms = now_ms;
+        }
+    }
+
     #[inline]
     pub(super) fn renews_on_read(&self) -> bool {
         self.update == TtlUpdate::OnReadAndWrite
