@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use flott_schema::Result;
 
 use crate::codec;
+use crate::operators::bounded::size::mean_owned_bytes;
 
 /// The timestamp of a record that has none.
 pub const NO_TIMESTAMP: i64 = i64::MIN;
@@ -164,7 +165,7 @@ impl<T> Iterator for BatchIntoIter<T> {
 pub trait DataBatch: Sized + Send + 'static {
     /// Number of records.
     fn record_count(&self) -> usize;
-    /// Rough size in memory, bytes; counts against credits.
+    /// Rough size in memory, bytes, with what the records own; may look at a few of them, so ask once a batch.
     fn weight_bytes(&self) -> usize;
     /// A copy for another consumer.
     fn duplicate(&self) -> Self;
@@ -180,7 +181,7 @@ impl<T: Record> DataBatch for Batch<T> {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.records.len() * (size_of::<T>() + size_of::<i64>())
+        self.records.len() * (size_of::<T>() + size_of::<i64>() + mean_owned_bytes(&self.records, 0))
     }
 
     fn duplicate(&self) -> Self {
@@ -255,5 +256,14 @@ mod tests {
         batch.push(2, NO_TIMESTAMP);
         assert_eq!(batch.timestamps.get(1), NO_TIMESTAMP);
         assert_eq!(batch.timestamps.max(2), Some(5));
+    }
+
+    #[test]
+    fn a_batch_weighs_what_its_records_own_too() {
+        let plain = Batch::of(vec![1u64; 100]);
+        assert_eq!(DataBatch::weight_bytes(&plain), 100 * 16);
+        let texts = Batch::of(vec!["x".repeat(10_000); 100]);
+        let weight_bytes = DataBatch::weight_bytes(&texts);
+        assert!((1_000_000..2_100_000).contains(&weight_bytes), "{weight_bytes}");
     }
 }

@@ -116,8 +116,8 @@ impl Spool {
     }
 
     fn add_batch(&self, batch: Box<dyn ErasedBatch>) -> Result<()> {
-        let mut state = self.lock();
         let bytes = batch.weight_bytes();
+        let mut state = self.lock();
         // Once some are in the file, all that follow go there: order is kept.
         if state.file.is_none() && self.budget.try_take(bytes) {
             state.memory.push_back((Item::Batch(batch), bytes));
@@ -243,6 +243,19 @@ mod tests {
             assert_eq!(spool.budget.used_bytes.load(Ordering::Relaxed), 0);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files are deleted");
+    }
+
+    #[test]
+    fn long_texts_take_of_the_budget_what_they_weigh() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(Arc::new(SpoolBudget::new(100_000, folder.path().to_path_buf())));
+        let mut writer = SpoolWriter(spool.clone());
+        for _ in 0..20 {
+            writer.send(Element::Batch(Box::new(Batch::of(vec!["x".repeat(1000); 10])))).unwrap();
+        }
+        let held = spool.lock().memory.len();
+        assert!((1..=10).contains(&held), "{held} batches of 10 kB are held in 100 kB");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the others are in a file");
     }
 
     #[test]

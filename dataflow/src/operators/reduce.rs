@@ -16,6 +16,7 @@ use crate::function::{Function, Prototype};
 use crate::key::{KeySelector, hash_keys};
 use crate::operator::{Collector, Operator, OperatorStage, SideOutputs};
 use crate::operators::bounded::ending::Ending;
+use crate::operators::bounded::size::mean_owned_bytes;
 use crate::stage::{Flow, StageBox};
 use crate::state::{KeyTable, MISSING};
 
@@ -118,6 +119,9 @@ pub struct FinalReduce<S: KeySelector<T>, T, F> {
     reduce: F,
     /// Emit everything beyond this many bytes of table.
     limit_bytes: usize,
+    /// What an entry owns besides its own size: a moving mean of samples of the table, bytes.
+    owned_bytes: usize,
+    batches: usize,
     emitting: std::vec::IntoIter<(S::Key, T)>,
     ending: Ending,
 }
@@ -134,9 +138,26 @@ impl<S: KeySelector<T>, T: Record, F> FinalReduce<S, T, F> {
             reduced: Reduced::new(selector),
             reduce,
             limit_bytes,
+            owned_bytes: 0,
+            batches: 0,
             emitting: Vec::new().into_iter(),
             ending: Ending::default(),
         }
+    }
+
+    /// Whether the table holds more than it may. Looks at a few entries, once a batch: values may grow as they are reduced.
+    fn is_full(&mut self) -> bool {
+        if self.limit_bytes == usize::MAX {
+            return false;
+        }
+        let table = &self.reduced.table;
+        let owned_bytes = mean_owned_bytes(table.entries(), self.batches);
+        self.owned_bytes = match self.batches {
+            0 => owned_bytes,
+            _ => (self.owned_bytes * 3 + owned_bytes) / 4,
+        };
+        self.batches = self.batches.wrapping_add(1);
+        table.memory_bytes() + table.len() * self.owned_bytes > self.limit_bytes
     }
 }
 
@@ -146,7 +167,7 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for FinalR
 
     fn process(&mut self, mut batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
         self.reduced.reduce_batch(&mut batch.records, &mut self.reduce, |_, _| {});
-        if self.limit_bytes != usize::MAX && self.reduced.table.memory_bytes() > self.limit_bytes {
+        if self.is_full() {
             for (_, value) in self.reduced.table.take_entries() {
                 out.collect_at(value, MAX_WATERMARK);
             }

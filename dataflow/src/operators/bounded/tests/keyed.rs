@@ -236,6 +236,41 @@ fn parts_of_a_whole_stream_add_up() {
 }
 
 #[test]
+fn a_reduce_in_front_of_the_exchange_counts_what_its_entries_own() {
+    const LIMIT_BYTES: usize = 100_000;
+    let sum = |so_far: &mut Word, next: &mut Word| so_far.1 += next.1;
+    let scratch = tempfile::tempdir().unwrap();
+    let mut reducing = HarnessBuilder::new(settings(PLENTY, scratch.path()))
+        .one_input(|_| Ok(FinalReduce::with_limit(by_word(), sum, LIMIT_BYTES)))
+        .unwrap();
+    let (mut held_bytes, mut most_held_bytes) = (0, 0);
+    for n in 0..1000 {
+        // A key and a record of 1000 bytes each.
+        reducing.push_all([((format!("{n:01000}"), n), 0)]).unwrap();
+        held_bytes += 2000;
+        most_held_bytes = held_bytes.max(most_held_bytes);
+        held_bytes -= reducing.take_records().len() * 2000;
+    }
+    assert!((LIMIT_BYTES / 4..=LIMIT_BYTES).contains(&most_held_bytes), "{most_held_bytes}");
+}
+
+#[test]
+fn a_reduce_in_front_of_the_exchange_notices_values_that_grow() {
+    let append = |so_far: &mut (u32, String), next: &mut (u32, String)| so_far.1.push_str(&next.1);
+    let by_number: ByValue<fn(&(u32, String)) -> u32> = ByValue::new(|record| record.0);
+    let scratch = tempfile::tempdir().unwrap();
+    let mut reducing = HarnessBuilder::new(settings(PLENTY, scratch.path()))
+        .one_input(|_| Ok(FinalReduce::with_limit(by_number.clone(), append, 100_000)))
+        .unwrap();
+    for _ in 0..1000 {
+        reducing.push_all((0..4).map(|key| ((key, "x".repeat(100)), 0))).unwrap();
+    }
+    let emitted = reducing.take_records();
+    let longest = emitted.iter().map(|(_, text)| text.len()).max();
+    assert!(longest.is_some_and(|longest| (5_000..30_000).contains(&longest)), "{longest:?}");
+}
+
+#[test]
 fn a_final_reduce_holds_the_watermark_back_until_it_has_emitted() {
     let words: Vec<(String, u32)> = (0..50).map(|n| (format!("word {}", n % 5), n)).collect();
     let sum = |so_far: &mut (String, u32), next: &mut (String, u32)| so_far.1 += next.1;
