@@ -257,10 +257,11 @@ fn a_reduce_in_front_of_the_exchange_counts_what_its_entries_own() {
 #[test]
 fn a_reduce_in_front_of_the_exchange_notices_values_that_grow() {
     let append = |so_far: &mut (u32, String), next: &mut (u32, String)| so_far.1.push_str(&next.1);
-    let by_number: ByValue<fn(&(u32, String)) -> u32> = ByValue::new(|record| record.0);
     let scratch = tempfile::tempdir().unwrap();
     let mut reducing = HarnessBuilder::new(settings(PLENTY, scratch.path()))
-        .one_input(|_| Ok(FinalReduce::with_limit(by_number.clone(), append, 100_000)))
+        .one_input(|_| {
+            Ok(FinalReduce::with_limit(ByValue::new(|record: &(u32, String)| record.0), append, 100_000))
+        })
         .unwrap();
     for _ in 0..1000 {
         reducing.push_all((0..4).map(|key| ((key, "x".repeat(100)), 0))).unwrap();
