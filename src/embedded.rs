@@ -21,6 +21,8 @@ use crate::result::JobResult;
 
 /// Messages that may be under way between coordinator and worker.
 const QUEUE_CAPACITY: usize = 1024;
+/// Slots, and so threads, of an embedded cluster.
+const SLOTS_MAX: u32 = 1024;
 
 /// How an embedded cluster is set up.
 #[derive(Clone, Debug)]
@@ -92,6 +94,16 @@ impl EmbeddedCluster {
     /// Runs a program to its end. The cluster lives as long as the call; its threads end with it.
     pub fn run(&self, program: Program) -> Result<JobResult> {
         let options = self.options.clone();
+        let slots = options.slots.unwrap_or_else(|| program.graph.slots_needed());
+        if slots > SLOTS_MAX {
+            return Err(Error::new(
+                ErrorKind::Resources,
+                format!(
+                    "job '{}' needs {slots} slots, one thread each; one process has {SLOTS_MAX} at most",
+                    program.graph.name
+                ),
+            ));
+        }
         // A thread of its own: the caller may be inside another runtime.
         let thread = std::thread::Builder::new().name("flott-cluster".into()).spawn(move || {
             let system = actix::System::new();

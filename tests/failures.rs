@@ -154,3 +154,51 @@ fn a_failed_job_ends_soon_also_with_an_endless_source() {
     assert!(error.to_string().contains("enough"), "{error}");
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_stream_of_a_job_that_was_executed_cannot_be_used_in_the_next() {
+    let env = StreamEnv::new();
+    let doubled = env.sequence(1, 5).map(|n| n * 2);
+    doubled.discard();
+    env.execute_with("first", EmbeddedOptions::default()).unwrap();
+    env.sequence(100, 105).map(|n| n * 7).discard();
+    doubled.map(|n| n + 1).discard();
+    let error = env.execute_with("second", EmbeddedOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("a job that was executed already"), "{error}");
+    env.sequence(1, 5).discard();
+    env.execute_with("third", EmbeddedOptions::default()).unwrap();
+}
+
+#[test]
+fn a_source_has_no_side_outputs_and_a_tag_has_one_type() {
+    let env = StreamEnv::new();
+    env.sequence(1, 5).side_output(&OutputTag::<u64>::new("x")).shuffle().map(|n| n).discard();
+    let error = env.compile("test").map(drop).unwrap_err();
+    assert!(error.to_string().contains("sources have none"), "{error}");
+
+    #[derive(Clone)]
+    struct Texts;
+    impl ProcessFunction<u64, u64> for Texts {
+        fn process(&mut self, n: u64, ctx: &mut ProcessContext<'_, u64>) -> flott::Result<()> {
+            ctx.side(&OutputTag::<String>::new("x"), n.to_string());
+            Ok(())
+        }
+    }
+    let error = shapes()[0]
+        .run(|env| env.sequence(1, 5).process(Texts).side_output(&OutputTag::<u64>::new("x")))
+        .unwrap_err();
+    assert!(error.to_string().contains("use one tag for both"), "{error}");
+}
+
+#[test]
+fn impossible_parallelism_is_refused_and_not_tried() {
+    for parallelism in [0, 40_000, u32::MAX] {
+        let env = StreamEnv::new();
+        env.sequence(1, 5).parallelism(parallelism).discard();
+        assert!(env.execute_with("wide", EmbeddedOptions::default()).is_err(), "{parallelism}");
+    }
+    let env = StreamEnv::new();
+    env.sequence(1, 5).parallelism(2000).discard();
+    let error = env.execute_with("wide", EmbeddedOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("needs 2000 slots"), "{error}");
+}

@@ -147,7 +147,7 @@ impl<T: Record, P: Partitioner<T>> EdgeOutput<T, P> {
         } else if self.timeout_ms == 0 {
             return self.channels.send_partials();
         } else if self.timeout_ms > 0 && self.due_ms == i64::MAX {
-            self.due_ms = self.task.now_ms() + self.timeout_ms;
+            self.due_ms = self.task.now_ms().saturating_add(self.timeout_ms);
         }
         Ok(())
     }

@@ -157,8 +157,10 @@ impl<T: 'static> Collector<T> {
 
     /// Emits a record to a side output with this timestamp.
     pub fn side_at<S: 'static>(&mut self, tag: &OutputTag<S>, record: S, timestamp: i64) {
-        if let Some(side) = self.sides.collector::<S>(tag.name()) {
-            side.collect_at(record, timestamp);
+        match self.sides.collector::<S>(tag.name()) {
+            Ok(Some(side)) => side.collect_at(record, timestamp),
+            Ok(None) => {}
+            Err(error) => self.failure = self.failure.take().or(Some(error)),
         }
     }
 
@@ -241,9 +243,16 @@ impl SideOutputs {
         self.outputs.push((tag, Box::new(Collector::new(ctx, next, SideOutputs::default()))));
     }
 
-    fn collector<S: 'static>(&mut self, name: &str) -> Option<&mut Collector<S>> {
-        let (_, side) = self.outputs.iter_mut().find(|(tag, _)| &**tag == name)?;
-        side.as_any().downcast_mut()
+    fn collector<S: 'static>(&mut self, name: &str) -> Result<Option<&mut Collector<S>>> {
+        let Some((_, side)) = self.outputs.iter_mut().find(|(tag, _)| &**tag == name) else {
+            return Ok(None);
+        };
+        side.as_any().downcast_mut().map(Some).ok_or_else(|| {
+            Error::user(format!(
+                "side output '{name}' is written with records of type {}, but read with another; use one tag for both",
+                std::any::type_name::<S>()
+            ))
+        })
     }
 
     fn hand_on(&mut self) -> Result<()> {

@@ -356,6 +356,13 @@ impl NodePlan {
                 )));
             }
             for upstream in &node.inputs {
+                let source = &nodes[upstream.node];
+                if let (Port::Side(tag, _), true) = (&upstream.port, source.inputs.is_empty()) {
+                    return Err(Error::graph(format!(
+                        "'{}' has no side outputs, but '{}' reads its side output '{tag}'; sources have none",
+                        source.name, node.name
+                    )));
+                }
                 if upstream.partitioning == Some(Partitioning::Forward)
                     && plan.parallelism[upstream.node] != parallelism
                 {

@@ -10,6 +10,7 @@ pub const UPPER_BOUND_MAX_PARALLELISM: u32 = 32_768;
 /// The default max parallelism of an operator of this parallelism: Flink's rule,
 /// `clamp(next_power_of_two(1.5 * parallelism), 128, 32768)`.
 pub fn default_max_parallelism(parallelism: u32) -> u32 {
+    let parallelism = parallelism.min(UPPER_BOUND_MAX_PARALLELISM);
     (parallelism + parallelism / 2)
         .next_power_of_two()
         .clamp(DEFAULT_MAX_PARALLELISM, UPPER_BOUND_MAX_PARALLELISM)

@@ -93,6 +93,14 @@ impl<T: Record, E: Encoder<T>> Sink<T> for SingleFile<E> {
         if self.path.file_name().is_none() || self.path.is_dir() {
             return Err(Error::configuration(format!("output file '{path}' is a folder; name a file in it")));
         }
+        // It would be replaced by a rename: right for a file, wrong for a device, a pipe or a link.
+        if let Ok(there) = std::fs::symlink_metadata(&self.path)
+            && !there.is_file()
+        {
+            return Err(Error::configuration(format!(
+                "output file '{path}' is no regular file; name another"
+            )));
+        }
         if !self.replace && self.path.exists() {
             return Err(Error::configuration(format!(
                 "output file '{path}' is there already; remove it first"

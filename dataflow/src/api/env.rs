@@ -21,6 +21,9 @@ pub struct StreamEnv {
 struct Shared {
     builder: GraphBuilder,
     options: JobOptions,
+    /// Nodes of jobs that were compiled before. Numbers of nodes are never used twice, so a stream of a job that is gone
+    /// cannot be taken for one of the next.
+    gone: usize,
 }
 
 impl Default for StreamEnv {
@@ -37,7 +40,9 @@ impl StreamEnv {
 
     /// An empty environment.
     pub fn with_options(options: JobOptions) -> Self {
-        StreamEnv { shared: Rc::new(RefCell::new(Shared { builder: GraphBuilder::default(), options })) }
+        StreamEnv {
+            shared: Rc::new(RefCell::new(Shared { builder: GraphBuilder::default(), options, gone: 0 })),
+        }
     }
 
     /// The options of the job, for reading.
@@ -100,8 +105,11 @@ impl StreamEnv {
     }
 
     pub(crate) fn add_node(&self, name: &str, inputs: Vec<Upstream>, factory: Arc<dyn NodeFactory>) -> usize {
-        let nodes = &mut self.shared.borrow_mut().builder.nodes;
-        nodes.push(Node {
+        let shared = &mut *self.shared.borrow_mut();
+        if inputs.iter().any(|upstream| upstream.node < shared.gone) {
+            shared.builder.errors.push(stream_is_gone(&format!("operator '{name}'")));
+        }
+        shared.builder.nodes.push(Node {
             name: name.to_string(),
             uid: None,
             parallelism: None,
@@ -113,11 +121,15 @@ impl StreamEnv {
             inputs,
             factory,
         });
-        nodes.len() - 1
+        shared.gone + shared.builder.nodes.len() - 1
     }
 
     pub(crate) fn with_node(&self, node: usize, change: impl FnOnce(&mut Node)) {
-        change(&mut self.shared.borrow_mut().builder.nodes[node]);
+        let shared = &mut *self.shared.borrow_mut();
+        match node.checked_sub(shared.gone).and_then(|index| shared.builder.nodes.get_mut(index)) {
+            Some(node) => change(node),
+            None => shared.builder.errors.push(stream_is_gone("a setting")),
+        }
     }
 
     /// Notes a mistake of the program; it is reported when the job is executed.
@@ -131,10 +143,23 @@ impl StreamEnv {
 
     /// Takes what was gathered and compiles it; the environment is empty afterwards, and can gather the next job.
     pub fn compile(&self, job_name: &str) -> Result<Program> {
-        let (builder, options) = {
-            let mut shared = self.shared.borrow_mut();
-            (std::mem::take(&mut shared.builder), shared.options.clone())
+        let (mut builder, options, gone) = {
+            let shared = &mut *self.shared.borrow_mut();
+            let builder = std::mem::take(&mut shared.builder);
+            let gone = shared.gone;
+            shared.gone += builder.nodes.len();
+            (builder, shared.options.clone(), gone)
         };
+        for upstream in builder.nodes.iter_mut().flat_map(|node| &mut node.inputs) {
+            // A stream that is gone has been noted as a mistake; compiling will report it.
+            upstream.node = upstream.node.saturating_sub(gone);
+        }
         Program::compile(builder, job_name, options)
     }
+}
+
+fn stream_is_gone(what: &str) -> Error {
+    Error::graph(format!(
+        "{what} is put behind a stream of a job that was executed already; name its operators again for the next job"
+    ))
 }

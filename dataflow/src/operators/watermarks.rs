@@ -109,7 +109,7 @@ impl<T: 'static> AssignWatermarks<T> {
         if now_ms < aligned.due_ms {
             return;
         }
-        aligned.due_ms = now_ms + aligned.settings.update_interval_ms;
+        aligned.due_ms = now_ms.saturating_add(aligned.settings.update_interval_ms);
         let idle = self.idleness.as_ref().is_some_and(|idleness| idleness.idle);
         let known = (watermark > i64::MIN && !idle).then_some(watermark);
         let lowest = self.ctx.task.alignment.report(&aligned.settings.group, aligned.member, known);
@@ -166,7 +166,7 @@ impl<T: 'static> Operator for AssignWatermarks<T> {
             if self.punctuated > self.emitted {
                 self.due_ms = now_ms;
             } else if self.due_ms == i64::MAX && self.ctx.task.settings.watermark_interval_ms > 0 {
-                self.due_ms = now_ms + self.ctx.task.settings.watermark_interval_ms;
+                self.due_ms = now_ms.saturating_add(self.ctx.task.settings.watermark_interval_ms);
             }
         }
         Ok(())
