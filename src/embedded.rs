@@ -10,6 +10,7 @@ use flott_dataflow::program::Program;
 use flott_schema::config::{Configuration, options};
 use flott_schema::control::ToCoordinator;
 use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::job::JobSpec;
 use flott_schema::stable_hash::stable_hash;
 use flott_schema::{Error, ErrorKind, Result};
 use flott_worker::{JobMetrics, Worker, WorkerHandle};
@@ -176,7 +177,7 @@ async fn drive(
 ) -> Result<JobResult> {
     let metrics = worker.add_program(job, program.clone());
     let graph = &program.graph;
-    handle.submit(job, program.graph.clone()).await.map_err(|error| error.into_error())?;
+    handle.submit(job, JobSpec::embedded(program.graph.clone())).await.map_err(|error| error.into_error())?;
     let outcome = wait(handle, job, program, &metrics, options).await?;
     match outcome {
         JobOutcome::Finished => {

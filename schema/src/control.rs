@@ -1,13 +1,14 @@
 //! Messages between a coordinator and its workers, as values. In one process they go through a queue as they are;
-//! between processes they get a wire form.
+//! between processes they get a wire form, see [`crate::wire`].
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
-use crate::graph::JobGraph;
 use crate::ids::{AttemptId, JobId, SlotId, WorkerId};
+use crate::job::JobSpec;
+use crate::stats::WorkerProfile;
 
 /// State of a task, in Flink's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,19 +110,30 @@ pub struct Placement {
     pub slot: SlotId,
 }
 
+/// Where the executors of a worker can be reached by those of others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerHost {
+    /// The worker.
+    pub worker: WorkerId,
+    /// `host:port`; empty in an embedded cluster.
+    pub data_address: String,
+}
+
 /// From the coordinator to a worker.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// Start these tasks. All placements of the tasks they exchange records with are in `peers`.
     Deploy {
         /// The job.
         job: JobId,
-        /// Its graph; the worker checks the fingerprint of the program it holds against it.
-        graph: Arc<JobGraph>,
+        /// What it is; the worker checks the fingerprint of the program it holds against the graph.
+        spec: Arc<JobSpec>,
         /// The tasks to start.
         tasks: Vec<Placement>,
         /// Where every task of the job placed so far runs or ran; one list, shared by the messages to all workers.
         peers: Arc<[Placement]>,
+        /// Every worker that `peers` names.
+        hosts: Arc<[WorkerHost]>,
     },
     /// Stop these tasks; each reports `Canceled` (or the terminal state it was in).
     Cancel {
@@ -138,14 +150,14 @@ pub enum ToWorker {
 }
 
 /// From a worker to the coordinator.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToCoordinator {
     /// A worker offers its slots.
     Register {
         /// The worker.
         worker: WorkerId,
-        /// Number of slots.
-        slots: u32,
+        /// Its slots, and what people want to know of it.
+        profile: WorkerProfile,
     },
     /// A task changed state.
     TaskState {

@@ -9,9 +9,12 @@ pub mod control;
 pub mod error;
 pub mod graph;
 pub mod ids;
+pub mod job;
 pub mod key_group;
 pub mod nearest;
 pub mod plan;
 pub mod stable_hash;
+pub mod stats;
+pub mod wire;
 
 pub use error::{Context, Error, ErrorKind, Result};

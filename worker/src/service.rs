@@ -15,6 +15,7 @@ use flott_dataflow::time::alignment::AlignmentRegistry;
 use flott_schema::control::{Placement, TaskFailure, TaskState, ToCoordinator, ToWorker};
 use flott_schema::graph::{Exchange, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, TaskId, VertexId, WorkerId};
+use flott_schema::stats::WorkerProfile;
 use flott_schema::{Error, Result};
 use tokio::sync::mpsc;
 
@@ -130,11 +131,14 @@ impl Worker {
 
     /// Registers, then obeys until `orders` ends; then stops everything.
     pub async fn run(mut self, mut orders: mpsc::Receiver<ToWorker>) {
-        let register = ToCoordinator::Register { worker: self.options.worker, slots: self.options.slots };
+        let profile = WorkerProfile { slots: self.options.slots, ..WorkerProfile::default() };
+        let register = ToCoordinator::Register { worker: self.options.worker, profile };
         if self.coordinator.send(register).await.is_ok() {
             while let Some(order) = orders.recv().await {
                 match order {
-                    ToWorker::Deploy { job, graph, tasks, peers: _ } => self.deploy(job, graph, tasks).await,
+                    ToWorker::Deploy { job, spec, tasks, .. } => {
+                        self.deploy(job, spec.graph.clone(), tasks).await
+                    }
                     ToWorker::Cancel { job, attempts } => self.cancel(job, &attempts).await,
                     ToWorker::Release { job } => self.release(job),
                 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use flott_schema::control::{Placement, TaskFailure, TaskState};
-use flott_schema::graph::JobGraph;
+use flott_schema::control::{Placement, TaskFailure, TaskState, WorkerHost};
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
+use flott_schema::job::JobSpec;
+use flott_schema::stats::WorkerProfile;
 
 use super::job::{JobOutcome, JobState};
 
@@ -16,8 +17,8 @@ pub enum Event {
     WorkerRegistered {
         /// The worker.
         worker: WorkerId,
-        /// Number of slots.
-        slots: u32,
+        /// Its slots, and what people want to know of it.
+        profile: WorkerProfile,
         /// When.
         at_ms: u64,
     },
@@ -32,8 +33,8 @@ pub enum Event {
     JobSubmitted {
         /// The job.
         job: JobId,
-        /// What it does; has passed [`super::check_graph`].
-        graph: Arc<JobGraph>,
+        /// What it is; its graph has passed [`super::check_graph`].
+        spec: Arc<JobSpec>,
         /// When.
         at_ms: u64,
     },
@@ -92,12 +93,14 @@ pub enum Effect {
         worker: WorkerId,
         /// The job.
         job: JobId,
-        /// Its graph.
-        graph: Arc<JobGraph>,
+        /// What it is.
+        spec: Arc<JobSpec>,
         /// The tasks to start there.
         tasks: Vec<Placement>,
         /// Every task of the job placed so far, on all workers.
         peers: Arc<[Placement]>,
+        /// The workers that `peers` names, and where their executors are reached.
+        hosts: Arc<[WorkerHost]>,
     },
     /// Stop tasks on a worker.
     Cancel {

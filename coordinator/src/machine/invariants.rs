@@ -71,7 +71,7 @@ pub(super) fn check_job_briefly(job: &JobRecord) -> Result<(), String> {
     let canceling = counts.of(TaskState::Canceling);
     let open = total - counts.terminal();
     ensure(counts.of(TaskState::Scheduled) == 0, || "a task is placed and not deployed".into())?;
-    ensure(total as usize == job.graph.task_count(), || "the counts of tasks are wrong".into())?;
+    ensure(total as usize == job.spec.graph.task_count(), || "the counts of tasks are wrong".into())?;
     ensure(job.entered_ms(job.state).is_some(), || format!("{state} has no time stamp"))?;
     if job.state.is_terminal() {
         ensure(open == 0, || format!("{state} with {open} tasks that have not ended"))?;

@@ -7,6 +7,7 @@ use flott_schema::control::{Placement, TaskFailure, TaskState};
 use flott_schema::error::{Error, ErrorKind};
 use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, VertexId, WorkerId};
+use flott_schema::job::JobSpec;
 
 use super::region::{RegionShape, positions, regions_of};
 use super::task::{StateTimes, TaskCounts, TaskRecord};
@@ -157,7 +158,7 @@ pub(super) struct Region {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobRecord {
     pub(super) id: JobId,
-    pub(super) graph: Arc<JobGraph>,
+    pub(super) spec: Arc<JobSpec>,
     pub(super) positions: BTreeMap<VertexId, usize>,
     pub(super) state: JobState,
     pub(super) times: StateTimes<{ JobState::ALL.len() }>,
@@ -173,7 +174,8 @@ pub struct JobRecord {
 
 impl JobRecord {
     /// A new job of a graph that has passed [`super::check_graph`].
-    pub(super) fn new(id: JobId, graph: Arc<JobGraph>, at_ms: u64) -> Self {
+    pub(super) fn new(id: JobId, spec: Arc<JobSpec>, at_ms: u64) -> Self {
+        let graph = spec.graph.clone();
         let vertices = graph.vertices.iter().map(|vertex| {
             let task = |subtask| {
                 let task = TaskId { vertex: vertex.id, subtask };
@@ -200,7 +202,7 @@ impl JobRecord {
         JobRecord {
             id,
             positions: positions(&graph),
-            graph,
+            spec,
             state: JobState::Created,
             times,
             vertices,
@@ -220,7 +222,12 @@ impl JobRecord {
 
     /// Its graph.
     pub fn graph(&self) -> &Arc<JobGraph> {
-        &self.graph
+        &self.spec.graph
+    }
+
+    /// What it was submitted as.
+    pub fn spec(&self) -> &Arc<JobSpec> {
+        &self.spec
     }
 
     /// The state it is in.
@@ -301,7 +308,7 @@ impl JobRecord {
     /// A failure of a task that no worker has described.
     pub(super) fn task_failure(&self, task: TaskId, kind: ErrorKind, message: String) -> TaskFailure {
         let position = self.positions.get(&task.vertex);
-        let vertex = position.map(|position| &self.graph.vertices[*position]);
+        let vertex = position.map(|position| &self.spec.graph.vertices[*position]);
         TaskFailure {
             kind,
             vertex: vertex.map_or_else(String::new, |vertex| vertex.name.clone()),

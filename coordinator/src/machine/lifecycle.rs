@@ -161,7 +161,7 @@ fn lose_tasks(record: &mut JobRecord, worker: WorkerId, at_ms: u64) -> Vec<JobFa
 
 /// Vertices whose spooled results are still needed: some reader has not finished.
 fn missed_results(record: &JobRecord) -> BTreeSet<usize> {
-    let edges = record.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking);
+    let edges = record.spec.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking);
     edges
         .filter(|edge| !record.vertices[record.positions[&edge.target]].is_finished())
         .map(|edge| record.positions[&edge.source])

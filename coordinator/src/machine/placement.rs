@@ -1,9 +1,9 @@
 //! Regions into slots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use flott_schema::control::{Placement, TaskState};
+use flott_schema::control::{Placement, TaskState, WorkerHost};
 use flott_schema::graph::Exchange;
 use flott_schema::ids::{JobId, SlotId, WorkerId};
 
@@ -91,8 +91,11 @@ impl Step<'_> {
         regions[region].slots = chosen;
 
         record.workers.extend(tasks.keys());
-        let graph = record.graph.clone();
+        let spec = record.spec.clone();
         let peers: Arc<[Placement]> = record.placements().collect();
+        let workers: BTreeSet<WorkerId> = peers.iter().map(|peer| peer.slot.worker).collect();
+        let hosts: Arc<[WorkerHost]> =
+            workers.into_iter().filter_map(|worker| self.state.slots.host(worker)).collect();
         let starts = record.state == JobState::Created;
         if starts {
             self.enter(job, JobState::Running);
@@ -100,9 +103,10 @@ impl Step<'_> {
         self.effects.extend(tasks.into_iter().map(|(worker, tasks)| Effect::Deploy {
             worker,
             job,
-            graph: graph.clone(),
+            spec: spec.clone(),
             tasks,
             peers: peers.clone(),
+            hosts: hosts.clone(),
         }));
         self.touch(job, true);
     }
@@ -116,7 +120,7 @@ fn wishes(record: &JobRecord, region: usize) -> Vec<Option<SlotId>> {
     if region.shape.inputs.is_empty() {
         return wishes;
     }
-    for edge in record.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking) {
+    for edge in record.spec.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking) {
         let source = record.positions[&edge.source];
         let Ok(member) = region.shape.vertices.binary_search(&record.positions[&edge.target]) else {
             continue;
@@ -125,7 +129,7 @@ fn wishes(record: &JobRecord, region: usize) -> Vec<Option<SlotId>> {
             continue;
         }
         let sources = &record.vertices[source].tasks;
-        let targets = record.graph.vertices[region.shape.vertices[member]].parallelism;
+        let targets = record.spec.graph.vertices[region.shape.vertices[member]].parallelism;
         for subtask in 0..targets {
             let matching = u64::from(subtask) * sources.len() as u64 / u64::from(targets);
             let wish = &mut wishes[region.sharing.slot_of(member, subtask) as usize];

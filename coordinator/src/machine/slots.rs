@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flott_schema::control::WorkerHost;
 use flott_schema::ids::{JobId, SlotId, WorkerId};
+use flott_schema::stats::WorkerProfile;
 
 use crate::scheduler::WorkerSlots;
 
@@ -18,12 +20,18 @@ pub struct SlotOwner {
 /// A registered worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerRecord {
+    profile: WorkerProfile,
     owners: Vec<Option<SlotOwner>>,
     free: BTreeSet<u32>,
     registered_ms: u64,
 }
 
 impl WorkerRecord {
+    /// What it said of itself when it registered.
+    pub fn profile(&self) -> &WorkerProfile {
+        &self.profile
+    }
+
     /// Number of its slots.
     pub fn slots(&self) -> u32 {
         self.owners.len() as u32
@@ -77,12 +85,20 @@ impl SlotTable {
         *self.workers.get(&slot.worker)?.owners.get(slot.index as usize)?
     }
 
+    /// Where the executors of a worker are reached.
+    pub fn host(&self, worker: WorkerId) -> Option<WorkerHost> {
+        let record = self.workers.get(&worker)?;
+        Some(WorkerHost { worker, data_address: record.profile.data_address.clone() })
+    }
+
     /// Adds a worker; false if it is there already.
-    pub(super) fn register(&mut self, worker: WorkerId, slots: u32, at_ms: u64) -> bool {
+    pub(super) fn register(&mut self, worker: WorkerId, profile: WorkerProfile, at_ms: u64) -> bool {
         if self.workers.contains_key(&worker) {
             return false;
         }
+        let slots = profile.slots;
         let record = WorkerRecord {
+            profile,
             owners: vec![None; slots as usize],
             free: (0..slots).collect(),
             registered_ms: at_ms,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use flott_schema::control::{TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
-use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
+use flott_schema::job::JobSpec;
+use flott_schema::stats::WorkerProfile;
 
 use super::event::{Effect, Event};
 use super::invariants::{check_job, check_job_briefly};
@@ -25,9 +26,9 @@ pub fn apply(state: &mut ClusterState, event: Event) -> Vec<Effect> {
     state.now_ms = state.now_ms.max(event.at_ms());
     let mut step = Step { state, effects: Vec::new(), replan: false, touched: BTreeMap::new() };
     match event {
-        Event::WorkerRegistered { worker, slots, .. } => step.register(worker, slots),
+        Event::WorkerRegistered { worker, profile, .. } => step.register(worker, profile),
         Event::WorkerLost { worker, .. } => step.lose(worker),
-        Event::JobSubmitted { job, graph, .. } => step.submit(job, graph),
+        Event::JobSubmitted { job, spec, .. } => step.submit(job, spec),
         Event::TaskStateChanged { job, attempt, state, failure, .. } => {
             step.report(job, attempt, state, failure);
         }
@@ -68,21 +69,22 @@ impl Step<'_> {
         }
     }
 
-    fn register(&mut self, worker: WorkerId, slots: u32) {
-        if slots > WORKER_SLOTS_MAX || !self.state.slots.register(worker, slots, self.state.now_ms) {
+    fn register(&mut self, worker: WorkerId, profile: WorkerProfile) {
+        let fits = profile.slots <= WORKER_SLOTS_MAX;
+        if !fits || !self.state.slots.register(worker, profile, self.state.now_ms) {
             self.state.ignored.refused_worker += 1;
             return;
         }
         self.replan = true;
     }
 
-    fn submit(&mut self, job: JobId, graph: Arc<JobGraph>) {
-        if self.state.jobs.contains_key(&job) || check_graph(&graph).is_err() {
+    fn submit(&mut self, job: JobId, spec: Arc<JobSpec>) {
+        if self.state.jobs.contains_key(&job) || check_graph(&spec.graph).is_err() {
             self.state.ignored.refused_job += 1;
             return;
         }
         let at_ms = self.state.now_ms;
-        self.state.jobs.insert(job, JobRecord::new(job, graph, at_ms));
+        self.state.jobs.insert(job, JobRecord::new(job, spec, at_ms));
         self.state.open.push(job);
         self.effects.push(Effect::JobStateChanged { job, state: JobState::Created, at_ms });
         self.touch(job, true);
@@ -170,7 +172,7 @@ impl Step<'_> {
                 total - free
             )
         };
-        let message = format!("job '{}' needs {needed} slots, has {free}: {why}", record.graph.name);
+        let message = format!("job '{}' needs {needed} slots, has {free}: {why}", record.graph().name);
         self.fail(job, JobFailure::Job { kind: ErrorKind::Resources, message });
         self.settle(job);
     }

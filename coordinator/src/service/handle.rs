@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flott_schema::control::ToCoordinator;
-use flott_schema::graph::JobGraph;
 use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::job::JobSpec;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -16,7 +16,7 @@ type Reply<T> = oneshot::Sender<Result<T, CoordinatorError>>;
 
 /// What the loop is asked to do.
 pub(super) enum Command {
-    Submit { job: JobId, graph: Arc<JobGraph>, reply: Reply<()> },
+    Submit { job: JobId, spec: Arc<JobSpec>, reply: Reply<()> },
     Cancel { job: JobId, reply: Reply<()> },
     Wait { job: JobId, reply: Reply<JobOutcome> },
     Status { job: JobId, reply: Reply<JobRecord> },
@@ -37,10 +37,10 @@ pub struct Handle {
 impl Handle {
     /// Submits a job under an id that nobody has used. Returns when the coordinator has taken it; whether it runs or
     /// waits for slots, [`Handle::status`] tells. A graph that cannot run is refused here.
-    pub async fn submit(&self, job: JobId, graph: impl Into<Arc<JobGraph>>) -> Result<(), CoordinatorError> {
-        let graph = graph.into();
-        check_graph(&graph).map_err(CoordinatorError::Graph)?;
-        self.ask("submit", |reply| Command::Submit { job, graph, reply }).await
+    pub async fn submit(&self, job: JobId, spec: impl Into<Arc<JobSpec>>) -> Result<(), CoordinatorError> {
+        let spec = spec.into();
+        check_graph(&spec.graph).map_err(CoordinatorError::Graph)?;
+        self.ask("submit", |reply| Command::Submit { job, spec, reply }).await
     }
 
     /// Asks a job to end. Returns when its tasks are being stopped, [`Handle::wait`] when they have. To cancel again is

@@ -101,11 +101,11 @@ impl<L: WorkerLink> Coordinator<L> {
         let at_ms = self.now_ms();
         // Who asked may be gone; the answer is dropped then.
         match command {
-            Command::Submit { job, graph, reply } => {
+            Command::Submit { job, spec, reply } => {
                 let _ = reply.send(match self.state.job(job) {
                     Some(_) => Err(CoordinatorError::DuplicateJob(job)),
                     None => {
-                        self.process(Event::JobSubmitted { job, graph, at_ms });
+                        self.process(Event::JobSubmitted { job, spec, at_ms });
                         Ok(())
                     }
                 });
@@ -137,7 +137,9 @@ impl<L: WorkerLink> Coordinator<L> {
                 let _ = reply.send(self.state.job(job).cloned().ok_or(CoordinatorError::UnknownJob(job)));
             }
             Command::FromWorker(message) => self.process(match message {
-                ToCoordinator::Register { worker, slots } => Event::WorkerRegistered { worker, slots, at_ms },
+                ToCoordinator::Register { worker, profile } => {
+                    Event::WorkerRegistered { worker, profile, at_ms }
+                }
                 ToCoordinator::TaskState { job, attempt, state, failure } => {
                     Event::TaskStateChanged { job, attempt, state, failure, at_ms }
                 }
@@ -173,8 +175,8 @@ impl<L: WorkerLink> Coordinator<L> {
     /// Performs an effect; fails with the worker that cannot be reached.
     fn perform(&mut self, effect: Effect) -> Result<(), WorkerId> {
         match effect {
-            Effect::Deploy { worker, job, graph, tasks, peers } => {
-                self.send(worker, ToWorker::Deploy { job, graph, tasks, peers })?;
+            Effect::Deploy { worker, job, spec, tasks, peers, hosts } => {
+                self.send(worker, ToWorker::Deploy { job, spec, tasks, peers, hosts })?;
             }
             Effect::Cancel { worker, job, attempts } => {
                 self.send(worker, ToWorker::Cancel { job, attempts })?;

@@ -4,6 +4,8 @@ use flott_schema::control::{Placement, TaskFailure, TaskState, ToCoordinator, To
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::JobGraph;
 use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::job::JobSpec;
+use flott_schema::stats::WorkerProfile;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -21,21 +23,25 @@ fn start(options: Options) -> (Handle, InMemoryLink) {
     (handle, link)
 }
 
+fn offering(slots: u32) -> WorkerProfile {
+    WorkerProfile { slots, ..WorkerProfile::default() }
+}
+
 /// A worker whose tasks do what the name of their vertex says: `endless` runs until cancelled, `broken` fails, any other
 /// finishes.
 async fn worker(handle: &Handle, link: &InMemoryLink, id: u64, slots: u32) {
     let worker = WorkerId(id);
     let inbox = link.attach(worker, 16);
-    handle.worker_message(ToCoordinator::Register { worker, slots }).await.unwrap();
+    handle.worker_message(ToCoordinator::Register { worker, profile: offering(slots) }).await.unwrap();
     tokio::spawn(work(handle.clone(), inbox));
 }
 
 async fn work(handle: Handle, mut inbox: mpsc::Receiver<ToWorker>) {
     while let Some(message) = inbox.recv().await {
         match message {
-            ToWorker::Deploy { job, graph, tasks, .. } => {
+            ToWorker::Deploy { job, spec, tasks, .. } => {
                 for task in tasks {
-                    let name = &graph.vertex(task.attempt.task.vertex).unwrap().name;
+                    let name = &spec.graph.vertex(task.attempt.task.vertex).unwrap().name;
                     report(&handle, job, task, TaskState::Initializing).await;
                     report(&handle, job, task, TaskState::Running).await;
                     match name.as_str() {
@@ -86,7 +92,7 @@ async fn a_job_runs_to_its_end_and_who_watches_is_told() {
     worker(&handle, &link, 1, 2).await;
     worker(&handle, &link, 2, 2).await;
     let graph = batch("stages", &[("scan", 3), ("reduce", 2)], &["scan >> reduce"]);
-    handle.submit(JOB, graph).await.unwrap();
+    handle.submit(JOB, JobSpec::embedded(graph)).await.unwrap();
     assert_eq!(end(&handle, JOB).await, JobOutcome::Finished);
     for expected in [JobState::Created, JobState::Running, JobState::Finished] {
         match changes.next().await {
@@ -107,7 +113,7 @@ async fn a_failure_comes_back_with_its_task_and_cause() {
     let (handle, link) = start(Options::default());
     worker(&handle, &link, 1, 2).await;
     let graph = streaming("job", &[("endless", 2), ("broken", 1)], &["endless > broken"]);
-    handle.submit(JOB, graph).await.unwrap();
+    handle.submit(JOB, JobSpec::embedded(graph)).await.unwrap();
     let JobOutcome::Failed(failure) = end(&handle, JOB).await else { panic!("it fails") };
     let error = failure.to_error();
     assert_eq!(error.kind(), ErrorKind::BadInput);
@@ -117,12 +123,12 @@ async fn a_failure_comes_back_with_its_task_and_cause() {
 #[tokio::test]
 async fn cancelling_ends_a_running_job_and_one_that_waits_for_slots() {
     let (handle, link) = start(Options::default());
-    handle.submit(JOB, endless(1)).await.unwrap();
+    handle.submit(JOB, JobSpec::embedded(endless(1))).await.unwrap();
     handle.cancel(JOB).await.unwrap();
     assert_eq!(end(&handle, JOB).await, JobOutcome::Canceled);
 
     worker(&handle, &link, 1, 1).await;
-    handle.submit(JobId(8), endless(1)).await.unwrap();
+    handle.submit(JobId(8), JobSpec::embedded(endless(1))).await.unwrap();
     assert_eq!(handle.status(JobId(8)).await.unwrap().state(), JobState::Running);
     handle.cancel(JobId(8)).await.unwrap();
     assert_eq!(end(&handle, JobId(8)).await, JobOutcome::Canceled);
@@ -132,7 +138,7 @@ async fn cancelling_ends_a_running_job_and_one_that_waits_for_slots() {
 async fn a_job_that_gets_no_slots_fails_when_its_wait_is_over() {
     let (handle, link) = start(Options { slot_wait_ms: 30, ..Options::default() });
     worker(&handle, &link, 1, 3).await;
-    handle.submit(JOB, endless(4)).await.unwrap();
+    handle.submit(JOB, JobSpec::embedded(endless(4))).await.unwrap();
     let JobOutcome::Failed(failure) = end(&handle, JOB).await else { panic!("it fails") };
     assert!(matches!(failure, JobFailure::Job { kind: ErrorKind::Resources, .. }));
     let text = failure.to_error().to_string();
@@ -142,7 +148,7 @@ async fn a_job_that_gets_no_slots_fails_when_its_wait_is_over() {
 #[tokio::test]
 async fn slots_that_come_in_time_end_the_wait() {
     let (handle, link) = start(Options { slot_wait_ms: 500, ..Options::default() });
-    handle.submit(JOB, endless(2)).await.unwrap();
+    handle.submit(JOB, JobSpec::embedded(endless(2))).await.unwrap();
     worker(&handle, &link, 1, 2).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(handle.status(JOB).await.unwrap().state(), JobState::Running);
@@ -153,9 +159,12 @@ async fn a_worker_that_hangs_up_or_reads_nothing_is_given_up_and_its_jobs_fail()
     let (handle, link) = start(Options::default());
     // Not read: the first message waits in the queue, the second finds it full.
     let unread = link.attach(WorkerId(1), 1);
-    handle.worker_message(ToCoordinator::Register { worker: WorkerId(1), slots: 2 }).await.unwrap();
-    handle.submit(JOB, endless(1)).await.unwrap();
-    handle.submit(JobId(8), endless(1)).await.unwrap();
+    handle
+        .worker_message(ToCoordinator::Register { worker: WorkerId(1), profile: offering(2) })
+        .await
+        .unwrap();
+    handle.submit(JOB, JobSpec::embedded(endless(1))).await.unwrap();
+    handle.submit(JobId(8), JobSpec::embedded(endless(1))).await.unwrap();
     for job in [JOB, JobId(8)] {
         let JobOutcome::Failed(failure) = end(&handle, job).await else { panic!("it fails") };
         assert!(failure.to_error().to_string().contains("worker 1 was lost"), "{failure:?}");
@@ -163,8 +172,11 @@ async fn a_worker_that_hangs_up_or_reads_nothing_is_given_up_and_its_jobs_fail()
     assert!(unread.is_closed(), "the worker can see that it was given up");
 
     drop(link.attach(WorkerId(2), 1));
-    handle.worker_message(ToCoordinator::Register { worker: WorkerId(2), slots: 1 }).await.unwrap();
-    handle.submit(JobId(9), endless(1)).await.unwrap();
+    handle
+        .worker_message(ToCoordinator::Register { worker: WorkerId(2), profile: offering(1) })
+        .await
+        .unwrap();
+    handle.submit(JobId(9), JobSpec::embedded(endless(1))).await.unwrap();
     assert!(matches!(end(&handle, JobId(9)).await, JobOutcome::Failed(_)));
 }
 
@@ -173,23 +185,26 @@ async fn a_reported_loss_fails_the_tasks_and_frees_the_others() {
     let (handle, link) = start(Options::default());
     worker(&handle, &link, 1, 1).await;
     worker(&handle, &link, 2, 1).await;
-    handle.submit(JOB, endless(2)).await.unwrap();
+    handle.submit(JOB, JobSpec::embedded(endless(2))).await.unwrap();
     handle.worker_lost(WorkerId(2)).await.unwrap();
     assert!(matches!(end(&handle, JOB).await, JobOutcome::Failed(JobFailure::Task(_))));
-    handle.submit(JobId(8), streaming("short", &[("short", 1)], &[])).await.unwrap();
+    handle.submit(JobId(8), JobSpec::embedded(streaming("short", &[("short", 1)], &[]))).await.unwrap();
     assert_eq!(end(&handle, JobId(8)).await, JobOutcome::Finished);
 }
 
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_with_the_reason() {
     let (handle, link) = start(Options::default());
-    let refused = handle.submit(JOB, streaming("empty", &[], &[])).await.unwrap_err();
+    let refused = handle.submit(JOB, JobSpec::embedded(streaming("empty", &[], &[]))).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Graph);
     assert_eq!(refused.into_error().kind(), ErrorKind::Graph);
 
     worker(&handle, &link, 1, 1).await;
-    handle.submit(JOB, streaming("short", &[("short", 1)], &[])).await.unwrap();
-    assert!(matches!(handle.submit(JOB, endless(1)).await, Err(CoordinatorError::DuplicateJob(JOB))));
+    handle.submit(JOB, JobSpec::embedded(streaming("short", &[("short", 1)], &[]))).await.unwrap();
+    assert!(matches!(
+        handle.submit(JOB, JobSpec::embedded(endless(1))).await,
+        Err(CoordinatorError::DuplicateJob(JOB))
+    ));
     end(&handle, JOB).await;
     let late = handle.cancel(JOB).await.unwrap_err();
     assert!(matches!(late, CoordinatorError::JobEnded { state: JobState::Finished, .. }));
@@ -204,7 +219,7 @@ async fn what_makes_no_sense_is_refused_with_the_reason() {
 #[tokio::test]
 async fn nobody_waits_for_a_coordinator_that_stopped_or_hangs() {
     let (handle, _link) = start(Options::default());
-    handle.submit(JOB, endless(1)).await.unwrap();
+    handle.submit(JOB, JobSpec::embedded(endless(1))).await.unwrap();
     let mut changes = handle.subscribe().unwrap();
     let waiting = tokio::spawn({
         let handle = handle.clone();
@@ -229,7 +244,7 @@ async fn a_slow_subscriber_learns_that_it_missed_changes() {
     let (handle, _link) = start(Options { changes_kept: 2, ..Options::default() });
     let mut changes = handle.subscribe().unwrap();
     for job in 0..4 {
-        handle.submit(JobId(job), endless(1)).await.unwrap();
+        handle.submit(JobId(job), JobSpec::embedded(endless(1))).await.unwrap();
     }
     assert_eq!(changes.next().await, Some(Change::Missed(2)));
     assert!(matches!(changes.next().await, Some(Change::State(change)) if change.job == JobId(2)));
@@ -244,7 +259,7 @@ fn it_runs_on_a_local_set_and_ends_with_its_last_handle() {
         let (coordinator, handle) = Coordinator::new(Options::default(), link.clone());
         let service = tokio::task::spawn_local(coordinator.run());
         worker(&handle, &link, 1, 1).await;
-        handle.submit(JOB, streaming("short", &[("short", 1)], &[])).await.unwrap();
+        handle.submit(JOB, JobSpec::embedded(streaming("short", &[("short", 1)], &[]))).await.unwrap();
         assert_eq!(end(&handle, JOB).await, JobOutcome::Finished);
         handle.worker_lost(WorkerId(1)).await.unwrap();
         drop(handle);

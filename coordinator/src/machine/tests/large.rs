@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::job::JobSpec;
 
 use super::graph::streaming;
+use super::offering;
 use crate::machine::{ClusterState, Effect, Event, JobState, apply};
 
 #[test]
@@ -14,7 +16,10 @@ fn a_hundred_thousand_subtasks_on_a_thousand_workers_place_below_two_seconds() {
     const SLOTS: u32 = 100;
     let mut cluster = ClusterState::new(10);
     for worker in 0..WORKERS {
-        apply(&mut cluster, Event::WorkerRegistered { worker: WorkerId(worker), slots: SLOTS, at_ms: 0 });
+        apply(
+            &mut cluster,
+            Event::WorkerRegistered { worker: WorkerId(worker), profile: offering(SLOTS), at_ms: 0 },
+        );
     }
     // Four groups: each subtask has a slot of its own.
     let vertices = [("a@1", 25_000), ("b@2", 25_000), ("c@3", 25_000), ("d@4", 25_000)];
@@ -24,7 +29,8 @@ fn a_hundred_thousand_subtasks_on_a_thousand_workers_place_below_two_seconds() {
     let (mut state, mut effects) = (cluster.clone(), Vec::new());
     for _ in 0..3 {
         state = cluster.clone();
-        let submitted = Event::JobSubmitted { job: JobId(1), graph: graph.clone(), at_ms: 1 };
+        let submitted =
+            Event::JobSubmitted { job: JobId(1), spec: Arc::new(JobSpec::embedded(graph.clone())), at_ms: 1 };
         let start = Instant::now();
         effects = apply(&mut state, submitted);
         best = best.min(start.elapsed());

@@ -4,3 +4,10 @@ pub(crate) mod graph;
 mod large;
 mod script;
 mod simulation;
+
+use flott_schema::stats::WorkerProfile;
+
+/// A worker with so many slots.
+fn offering(slots: u32) -> WorkerProfile {
+    WorkerProfile { slots, data_address: "host:1".into(), ..WorkerProfile::default() }
+}

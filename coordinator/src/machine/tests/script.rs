@@ -14,8 +14,9 @@ use flott_schema::control::{Placement, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::{ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, WorkerId};
+use flott_schema::job::JobSpec;
 
-use super::graph;
+use super::{graph, offering};
 use crate::machine::{ClusterState, Effect, Event, JobOutcome, JobRecord, JobState, apply, check_invariants};
 
 #[test]
@@ -125,12 +126,15 @@ impl Player {
     fn events(&self, words: &[&str]) -> Vec<Event> {
         let at_ms = self.now_ms;
         let one = match words {
-            ["register", w, slots] => {
-                Event::WorkerRegistered { worker: worker(w), slots: slots.parse().unwrap(), at_ms }
-            }
+            ["register", w, slots] => Event::WorkerRegistered {
+                worker: worker(w),
+                profile: offering(slots.parse().unwrap()),
+                at_ms,
+            },
             ["lost", w] => Event::WorkerLost { worker: worker(w), at_ms },
             ["submit", j, name] => {
-                Event::JobSubmitted { job: job(j), graph: Arc::new(self.graphs[*name].clone()), at_ms }
+                let spec = Arc::new(JobSpec::embedded(self.graphs[*name].clone()));
+                Event::JobSubmitted { job: job(j), spec, at_ms }
             }
             ["task", j, task, state, cause @ ..] => {
                 let (task, number) = task.split_once('#').unwrap_or((task, "0"));
@@ -248,7 +252,7 @@ fn print_effect(state: &ClusterState, effect: &Effect, out: &mut String) {
         format!("{}/{}", vertex.name, attempt.task.subtask)
     };
     let text = match effect {
-        Effect::Deploy { worker, job, tasks, peers, graph: _ } => {
+        Effect::Deploy { worker, job, tasks, peers, .. } => {
             let task = |Placement { attempt, slot: SlotId { index, .. } }: &Placement| {
                 format!("{} in {index}", name(*job, attempt))
             };

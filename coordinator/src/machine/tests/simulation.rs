@@ -9,8 +9,9 @@ use flott_schema::control::{Placement, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::{Exchange, ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, SlotId, WorkerId};
+use flott_schema::job::JobSpec;
 
-use super::graph;
+use super::{graph, offering};
 use crate::machine::{
     ClusterState, Effect, Event, Ignored, JobFailure, JobOutcome, JobState, apply, check_invariants,
 };
@@ -190,7 +191,7 @@ impl World {
                 keeps: BTreeSet::new(),
             };
             self.workers.insert(worker, record);
-            self.apply(Event::WorkerRegistered { worker, slots, at_ms: self.now_ms });
+            self.apply(Event::WorkerRegistered { worker, profile: offering(slots), at_ms: self.now_ms });
         }
     }
 
@@ -220,7 +221,7 @@ impl World {
             outcome: None,
         };
         self.jobs.insert(job, life);
-        self.apply(Event::JobSubmitted { job, graph, at_ms: self.now_ms });
+        self.apply(Event::JobSubmitted { job, spec: Arc::new(JobSpec::embedded(graph)), at_ms: self.now_ms });
     }
 
     fn random_graph(&mut self) -> JobGraph {

@@ -1,0 +1,110 @@
+# Jobs: the graph as data, the program behind it, and how it is to run.
+@0xb1675dfbe6afef9c;
+
+using Common = import "common.capnp";
+
+enum ExecutionMode {
+  streaming @0;
+  batch @1;
+}
+
+enum Partitioning {
+  forward @0;
+  keyGroup @1;
+  rebalance @2;
+  rescale @3;
+  broadcast @4;
+  shuffle @5;
+  global @6;
+  custom @7;
+}
+
+enum Exchange {
+  pipelined @0;
+  blocking @1;
+}
+
+struct OperatorSpec {
+  id @0 :Common.Id;
+  uid @1 :Text;
+  name @2 :Text;
+}
+
+struct Vertex {
+  id @0 :Common.Id;
+  name @1 :Text;
+  operators @2 :List(OperatorSpec);
+  parallelism @3 :UInt32;
+  maxParallelism @4 :UInt32;
+  slotSharingGroup @5 :Text;
+  isSource @6 :Bool;
+}
+
+struct Edge {
+  source @0 :Common.Id;
+  target @1 :Common.Id;
+  input @2 :UInt16;
+  partitioning @3 :Partitioning;
+  exchange @4 :Exchange;
+}
+
+struct JobGraph {
+  name @0 :Text;
+  mode @1 :ExecutionMode;
+  vertices @2 :List(Vertex);
+  edges @3 :List(Edge);
+}
+
+struct ProgramRef {
+  digest @0 :Data;
+  # 32 bytes, SHA-256.
+  name @1 :Text;
+  arguments @2 :List(Text);
+  execution @3 :UInt32;
+  configuration @4 :List(Common.Property);
+}
+
+struct RestartStrategy {
+  union {
+    none @0 :Void;
+    fixedDelay :group {
+      attempts @1 :UInt32;
+      delayMs @2 :UInt64;
+    }
+    failureRate :group {
+      failuresMax @3 :UInt32;
+      intervalMs @4 :UInt64;
+      rateDelayMs @5 :UInt64;
+    }
+    exponentialDelay :group {
+      initialMs @6 :UInt64;
+      maxMs @7 :UInt64;
+      multiplierMilli @8 :UInt32;
+      jitterMilli @9 :UInt32;
+      resetMs @10 :UInt64;
+      exponentialAttempts @11 :UInt32;
+    }
+  }
+}
+
+struct JobSettings {
+  restart @0 :RestartStrategy;
+  restartAll @1 :Bool;
+  slotWait :union {
+    asConfigured @2 :Void;
+    ms @3 :UInt64;
+  }
+  cancellationTimeoutMs @4 :UInt64;
+}
+
+struct JobSpec {
+  graph @0 :JobGraph;
+  program @1 :ProgramRef;
+  # Null: none.
+  settings @2 :JobSettings;
+}
+
+struct Submission {
+  job @0 :Common.Id;
+  spec @1 :JobSpec;
+}
