@@ -110,6 +110,17 @@ pub struct Placement {
     pub slot: SlotId,
 }
 
+/// A task that a worker runs, as it says when it comes back to a coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningTask {
+    /// The job.
+    pub job: JobId,
+    /// The deployment.
+    pub attempt: AttemptId,
+    /// The state it is in.
+    pub state: TaskState,
+}
+
 /// Where the executors of a worker can be reached by those of others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerHost {
