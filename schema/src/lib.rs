@@ -1,7 +1,7 @@
 //! The words every room of Flott shares.
 //!
 //! What lives here: ids, key groups and the stable hash, the job graph as data, its plan as text and JSON,
-//! configuration, the error type. Who may call it: every crate. What must never happen here: I/O, a clock,
+//! configuration, the error type, the rules of access. Who may call it: every crate. What must never happen here: I/O, a clock,
 //! randomness, or a dependency on another room.
 
 pub mod config;
@@ -13,6 +13,7 @@ pub mod job;
 pub mod key_group;
 pub mod nearest;
 pub mod plan;
+pub mod security;
 pub mod stable_hash;
 pub mod stats;
 pub mod wire;

@@ -168,10 +168,12 @@ fn no_two_options_share_a_name_except_for_old_ones() {
 }
 
 #[test]
-fn own_keys_begin_with_a_role_and_all_others_are_flinks() {
+fn own_keys_name_a_role_or_the_token_and_all_others_are_flinks() {
     let flink: Vec<&str> = include_str!("flink_keys.txt").lines().collect();
     for option in options::all() {
-        let own = ["coordinator.", "worker."].iter().any(|prefix| option.key().starts_with(prefix));
+        let own = ["coordinator.", "worker.", "security.token"]
+            .iter()
+            .any(|prefix| option.key().starts_with(prefix));
         assert!(own != flink.contains(&option.key()), "{}", option.key());
         for key in option.also() {
             assert!(flink.contains(key), "{key}, another name of {}, is none of Flink's", option.key());

@@ -9,6 +9,7 @@ mod coordinator;
 mod job;
 mod rest;
 mod restart;
+mod security;
 mod state;
 mod worker;
 
@@ -18,13 +19,14 @@ pub use coordinator::*;
 pub use job::*;
 pub use rest::*;
 pub use restart::*;
+pub use security::*;
 pub use state::*;
 pub use worker::*;
 
 use super::option::{AnyOption, OptionGroup};
 
 /// The options by subject, in the order in which they are documented.
-pub(super) fn groups() -> [&'static OptionGroup; 8] {
+pub(super) fn groups() -> [&'static OptionGroup; 9] {
     [
         &coordinator::GROUP,
         &worker::GROUP,
@@ -34,6 +36,7 @@ pub(super) fn groups() -> [&'static OptionGroup; 8] {
         &state::GROUP,
         &restart::GROUP,
         &rest::GROUP,
+        &security::GROUP,
     ]
 }
 
