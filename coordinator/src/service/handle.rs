@@ -10,9 +10,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::error::CoordinatorError;
+use super::view::Question;
 use crate::machine::{JobOutcome, JobRecord, JobState, check_graph};
 
-type Reply<T> = oneshot::Sender<Result<T, CoordinatorError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, CoordinatorError>>;
 
 /// What the loop is asked to do.
 pub(super) enum Command {
@@ -20,6 +21,7 @@ pub(super) enum Command {
     Cancel { job: JobId, reply: Reply<()> },
     Wait { job: JobId, reply: Reply<JobOutcome> },
     Status { job: JobId, reply: Reply<JobRecord> },
+    Read(Question),
     FromWorker(ToCoordinator),
     WorkerLost(WorkerId),
     Stop,
@@ -83,7 +85,7 @@ impl Handle {
         self.send("stop", Command::Stop).await
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         call: &'static str,
         command: impl FnOnce(Reply<T>) -> Command,

@@ -8,6 +8,7 @@
 mod error;
 mod handle;
 mod run;
+mod view;
 
 pub use error::CoordinatorError;
 pub use handle::{Change, Handle, JobStateChange, JobStateChanges};

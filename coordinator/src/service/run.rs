@@ -136,6 +136,7 @@ impl<L: WorkerLink> Coordinator<L> {
             Command::Status { job, reply } => {
                 let _ = reply.send(self.state.job(job).cloned().ok_or(CoordinatorError::UnknownJob(job)));
             }
+            Command::Read(question) => question(&self.state),
             Command::FromWorker(message) => self.process(match message {
                 ToCoordinator::Register { worker, profile } => {
                     Event::WorkerRegistered { worker, profile, at_ms }

@@ -1,0 +1,123 @@
+//! What is known of workers and tasks beside the replicated state: numbers that come with heartbeats, and what workers
+//! answer when asked.
+//!
+//! The REST API reads through these traits, so that it knows neither the control port nor the way to the workers. Nothing
+//! here is a fact to decide by.
+
+use std::collections::BTreeMap;
+
+use flott_schema::error::{Error, Result};
+use flott_schema::ids::{JobId, TaskId, WorkerId};
+use flott_schema::job::ProgramRef;
+use flott_schema::stats::{LogFile, TaskStats, WorkerUsage};
+use futures_util::future::BoxFuture;
+
+/// A value and when it came (milliseconds since 1970).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample<T> {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    pub value: T,
+}
+
+/// The last two statistics of the current or last attempt of a task. Two of the same attempt give rates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskSamples {
+    /// The latest.
+    pub latest: Sample<TaskStats>,
+    /// The one before it, of the same attempt.
+    pub previous: Option<Sample<TaskStats>>,
+}
+
+/// Reads the latest statistics. Answers at once, from memory.
+pub trait ReadStats: Send + Sync {
+    /// What a worker used when it sent its last heartbeat; nothing before the first.
+    fn worker(&self, worker: WorkerId) -> Option<Sample<WorkerUsage>>;
+
+    /// The statistics of a job's tasks. Those of jobs that have ended may be gone.
+    fn tasks(&self, job: JobId) -> BTreeMap<TaskId, TaskSamples>;
+}
+
+/// A piece of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePart {
+    /// The bytes from the offset that was asked for; fewer than asked for at the end of the file.
+    pub bytes: Vec<u8>,
+    /// Bytes in the whole file.
+    pub size: u64,
+}
+
+/// What came of a program that a worker ran on request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgramRun {
+    /// It submitted these jobs.
+    Submitted(Vec<JobId>),
+    /// It was asked for its plan only: Flink's `plan` object as JSON.
+    Plan(String),
+}
+
+/// Asks workers for what only they have. Every call has a deadline of its own and fails after it.
+pub trait AskWorkers: Send + Sync {
+    /// The log files a worker keeps.
+    fn list_logs(&self, worker: WorkerId) -> BoxFuture<'static, Result<Vec<LogFile>>>;
+
+    /// A piece of one of them, at most `length_max` bytes from `offset`.
+    fn read_log(
+        &self,
+        worker: WorkerId,
+        name: String,
+        offset: u64,
+        length_max: u32,
+    ) -> BoxFuture<'static, Result<FilePart>>;
+
+    /// Runs a stored program's main on the worker's host, as a client would; it submits to `rest_address`.
+    fn run_program(
+        &self,
+        worker: WorkerId,
+        program: ProgramRef,
+        rest_address: String,
+        plan_only: bool,
+    ) -> BoxFuture<'static, Result<ProgramRun>>;
+}
+
+/// A cluster whose workers send no statistics and answer no questions: the embedded one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl ReadStats for Silent {
+    fn worker(&self, _: WorkerId) -> Option<Sample<WorkerUsage>> {
+        None
+    }
+
+    fn tasks(&self, _: JobId) -> BTreeMap<TaskId, TaskSamples> {
+        BTreeMap::new()
+    }
+}
+
+impl AskWorkers for Silent {
+    fn list_logs(&self, worker: WorkerId) -> BoxFuture<'static, Result<Vec<LogFile>>> {
+        Box::pin(async move { Err(not_connected(worker)) })
+    }
+
+    fn read_log(&self, worker: WorkerId, _: String, _: u64, _: u32) -> BoxFuture<'static, Result<FilePart>> {
+        Box::pin(async move { Err(not_connected(worker)) })
+    }
+
+    fn run_program(
+        &self,
+        worker: WorkerId,
+        _: ProgramRef,
+        _: String,
+        _: bool,
+    ) -> BoxFuture<'static, Result<ProgramRun>> {
+        Box::pin(async move { Err(not_connected(worker)) })
+    }
+}
+
+fn not_connected(worker: WorkerId) -> Error {
+    Error::new(
+        flott_schema::error::ErrorKind::Io,
+        format!("worker {} lives in this process and cannot be asked", worker.0),
+    )
+}
