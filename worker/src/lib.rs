@@ -8,6 +8,7 @@
 pub mod channel;
 pub mod clock;
 pub mod enumerator;
+pub mod exchange;
 pub mod frame;
 pub mod gate;
 pub mod metrics;
