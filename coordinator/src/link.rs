@@ -39,6 +39,12 @@ pub trait WorkerLink {
     /// The coordinator has given the worker up: close the way to it. A worker that notices must stop its tasks; it may
     /// come back under a new id.
     fn forget(&mut self, worker: WorkerId);
+
+    /// The coordinator leads from now on, in the given term, or (nothing) does no longer: orders carry the term, and who
+    /// does not lead gives none, so its workers are to be sent to the leader. Called before the first order of a term.
+    fn lead(&mut self, term: Option<u64>) {
+        let _ = term;
+    }
 }
 
 /// The link to workers in the same process: a bounded queue for each. Clones share the queues.

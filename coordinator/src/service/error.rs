@@ -1,8 +1,9 @@
 //! What a call of a handle may fail with.
 
 use flott_schema::error::{Error, ErrorKind};
-use flott_schema::ids::JobId;
+use flott_schema::ids::{JobId, WorkerId};
 
+use crate::journal::LeaderAddresses;
 use crate::machine::JobState;
 
 /// Why the coordinator did not do what it was asked.
@@ -25,6 +26,27 @@ pub enum CoordinatorError {
         /// How it ended.
         state: JobState,
     },
+    /// A worker that cannot be taken.
+    #[error("worker {} cannot be taken: {reason}", .worker.0)]
+    RefusedWorker {
+        /// The worker.
+        worker: WorkerId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another coordinator leads the group, or none at the moment. What was asked may have happened, if it was asked
+    /// while the leader changed.
+    #[error("this coordinator does not lead its group; {}", leader_hint(.leader))]
+    NotLeader {
+        /// Who leads; nothing while that is being decided.
+        leader: Option<LeaderAddresses>,
+    },
+    /// More is waiting to be committed than there is room for; nothing was done.
+    #[error("the coordinators' log is behind: {waiting} events wait to be committed; try again")]
+    Busy {
+        /// Events that wait.
+        waiting: usize,
+    },
     /// The coordinator has stopped.
     #[error("the coordinator has stopped")]
     Stopped,
@@ -46,7 +68,11 @@ impl CoordinatorError {
             CoordinatorError::UnknownJob(_)
             | CoordinatorError::DuplicateJob(_)
             | CoordinatorError::JobEnded { .. } => ErrorKind::BadInput,
-            CoordinatorError::Stopped | CoordinatorError::Timeout { .. } => ErrorKind::Io,
+            CoordinatorError::RefusedWorker { .. } => ErrorKind::BadInput,
+            CoordinatorError::NotLeader { .. }
+            | CoordinatorError::Busy { .. }
+            | CoordinatorError::Stopped
+            | CoordinatorError::Timeout { .. } => ErrorKind::Io,
         }
     }
 
@@ -59,5 +85,12 @@ impl CoordinatorError {
                 Error::from(other).with_kind(kind)
             }
         }
+    }
+}
+
+fn leader_hint(leader: &Option<LeaderAddresses>) -> String {
+    match leader {
+        Some(leader) => format!("ask the one at {}", leader.control),
+        None => "its members are choosing a leader; try again".to_string(),
     }
 }

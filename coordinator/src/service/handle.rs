@@ -6,11 +6,13 @@ use std::time::Duration;
 use flott_schema::control::ToCoordinator;
 use flott_schema::ids::{JobId, WorkerId};
 use flott_schema::job::JobSpec;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use flott_schema::stats::WorkerProfile;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::error::CoordinatorError;
 use super::view::Question;
+use crate::journal::Role;
 use crate::machine::{JobOutcome, JobRecord, JobState, check_graph};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CoordinatorError>>;
@@ -22,22 +24,26 @@ pub(super) enum Command {
     Wait { job: JobId, reply: Reply<JobOutcome> },
     Status { job: JobId, reply: Reply<JobRecord> },
     Read(Question),
-    FromWorker(ToCoordinator),
+    NewWorker { reply: Reply<WorkerId> },
+    FromWorker { messages: Vec<ToCoordinator>, reply: Option<Reply<()>> },
     WorkerLost(WorkerId),
     Stop,
 }
 
 /// Talks to a running [`super::Coordinator`]. Cheap to clone. Every call but [`Handle::wait`] has a deadline
-/// (`request_timeout_ms`). A future that is dropped while it waits for the answer takes nothing back.
+/// (`request_timeout_ms`). A future that is dropped while it waits for the answer takes nothing back. What changes
+/// something is the leader's business; a follower refuses it with [`CoordinatorError::NotLeader`] and answers
+/// questions from its own copy of the state, which may be a moment behind.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) changes: broadcast::WeakSender<JobStateChange>,
+    pub(super) role: watch::Receiver<Role>,
     pub(super) timeout_ms: u64,
 }
 
 impl Handle {
-    /// Submits a job under an id that nobody has used. Returns when the coordinator has taken it; whether it runs or
+    /// Submits a job under an id that nobody has used. Returns when its submission is committed; whether it runs or
     /// waits for slots, [`Handle::status`] tells. A graph that cannot run is refused here.
     pub async fn submit(&self, job: JobId, spec: impl Into<Arc<JobSpec>>) -> Result<(), CoordinatorError> {
         let spec = spec.into();
@@ -63,15 +69,46 @@ impl Handle {
         self.ask("status", |reply| Command::Status { job, reply }).await
     }
 
-    /// Delivers a message of a worker. The messages of a worker must be delivered one after the other; one that was
-    /// not taken (an error) must be delivered again, or the worker be given up.
+    /// An id for a worker that is about to register: open the way to the worker under this id first, since orders may
+    /// follow at once, then call [`Handle::register_worker`].
+    pub async fn new_worker_id(&self) -> Result<WorkerId, CoordinatorError> {
+        self.ask("new worker id", |reply| Command::NewWorker { reply }).await
+    }
+
+    /// Registers a worker under an id of [`Handle::new_worker_id`]. Returns when it is committed.
+    pub async fn register_worker(
+        &self,
+        worker: WorkerId,
+        profile: WorkerProfile,
+    ) -> Result<(), CoordinatorError> {
+        self.worker_reports(vec![ToCoordinator::Register { worker, profile }]).await
+    }
+
+    /// Delivers messages of a worker and returns when they are committed. The messages of a worker must be delivered
+    /// one after the other; what was not taken (an error) must be delivered again, or the worker be given up.
+    pub async fn worker_reports(&self, messages: Vec<ToCoordinator>) -> Result<(), CoordinatorError> {
+        self.ask("worker reports", |reply| Command::FromWorker { messages, reply: Some(reply) }).await
+    }
+
+    /// Delivers a message of a worker without waiting until it is committed: for workers in the same process, which
+    /// end with their coordinator.
     pub async fn worker_message(&self, message: ToCoordinator) -> Result<(), CoordinatorError> {
-        self.send("worker message", Command::FromWorker(message)).await
+        self.send("worker message", Command::FromWorker { messages: vec![message], reply: None }).await
     }
 
     /// Tells that a worker is gone: its process ended, its connection broke.
     pub async fn worker_lost(&self, worker: WorkerId) -> Result<(), CoordinatorError> {
         self.send("worker lost", Command::WorkerLost(worker)).await
+    }
+
+    /// What this coordinator is in its group at this moment.
+    pub fn role(&self) -> Role {
+        self.role.borrow().clone()
+    }
+
+    /// The role and its changes. It ends when the coordinator has stopped.
+    pub fn watch_role(&self) -> watch::Receiver<Role> {
+        self.role.clone()
     }
 
     /// Job state changes from now on.

@@ -1,125 +1,167 @@
-//! The loop: commands and due timers in, effects out.
+//! The loop: commands, notices of the journal and due timers in; proposals and effects out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::{BTreeMap, BTreeSet};
 
-use flott_schema::control::{ToCoordinator, ToWorker};
+use flott_schema::control::ToCoordinator;
 use flott_schema::ids::{JobId, WorkerId};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::commit::Writes;
 use super::error::CoordinatorError;
 use super::handle::{Command, Handle, JobStateChange};
+use super::options::Options;
+use super::timers::Timers;
+use crate::journal::{Journal, MemoryJournal, Notice, Role};
 use crate::link::WorkerLink;
-use crate::machine::{ClusterState, Effect, Event, JobOutcome, apply};
+use crate::machine::{ClusterState, Event, JobOutcome};
 
-/// Settings of a coordinator.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Commands that may wait for the loop; further callers wait for room.
-    pub queue_capacity: usize,
-    /// How long a job may wait for slots while nothing of it runs.
-    pub slot_wait_ms: u64,
-    /// How long a call of a handle may take.
-    pub request_timeout_ms: u64,
-    /// Job state changes kept for a slow subscriber.
-    pub changes_kept: usize,
-    /// Ended jobs that are remembered.
-    pub ended_jobs_max: usize,
-    /// Milliseconds since 1970, for the time stamps of events.
-    pub now_ms: fn() -> u64,
-}
-
-impl Default for Options {
-    /// Flink's five minutes for slots; the clock of the system.
-    fn default() -> Self {
-        Options {
-            queue_capacity: 1_024,
-            slot_wait_ms: 300_000,
-            request_timeout_ms: 10_000,
-            changes_kept: 256,
-            ended_jobs_max: 1_000,
-            now_ms: || {
-                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-            },
-        }
-    }
-}
+/// Commands taken at once before what they want is proposed, so that many reports are committed together.
+const COMMANDS_AT_ONCE: usize = 1_024;
 
 /// The service. It owns the state of the cluster and the receiving end of every queue.
 #[derive(Debug)]
-pub struct Coordinator<L> {
-    state: ClusterState,
-    link: L,
+pub struct Coordinator<L, J = MemoryJournal> {
+    pub(super) state: ClusterState,
+    pub(super) link: L,
+    pub(super) journal: J,
+    pub(super) role: watch::Sender<Role>,
     commands: mpsc::Receiver<Command>,
-    changes: broadcast::Sender<JobStateChange>,
+    pub(super) changes: broadcast::Sender<JobStateChange>,
     /// Who waits for the end of a job.
-    waiters: BTreeMap<JobId, Vec<oneshot::Sender<Result<JobOutcome, CoordinatorError>>>>,
-    /// Slot waits in course, by when they are due; at most one a job.
-    slot_waits: BTreeSet<(Instant, JobId, u32)>,
-    options: Options,
+    pub(super) waiters: BTreeMap<JobId, Vec<oneshot::Sender<Result<JobOutcome, CoordinatorError>>>>,
+    pub(super) writes: Writes,
+    pub(super) timers: Timers,
+    /// Workers that are being given up: the event is under way.
+    pub(super) losing: BTreeSet<WorkerId>,
+    /// The highest worker id given in this process.
+    pub(super) last_worker: u64,
+    pub(super) options: Options,
 }
 
 impl<L: WorkerLink> Coordinator<L> {
-    /// A coordinator without workers and jobs, and the handle to it. Nothing happens until [`Coordinator::run`].
+    /// A coordinator that is alone and keeps nothing, without workers and jobs, and the handle to it. Nothing happens
+    /// until [`Coordinator::run`].
     pub fn new(options: Options, link: L) -> (Self, Handle) {
+        Coordinator::with_journal(options, link, MemoryJournal)
+    }
+}
+
+impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
+    /// A coordinator that commits through `journal`, and the handle to it. Its state is what the journal tells once
+    /// [`Coordinator::run`] is called; nothing happens before.
+    pub fn with_journal(options: Options, link: L, journal: J) -> (Self, Handle) {
         let (sender, commands) = mpsc::channel(options.queue_capacity.max(1));
         let (changes, _) = broadcast::channel(options.changes_kept.max(1));
-        let handle =
-            Handle { commands: sender, changes: changes.downgrade(), timeout_ms: options.request_timeout_ms };
+        let (role, watched) = watch::channel(journal.role());
+        let handle = Handle {
+            commands: sender,
+            changes: changes.downgrade(),
+            role: watched,
+            timeout_ms: options.request_timeout_ms,
+        };
         let coordinator = Coordinator {
             state: ClusterState::new(options.ended_jobs_max),
             link,
+            journal,
+            role,
             commands,
             changes,
             waiters: BTreeMap::new(),
-            slot_waits: BTreeSet::new(),
+            writes: Writes::default(),
+            timers: Timers::default(),
+            losing: BTreeSet::new(),
+            last_worker: 0,
             options,
         };
         (coordinator, handle)
     }
 
-    /// Runs until [`Handle::stop`], or until all handles are gone.
+    /// Runs until [`Handle::stop`], until all handles are gone, or until the journal is broken.
     pub async fn run(mut self) {
+        self.begin();
         loop {
             self.expire_due();
-            let due = self.slot_waits.first().map(|(due, ..)| *due);
+            let due = self.timers.next_due();
             // The branch of the timer is disabled without one; the instant only fills its place.
             let timer = sleep_until(due.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
-                command = self.commands.recv() => match command {
-                    None | Some(Command::Stop) => return,
-                    Some(command) => self.obey(command),
-                },
+                notice = self.journal.next() => {
+                    if self.heed(notice).is_break() {
+                        break;
+                    }
+                }
+                command = self.commands.recv() => {
+                    let Some(command) = command else { break };
+                    if self.obey(command).is_break() || self.obey_waiting().is_break() {
+                        break;
+                    }
+                }
                 () = timer, if due.is_some() => {}
             }
+            self.flush();
         }
+        self.journal.close().await;
     }
 
-    fn obey(&mut self, command: Command) {
+    /// What waits in the queue already, up to a bound.
+    fn obey_waiting(&mut self) -> std::ops::ControlFlow<()> {
+        for _ in 1..COMMANDS_AT_ONCE {
+            let Ok(command) = self.commands.try_recv() else { break };
+            self.obey(command)?;
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn heed(&mut self, notice: Notice) -> std::ops::ControlFlow<()> {
+        match notice {
+            Notice::Committed { proposal, events } => self.committed(proposal, events),
+            Notice::Refused { proposal } => self.refused(proposal),
+            Notice::Role(role) => self.enter(role),
+            // Who wants a snapshot may be gone; then it is not needed.
+            Notice::Capture(reply) => drop(reply.send(self.state.clone())),
+            Notice::Restore(state, done) => {
+                self.restore(*state);
+                let _ = done.send(());
+            }
+            Notice::Broken(reason) => {
+                tracing::error!(reason, "the coordinator ends: its log is broken");
+                return std::ops::ControlFlow::Break(());
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn obey(&mut self, command: Command) -> std::ops::ControlFlow<()> {
         let at_ms = self.now_ms();
         // Who asked may be gone; the answer is dropped then.
         match command {
             Command::Submit { job, spec, reply } => {
-                let _ = reply.send(match self.state.job(job) {
-                    Some(_) => Err(CoordinatorError::DuplicateJob(job)),
-                    None => {
-                        self.process(Event::JobSubmitted { job, spec, at_ms });
-                        Ok(())
-                    }
-                });
+                self.write(Event::JobSubmitted { job, spec, at_ms }, Some(reply));
             }
-            Command::Cancel { job, reply } => {
-                let _ = reply.send(match self.state.job(job).map(|record| record.state()) {
-                    None => Err(CoordinatorError::UnknownJob(job)),
-                    Some(state) if state.is_terminal() => Err(CoordinatorError::JobEnded { job, state }),
-                    Some(_) => {
-                        self.process(Event::CancelRequested { job, at_ms });
-                        Ok(())
-                    }
-                });
+            Command::Cancel { job, reply } => self.write(Event::CancelRequested { job, at_ms }, Some(reply)),
+            Command::NewWorker { reply } => {
+                let _ = reply.send(self.new_worker());
             }
+            Command::FromWorker { messages, reply } => self.write_all(
+                messages.into_iter().map(|message| Self::event_of(message, at_ms)).collect(),
+                reply,
+            ),
+            Command::WorkerLost(worker) => self.give_up(worker, "it was reported lost"),
+            Command::Stop => return std::ops::ControlFlow::Break(()),
+            question => {
+                // What was asked for before is to be seen in the answer, if it is committed at once.
+                self.flush();
+                self.answer(question);
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Answers a question, which changes nothing.
+    fn answer(&mut self, question: Command) {
+        match question {
             Command::Wait { job, reply } => match self.state.job(job).map(|record| record.outcome()) {
                 None => {
                     let _ = reply.send(Err(CoordinatorError::UnknownJob(job)));
@@ -137,98 +179,25 @@ impl<L: WorkerLink> Coordinator<L> {
                 let _ = reply.send(self.state.job(job).cloned().ok_or(CoordinatorError::UnknownJob(job)));
             }
             Command::Read(question) => question(&self.state),
-            Command::FromWorker(message) => self.process(match message {
-                ToCoordinator::Register { worker, profile } => {
-                    Event::WorkerRegistered { worker, profile, at_ms }
-                }
-                ToCoordinator::TaskState { job, attempt, state, failure } => {
-                    Event::TaskStateChanged { job, attempt, state, failure, at_ms }
-                }
-            }),
-            Command::WorkerLost(worker) => self.give_up(worker, "it was reported lost"),
-            Command::Stop => {}
+            Command::Submit { .. }
+            | Command::Cancel { .. }
+            | Command::NewWorker { .. }
+            | Command::FromWorker { .. }
+            | Command::WorkerLost(_)
+            | Command::Stop => unreachable!("no question"),
         }
     }
 
-    /// Applies an event and performs what follows from it. A worker that cannot be reached is given up, which is an
-    /// event of its own.
-    fn process(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let ignored = self.state.ignored();
-            if let Event::WorkerLost { worker, .. } = &event {
-                self.link.forget(*worker);
-            }
-            for effect in apply(&mut self.state, event.clone()) {
-                if let Err(worker) = self.perform(effect) {
-                    let known = |event: &Event| matches!(event, Event::WorkerLost { worker: lost, .. } if *lost == worker);
-                    if !events.iter().any(known) {
-                        events.push_back(Event::WorkerLost { worker, at_ms: self.now_ms() });
-                    }
-                }
-            }
-            if self.state.ignored() != ignored {
-                tracing::debug!(?event, "event ignored");
+    fn event_of(message: ToCoordinator, at_ms: u64) -> Event {
+        match message {
+            ToCoordinator::Register { worker, profile } => Event::WorkerRegistered { worker, profile, at_ms },
+            ToCoordinator::TaskState { job, attempt, state, failure } => {
+                Event::TaskStateChanged { job, attempt, state, failure, at_ms }
             }
         }
     }
 
-    /// Performs an effect; fails with the worker that cannot be reached.
-    fn perform(&mut self, effect: Effect) -> Result<(), WorkerId> {
-        match effect {
-            Effect::Deploy { worker, job, spec, tasks, peers, hosts } => {
-                self.send(worker, ToWorker::Deploy { job, spec, tasks, peers, hosts })?;
-            }
-            Effect::Cancel { worker, job, attempts } => {
-                self.send(worker, ToWorker::Cancel { job, attempts })?;
-            }
-            Effect::Release { worker, job } => self.send(worker, ToWorker::Release { job })?,
-            Effect::StartSlotWait { job, wait } => {
-                let due = Instant::now() + Duration::from_millis(self.options.slot_wait_ms);
-                self.slot_waits.retain(|(_, waiting, _)| *waiting != job);
-                self.slot_waits.insert((due, job, wait));
-            }
-            Effect::JobStateChanged { job, state, at_ms } => {
-                tracing::info!(%job, state = state.word(), "job state");
-                // Without subscribers it reaches nobody, which is fine.
-                let _ = self.changes.send(JobStateChange { job, state, at_ms });
-            }
-            Effect::JobEnded { job, outcome } => {
-                self.slot_waits.retain(|(_, waiting, _)| *waiting != job);
-                for waiter in self.waiters.remove(&job).unwrap_or_default() {
-                    let _ = waiter.send(Ok(outcome.clone()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends to a worker that is not given up yet.
-    fn send(&mut self, worker: WorkerId, message: ToWorker) -> Result<(), WorkerId> {
-        self.link.send(worker, message).map_err(|error| {
-            tracing::warn!(worker = worker.0, %error, "worker given up");
-            worker
-        })
-    }
-
-    fn give_up(&mut self, worker: WorkerId, why: &str) {
-        tracing::warn!(worker = worker.0, why, "worker given up");
-        self.process(Event::WorkerLost { worker, at_ms: self.now_ms() });
-    }
-
-    fn expire_due(&mut self) {
-        let now = Instant::now();
-        while self.slot_waits.first().is_some_and(|(due, ..)| *due <= now) {
-            let Some((_, job, wait)) = self.slot_waits.pop_first() else { return };
-            // Most waits end because slots came.
-            let current = self.state.job(job).and_then(|record| record.slot_wait());
-            if current.is_some_and(|current| current.number == wait) {
-                self.process(Event::SlotWaitExpired { job, wait, at_ms: self.now_ms() });
-            }
-        }
-    }
-
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         (self.options.now_ms)()
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
+use crate::journal::Role;
 use crate::link::InMemoryLink;
 use crate::machine::tests::graph::{batch, streaming};
 use crate::machine::{JobFailure, JobOutcome, JobState};
@@ -265,4 +266,21 @@ fn it_runs_on_a_local_set_and_ends_with_its_last_handle() {
         drop(handle);
         timeout(Duration::from_secs(10), service).await.expect("it ends").unwrap();
     });
+}
+
+#[tokio::test]
+async fn workers_get_ids_of_their_own_and_a_registration_that_makes_no_sense_is_refused() {
+    let (handle, link) = start(Options::default());
+    assert_eq!(handle.role(), Role::Leader { term: 1 });
+    let first = handle.new_worker_id().await.unwrap();
+    let second = handle.new_worker_id().await.unwrap();
+    assert_ne!(first, second);
+    let _orders = link.attach(second, 4);
+    handle.register_worker(second, offering(1)).await.unwrap();
+    let again = handle.register_worker(second, offering(1)).await.unwrap_err();
+    assert!(matches!(again, CoordinatorError::RefusedWorker { worker, .. } if worker == second), "{again}");
+    let absurd = handle.register_worker(first, offering(1 << 20)).await.unwrap_err();
+    assert!(absurd.to_string().contains("more slots than a worker may have"), "{absurd}");
+    let next = handle.new_worker_id().await.unwrap();
+    assert!(next > second);
 }

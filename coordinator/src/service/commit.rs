@@ -1,0 +1,192 @@
+//! From a command to an applied event: what waits to be committed, what is being committed, and who is to be told.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+
+use super::error::CoordinatorError;
+use super::run::Coordinator;
+use crate::journal::{Journal, Role};
+use crate::link::WorkerLink;
+use crate::machine::{ClusterState, Event, apply};
+
+/// Events in one proposal at most. More would make entries of the log that block those behind them.
+const GROUP_EVENTS_MAX: usize = 4_096;
+
+/// Who waits for an event to be committed.
+type Reply = oneshot::Sender<Result<(), CoordinatorError>>;
+
+/// Events on their way into the journal. One group is under way at a time; meanwhile the next one gathers.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    pending: VecDeque<(Event, Option<Reply>)>,
+    under_way: Option<Group>,
+    last_proposal: u64,
+}
+
+/// A proposal, and who waits for which of its events.
+#[derive(Debug)]
+struct Group {
+    proposal: u64,
+    replies: Vec<(usize, Reply)>,
+}
+
+impl Writes {
+    /// Everything that waited has lost its leader.
+    pub(super) fn abandon(&mut self, error: impl Fn() -> CoordinatorError) {
+        let replies = self.under_way.take().into_iter().flat_map(|group| group.replies);
+        let pending = self.pending.drain(..).filter_map(|(_, reply)| reply);
+        for reply in replies.map(|(_, reply)| reply).chain(pending) {
+            let _ = reply.send(Err(error()));
+        }
+    }
+
+    /// The next group, unless one is under way or nothing waits.
+    fn next_group(&mut self) -> Option<(u64, Vec<Event>)> {
+        if self.under_way.is_some() || self.pending.is_empty() {
+            return None;
+        }
+        self.last_proposal += 1;
+        let count = self.pending.len().min(GROUP_EVENTS_MAX);
+        let mut group = Group { proposal: self.last_proposal, replies: Vec::new() };
+        let mut events = Vec::with_capacity(count);
+        for (event, reply) in self.pending.drain(..count) {
+            group.replies.extend(reply.map(|reply| (events.len(), reply)));
+            events.push(event);
+        }
+        self.under_way = Some(group);
+        Some((self.last_proposal, events))
+    }
+
+    /// Ends the group under way, if it is the one meant, and gives who waits for it.
+    fn end_group(&mut self, proposal: Option<u64>) -> Vec<(usize, Reply)> {
+        match self.under_way.take_if(|group| Some(group.proposal) == proposal) {
+            Some(group) => group.replies,
+            None => Vec::new(),
+        }
+    }
+}
+
+impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
+    /// Has an event committed. Who asked is told once it is applied, or why it never will be.
+    pub(super) fn write(&mut self, event: Event, reply: Option<Reply>) {
+        self.write_all(vec![event], reply);
+    }
+
+    /// Has events committed, in order; who asked is told when the last one is applied.
+    pub(super) fn write_all(&mut self, mut events: Vec<Event>, reply: Option<Reply>) {
+        let refusal = self.refusal(&events);
+        if let (None, Some(last)) = (&refusal, events.pop()) {
+            self.writes.pending.extend(events.into_iter().map(|event| (event, None)));
+            self.writes.pending.push_back((last, reply));
+        } else if let Some(reply) = reply {
+            let _ = reply.send(refusal.map_or(Ok(()), Err));
+        }
+    }
+
+    /// Why events cannot be proposed, if they cannot.
+    fn refusal(&self, events: &[Event]) -> Option<CoordinatorError> {
+        if let Role::Follower { leader } = &*self.role.borrow() {
+            return Some(CoordinatorError::NotLeader { leader: leader.clone() });
+        }
+        let waiting = self.writes.pending.len();
+        if waiting >= self.options.uncommitted_max {
+            return Some(CoordinatorError::Busy { waiting });
+        }
+        // Judged once more when it is applied: what is under way may change the answer.
+        match events {
+            [event] if self.writes.pending.is_empty() => judge(&self.state, event).err(),
+            _ => None,
+        }
+    }
+
+    /// Proposes what waits. With a journal that commits at once, all of it is applied afterwards.
+    pub(super) fn flush(&mut self) {
+        while let Some((proposal, events)) = self.writes.next_group() {
+            let Some(events) = self.journal.propose(proposal, events) else { return };
+            self.apply_group(Some(proposal), events);
+        }
+    }
+
+    /// A group is committed.
+    pub(super) fn committed(&mut self, proposal: Option<u64>, events: Vec<Event>) {
+        self.apply_group(proposal, events);
+    }
+
+    /// A proposal was not taken: another coordinator leads, and this one will hear of it.
+    pub(super) fn refused(&mut self, proposal: u64) {
+        let leader = match &*self.role.borrow() {
+            Role::Leader { .. } => None,
+            Role::Follower { leader } => leader.clone(),
+        };
+        for (_, reply) in self.writes.end_group(Some(proposal)) {
+            let _ = reply.send(Err(CoordinatorError::NotLeader { leader: leader.clone() }));
+        }
+    }
+
+    /// Applies committed events. Who leads performs what follows from its own proposals.
+    fn apply_group(&mut self, proposal: Option<u64>, events: Vec<Event>) {
+        let leads = proposal.is_some() && self.role.borrow().term().is_some();
+        let mut replies = self.writes.end_group(proposal).into_iter().peekable();
+        for (index, event) in events.into_iter().enumerate() {
+            let verdict = self.apply_one(event, leads);
+            if let Some((_, reply)) = replies.next_if(|(awaited, _)| *awaited == index) {
+                let _ = reply.send(verdict);
+            }
+        }
+    }
+
+    fn apply_one(&mut self, event: Event, leads: bool) -> Result<(), CoordinatorError> {
+        let ignored = self.state.ignored();
+        let shown = tracing::enabled!(tracing::Level::DEBUG).then(|| event.clone());
+        let mut verdict = judge(&self.state, &event);
+        let mut registering = None;
+        match event {
+            Event::WorkerLost { worker, .. } => {
+                self.losing.remove(&worker);
+                self.timers.returned(worker);
+                if leads {
+                    self.link.forget(worker);
+                }
+            }
+            Event::WorkerRegistered { worker, .. } => {
+                self.last_worker = self.last_worker.max(worker.0);
+                registering = Some(worker);
+            }
+            _ => {}
+        }
+        for effect in apply(&mut self.state, event) {
+            self.perform(effect, leads);
+        }
+        if let Some(worker) = registering.filter(|worker| !self.state.workers().contains_key(worker)) {
+            let reason = "it offers more slots than a worker may have".to_string();
+            verdict = Err(CoordinatorError::RefusedWorker { worker, reason });
+        }
+        if self.state.ignored() != ignored {
+            tracing::debug!(event = ?shown, "event ignored");
+        }
+        verdict
+    }
+}
+
+/// What the caller behind an event is to be told, seen from the state before it.
+fn judge(state: &ClusterState, event: &Event) -> Result<(), CoordinatorError> {
+    match event {
+        Event::JobSubmitted { job, .. } => match state.job(*job) {
+            Some(_) => Err(CoordinatorError::DuplicateJob(*job)),
+            None => Ok(()),
+        },
+        Event::CancelRequested { job, .. } => match state.job(*job).map(|record| record.state()) {
+            None => Err(CoordinatorError::UnknownJob(*job)),
+            Some(state) if state.is_terminal() => Err(CoordinatorError::JobEnded { job: *job, state }),
+            Some(_) => Ok(()),
+        },
+        Event::WorkerRegistered { worker, .. } if state.workers().contains_key(worker) => {
+            Err(CoordinatorError::RefusedWorker {
+                worker: *worker,
+                reason: "its id is taken; it must register as a new worker".to_string(),
+            })
+        }
+        _ => Ok(()),
+    }
+}

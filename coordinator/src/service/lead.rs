@@ -1,0 +1,87 @@
+//! What begins and what ends with leadership.
+
+use std::time::Duration;
+
+use flott_schema::ids::WorkerId;
+use tokio::time::Instant;
+
+use super::error::CoordinatorError;
+use super::run::Coordinator;
+use super::timers::Due;
+use crate::journal::{Journal, Role};
+use crate::link::WorkerLink;
+use crate::machine::ClusterState;
+
+impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
+    /// The role at the start.
+    pub(super) fn begin(&mut self) {
+        let role = self.journal.role();
+        self.enter(role);
+    }
+
+    /// The role has changed. Who begins to lead does what the state says is under way: timers run anew, and workers are
+    /// expected back. Who ceases to lead promises nothing any more.
+    pub(super) fn enter(&mut self, role: Role) {
+        let now = role.term();
+        let before = self.role.borrow().term();
+        tracing::info!(?role, "role in the group of coordinators");
+        let leader = match &role {
+            Role::Leader { .. } => None,
+            Role::Follower { leader } => leader.clone(),
+        };
+        self.timers.clear();
+        self.losing.clear();
+        // Also between two terms of its own: what was under way between them was given up by the journal.
+        if before != now {
+            self.writes.abandon(|| CoordinatorError::NotLeader { leader: leader.clone() });
+        }
+        self.link.lead(now);
+        self.role.send_replace(role);
+        if now.is_some() {
+            self.take_over();
+        }
+    }
+
+    fn take_over(&mut self) {
+        let waits: Vec<_> =
+            self.state.jobs().filter_map(|job| Some((job.id(), job.slot_wait()?.number))).collect();
+        for (job, wait) in waits {
+            self.start_slot_wait(job, wait);
+        }
+        let late = Instant::now() + Duration::from_millis(self.options.worker_return_ms);
+        for worker in self.state.workers().keys() {
+            self.timers.set(late, Due::Return(*worker));
+        }
+        let highest = self.state.workers().keys().next_back().map_or(0, |worker| worker.0);
+        self.last_worker = self.last_worker.max(highest);
+    }
+
+    /// The state of a snapshot takes the place of the state so far. Who waits for a job that ended meanwhile is told.
+    pub(super) fn restore(&mut self, state: ClusterState) {
+        self.state = state;
+        for (job, waiters) in std::mem::take(&mut self.waiters) {
+            match self.state.job(job).map(|record| record.outcome()) {
+                Some(None) => {
+                    self.waiters.insert(job, waiters);
+                }
+                known => {
+                    for waiter in waiters {
+                        let outcome = known.clone().flatten().ok_or(CoordinatorError::UnknownJob(job));
+                        let _ = waiter.send(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    /// An id that no worker had before. Two leaders may give the same one; the registration of one of them fails then.
+    pub(super) fn new_worker(&mut self) -> Result<WorkerId, CoordinatorError> {
+        match &*self.role.borrow() {
+            Role::Follower { leader } => Err(CoordinatorError::NotLeader { leader: leader.clone() }),
+            Role::Leader { .. } => {
+                self.last_worker += 1;
+                Ok(WorkerId(self.last_worker))
+            }
+        }
+    }
+}

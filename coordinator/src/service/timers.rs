@@ -1,0 +1,91 @@
+//! What comes due: waits of jobs for slots, and the return of workers to a new leader.
+
+use std::collections::BTreeSet;
+
+use flott_schema::ids::{JobId, WorkerId};
+use tokio::time::Instant;
+
+use super::run::Coordinator;
+use crate::journal::Journal;
+use crate::link::WorkerLink;
+use crate::machine::Event;
+
+/// What a timer stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// A job has waited for slots for as long as it may.
+    SlotWait {
+        /// The job; one wait at a time.
+        job: JobId,
+        /// The number of the wait.
+        wait: u32,
+    },
+    /// A worker has not returned to the leader.
+    Return(WorkerId),
+}
+
+/// Timers in course, by when they are due. They are not replicated: who begins to lead sets them anew from the state.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    due: BTreeSet<(Instant, Due)>,
+}
+
+impl Timers {
+    /// Sets a timer, in place of one that stands for the same job's wait or the same worker.
+    pub(super) fn set(&mut self, at: Instant, due: Due) {
+        self.due.retain(|(_, other)| match (due, *other) {
+            (Due::SlotWait { job, .. }, Due::SlotWait { job: other, .. }) => job != other,
+            (Due::Return(worker), Due::Return(other)) => worker != other,
+            _ => true,
+        });
+        self.due.insert((at, due));
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<Due> {
+        if self.next_due()? > now {
+            return None;
+        }
+        self.due.pop_first().map(|(_, due)| due)
+    }
+
+    pub(super) fn job_ended(&mut self, ended: JobId) {
+        self.due.retain(|(_, due)| !matches!(due, Due::SlotWait { job, .. } if *job == ended));
+    }
+
+    /// The worker is back, or lost: nothing is expected of it any more.
+    pub(super) fn returned(&mut self, returned: WorkerId) {
+        self.due.retain(|(_, due)| !matches!(due, Due::Return(worker) if *worker == returned));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.due.clear();
+    }
+}
+
+impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
+    /// Says what has come due.
+    pub(super) fn expire_due(&mut self) {
+        let now = Instant::now();
+        while let Some(due) = self.timers.pop_due(now) {
+            match due {
+                Due::SlotWait { job, wait } => {
+                    // Most waits end because slots came.
+                    let current = self.state.job(job).and_then(|record| record.slot_wait());
+                    if current.is_some_and(|current| current.number == wait) {
+                        self.write(Event::SlotWaitExpired { job, wait, at_ms: self.now_ms() }, None);
+                    }
+                }
+                Due::Return(worker) => {
+                    if self.state.workers().contains_key(&worker) {
+                        self.give_up(worker, "it has not returned to the coordinator that leads now");
+                    }
+                }
+            }
+        }
+        self.flush();
+    }
+}
