@@ -38,7 +38,8 @@ pub enum Event {
         /// When.
         at_ms: u64,
     },
-    /// A worker's report on a task.
+    /// A worker's report on a task. `Failed` of a task that has finished says that its result is gone, say with the
+    /// process that kept it.
     TaskStateChanged {
         /// The job.
         job: JobId,
@@ -67,6 +68,15 @@ pub enum Event {
         /// When.
         at_ms: u64,
     },
+    /// The delay before a restart is over.
+    RestartDelayExpired {
+        /// The job.
+        job: JobId,
+        /// The number that [`Effect::StartRestartDelay`] gave; another delay is not meant.
+        number: u32,
+        /// When.
+        at_ms: u64,
+    },
 }
 
 impl Event {
@@ -78,7 +88,8 @@ impl Event {
             | Event::JobSubmitted { at_ms, .. }
             | Event::TaskStateChanged { at_ms, .. }
             | Event::CancelRequested { at_ms, .. }
-            | Event::SlotWaitExpired { at_ms, .. } => *at_ms,
+            | Event::SlotWaitExpired { at_ms, .. }
+            | Event::RestartDelayExpired { at_ms, .. } => *at_ms,
         }
     }
 }
@@ -124,6 +135,16 @@ pub enum Effect {
         job: JobId,
         /// Counts the waits of the job.
         wait: u32,
+    },
+    /// Set a timer: when it is due, [`Event::RestartDelayExpired`] follows with the same number. It takes the place of the
+    /// job's earlier one.
+    StartRestartDelay {
+        /// The job.
+        job: JobId,
+        /// Counts the delays of the job.
+        number: u32,
+        /// How long to wait; 0 is due at once.
+        delay_ms: u64,
     },
     /// The job entered a state: tell who watches.
     JobStateChanged {

@@ -41,7 +41,7 @@ pub fn check_invariants(state: &ClusterState) -> Result<(), String> {
         }
     }
     ensure(state.jobs.len() == state.open.len() + state.ended.len(), || "a job is listed twice".into())?;
-    ensure(state.ended.len() <= state.ended_jobs_max, || "too many ended jobs are kept".into())?;
+    ensure(state.ended.len() <= state.limits.ended_jobs_max, || "too many ended jobs are kept".into())?;
     check_slots(&state.slots, &held)
 }
 
@@ -87,6 +87,22 @@ pub(super) fn check_job_briefly(job: &JobRecord) -> Result<(), String> {
             ensure(canceling + canceled + failed == 0, || "RUNNING with tasks that were stopped".into())?;
             ensure(open > 0, || "RUNNING with no task left".into())?;
         }
+        JobState::Restarting => {
+            let restart = job.restart.as_ref().ok_or("RESTARTING without a restart")?;
+            let regions = (0..job.regions.len()).filter(|region| restart.regions.contains(region));
+            let (mut stopped, mut live) = (0, 0);
+            for counts in regions.map(|region| job.region_counts(region)) {
+                let created = counts.of(TaskState::Created);
+                ensure(counts.total() - counts.terminal() == counts.of(TaskState::Canceling), || {
+                    format!("a region restarts whose tasks were not asked to stop ({created} not placed)")
+                })?;
+                stopped += counts.of(TaskState::Canceled) + counts.of(TaskState::Failed);
+                live += counts.live();
+            }
+            let all = counts.of(TaskState::Canceled) + counts.of(TaskState::Failed);
+            ensure(stopped == all && live >= canceling, || "tasks were stopped that do not restart".into())?;
+            ensure(!restart.expired || live > 0, || "a restart is due and does not come".into())?;
+        }
         JobState::Failing | JobState::Cancelling => {
             ensure(open == canceling, || format!("{state} with tasks that were not asked to stop"))?;
             ensure(open > 0, || format!("{state} with no task left"))?;
@@ -96,6 +112,9 @@ pub(super) fn check_job_briefly(job: &JobRecord) -> Result<(), String> {
         }
         JobState::Failed | JobState::Canceled => {}
     }
+    ensure(job.restart.is_some() == (job.state == JobState::Restarting), || {
+        format!("{state} with the restart {:?}", job.restart)
+    })?;
     let failed = matches!(job.state, JobState::Failing | JobState::Failed);
     ensure(!failed || job.failure.is_some(), || format!("{state} without a failure"))?;
     // A job always waits for something: for its tasks, or for slots with a deadline.
@@ -119,12 +138,17 @@ pub(super) fn check_job(slots: &SlotTable, job: &JobRecord) -> Result<(), String
 fn check_region(slots: &SlotTable, job: &JobRecord, position: usize) -> Result<(), String> {
     let region = &job.regions[position];
     let counts = job.region_counts(position);
-    let holds = region.placed && counts.live() > 0;
+    let restarting = job.is_restarting(position);
     let needed = region.sharing.slots_needed() as usize;
-    ensure(region.slots.len() == if holds { needed } else { 0 }, || {
+    // A region that restarts keeps its slots, unless it had finished before.
+    let right = match region.slots.len() {
+        0 => !region.placed || counts.live() == 0,
+        held => held == needed && region.placed && (counts.live() > 0 || restarting),
+    };
+    ensure(right, || {
         format!("region {position} holds {} slots for {} live tasks", region.slots.len(), counts.live())
     })?;
-    ensure(!region.placed || job.is_ready(position), || {
+    ensure(!region.placed || restarting || job.is_ready(position), || {
         format!("region {position} started before its inputs were complete")
     })?;
     let owner = Some(SlotOwner { job: job.id, region: position });

@@ -9,12 +9,11 @@ use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, VertexId, WorkerId};
 use flott_schema::job::JobSpec;
 
+use super::exception::{ExceptionHistory, FailedTask};
 use super::region::{RegionShape, positions, regions_of};
+use super::restart::RestartMemory;
 use super::task::{StateTimes, TaskCounts, TaskRecord};
 use crate::scheduler::SlotSharing;
-
-/// Failures kept beside the first one; of a lost worker with many tasks the rest says nothing new.
-pub const CONCURRENT_FAILURES_MAX: usize = 100;
 
 /// State of a job, in Flink's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,11 +32,13 @@ pub enum JobState {
     Canceled,
     /// All tasks finished.
     Finished,
+    /// A task failed; its region is being stopped and starts again after a delay. Other regions run on.
+    Restarting,
 }
 
 impl JobState {
     /// All states; the discriminant is the index.
-    pub const ALL: [JobState; 7] = [
+    pub const ALL: [JobState; 8] = [
         JobState::Created,
         JobState::Running,
         JobState::Failing,
@@ -45,6 +46,7 @@ impl JobState {
         JobState::Cancelling,
         JobState::Canceled,
         JobState::Finished,
+        JobState::Restarting,
     ];
 
     /// Whether the job is over.
@@ -62,6 +64,7 @@ impl JobState {
             JobState::Cancelling => "CANCELLING",
             JobState::Canceled => "CANCELED",
             JobState::Finished => "FINISHED",
+            JobState::Restarting => "RESTARTING",
         }
     }
 }
@@ -112,6 +115,29 @@ pub struct SlotWait {
     pub needed: u32,
 }
 
+/// A restart on its way: its regions wait until all their tasks have ended and the delay is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingRestart {
+    /// Counts the delays of the job, from 0.
+    pub number: u32,
+    /// When the delay began (milliseconds since 1970).
+    pub since_ms: u64,
+    /// The delay.
+    pub delay_ms: u64,
+    /// Whether the delay is over.
+    pub(super) expired: bool,
+    /// Positions of the regions that start again. They keep their slots until then, so that a job that restarts does not
+    /// lose its place to one that waits.
+    pub(super) regions: BTreeSet<usize>,
+}
+
+impl PendingRestart {
+    /// Whether the delay is over, and only tasks that have yet to end hold it up.
+    pub fn delay_is_over(&self) -> bool {
+        self.expired
+    }
+}
+
 /// A vertex and its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VertexRecord {
@@ -142,6 +168,14 @@ impl VertexRecord {
         task.state = state;
         task.times.enter(state as usize, at_ms);
     }
+
+    /// Makes a task ready for its next deployment.
+    pub(super) fn reset(&mut self, subtask: usize, job_epoch: u32, at_ms: u64) {
+        let task = &mut self.tasks[subtask];
+        self.counts.remove(task.state);
+        task.reset(job_epoch, at_ms);
+        self.counts.add(task.state);
+    }
 }
 
 /// A region of the job and the slots it holds.
@@ -164,12 +198,20 @@ pub struct JobRecord {
     pub(super) times: StateTimes<{ JobState::ALL.len() }>,
     pub(super) vertices: Vec<VertexRecord>,
     pub(super) regions: Vec<Region>,
+    pub(super) region_of_vertex: Vec<usize>,
     /// Workers that were sent tasks and may keep something for the job.
     pub(super) workers: BTreeSet<WorkerId>,
     pub(super) wait: Option<SlotWait>,
     pub(super) waits: u32,
     pub(super) failure: Option<JobFailure>,
-    pub(super) concurrent_failures: Vec<TaskFailure>,
+    /// Counts the deployments of the job: every restart raises it.
+    pub(super) epoch: u32,
+    pub(super) restart: Option<PendingRestart>,
+    /// Delays so far; the number of the next.
+    pub(super) delays: u32,
+    pub(super) restarts: u32,
+    pub(super) memory: RestartMemory,
+    pub(super) exceptions: ExceptionHistory,
 }
 
 impl JobRecord {
@@ -196,7 +238,11 @@ impl JobRecord {
             );
             Region { shape, sharing, placed: false, slots: Vec::new() }
         });
-        let regions = regions.collect();
+        let regions: Vec<Region> = regions.collect();
+        let mut region_of_vertex = vec![0; graph.vertices.len()];
+        for (region, Region { shape, .. }) in regions.iter().enumerate() {
+            shape.vertices.iter().for_each(|position| region_of_vertex[*position] = region);
+        }
         let mut times = StateTimes::default();
         times.enter(JobState::Created as usize, at_ms);
         JobRecord {
@@ -207,11 +253,17 @@ impl JobRecord {
             times,
             vertices,
             regions,
+            region_of_vertex,
             workers: BTreeSet::new(),
             wait: None,
             waits: 0,
             failure: None,
-            concurrent_failures: Vec::new(),
+            epoch: 0,
+            restart: None,
+            delays: 0,
+            restarts: 0,
+            memory: RestartMemory::default(),
+            exceptions: ExceptionHistory::default(),
         }
     }
 
@@ -268,9 +320,19 @@ impl JobRecord {
         self.failure.as_ref()
     }
 
-    /// Failures of other tasks while it was going down; at most [`CONCURRENT_FAILURES_MAX`].
-    pub fn concurrent_failures(&self) -> &[TaskFailure] {
-        &self.concurrent_failures
+    /// The restart on its way.
+    pub fn pending_restart(&self) -> Option<&PendingRestart> {
+        self.restart.as_ref()
+    }
+
+    /// Number of restarts since it was submitted.
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// What went wrong so far.
+    pub fn exceptions(&self) -> &ExceptionHistory {
+        &self.exceptions
     }
 
     /// How it ended, once it has.
@@ -281,7 +343,11 @@ impl JobRecord {
             JobState::Failed => {
                 Some(JobOutcome::Failed(self.failure.clone().expect("a failed job has a failure")))
             }
-            JobState::Created | JobState::Running | JobState::Failing | JobState::Cancelling => None,
+            JobState::Created
+            | JobState::Running
+            | JobState::Restarting
+            | JobState::Failing
+            | JobState::Cancelling => None,
         }
     }
 
@@ -300,9 +366,33 @@ impl JobRecord {
         counts
     }
 
-    /// Whether all results that a region reads are complete.
+    /// Whether no task of a region lives.
+    pub(super) fn is_over(&self, region: usize) -> bool {
+        self.region_counts(region).live() == 0
+    }
+
+    /// Whether all results that a region reads are complete, and none of them is about to be made again.
     pub(super) fn is_ready(&self, region: usize) -> bool {
-        self.regions[region].shape.inputs.iter().all(|position| self.vertices[*position].is_finished())
+        let complete = |position: &usize| {
+            self.vertices[*position].is_finished() && !self.is_restarting(self.region_of(*position))
+        };
+        self.regions[region].shape.inputs.iter().all(complete)
+    }
+
+    /// Whether a region waits for its restart.
+    pub(super) fn is_restarting(&self, region: usize) -> bool {
+        self.restart.as_ref().is_some_and(|restart| restart.regions.contains(&region))
+    }
+
+    /// The region of the vertex at this position.
+    pub(super) fn region_of(&self, position: usize) -> usize {
+        self.region_of_vertex[position]
+    }
+
+    /// A task with its failure.
+    pub(super) fn failed_task(&self, attempt: AttemptId, failure: TaskFailure, at_ms: u64) -> FailedTask {
+        let slot = self.task(attempt.task).and_then(|task| task.slot);
+        FailedTask { at_ms, attempt, worker: slot.map(|slot| slot.worker), failure }
     }
 
     /// A failure of a task that no worker has described.

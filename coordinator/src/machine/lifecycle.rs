@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flott_schema::control::TaskState;
 use flott_schema::error::ErrorKind;
-use flott_schema::graph::Exchange;
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 
 use super::event::Effect;
-use super::job::{CONCURRENT_FAILURES_MAX, JobFailure, JobRecord, JobState};
+use super::exception::{FailedTask, JobException};
+use super::failover::missed_results;
+use super::job::{JobRecord, JobState};
 use super::slots::SlotOwner;
 use super::step::Step;
+use super::task::TaskRecord;
 
 impl Step<'_> {
     /// The job enters `state`.
@@ -23,41 +25,36 @@ impl Step<'_> {
         self.touch(job, false);
     }
 
-    /// Notes a failure: the first one takes the job down, later ones are kept beside it. [`Step::settle`] follows.
-    pub(super) fn fail(&mut self, job: JobId, failure: JobFailure) {
-        let record = self.state.jobs.get_mut(&job).expect("its job is known");
-        match record.state {
-            JobState::Created | JobState::Running => {
-                record.failure = Some(failure);
-                self.enter(job, JobState::Failing);
-                self.stop_tasks(job);
-            }
-            _ => {
-                if let JobFailure::Task(failure) = failure
-                    && record.concurrent_failures.len() < CONCURRENT_FAILURES_MAX
-                {
-                    record.concurrent_failures.push(failure);
-                }
-            }
-        }
-    }
-
     /// Asks all tasks to stop; those that were never sent are stopped at once.
     pub(super) fn stop_tasks(&mut self, job: JobId) {
         let at_ms = self.state.now_ms;
         let record = self.state.jobs.get_mut(&job).expect("its job is known");
         record.wait = None;
-        let mut running: BTreeMap<WorkerId, Vec<AttemptId>> = BTreeMap::new();
         for vertex in &mut record.vertices {
             for subtask in 0..vertex.tasks.len() {
+                if vertex.tasks[subtask].state == TaskState::Created {
+                    vertex.enter(subtask, TaskState::Canceled, at_ms);
+                }
+            }
+        }
+        let all = (0..record.regions.len()).collect();
+        self.stop_regions(job, &all);
+    }
+
+    /// Asks the tasks of regions to stop.
+    pub(super) fn stop_regions(&mut self, job: JobId, regions: &BTreeSet<usize>) {
+        let at_ms = self.state.now_ms;
+        let record = self.state.jobs.get_mut(&job).expect("its job is known");
+        let mut running: BTreeMap<WorkerId, Vec<AttemptId>> = BTreeMap::new();
+        for (vertex, region) in record.vertices.iter_mut().zip(&record.region_of_vertex) {
+            for subtask in 0..vertex.tasks.len() {
                 let task = &vertex.tasks[subtask];
-                match (task.state, task.slot) {
-                    (TaskState::Created, _) => vertex.enter(subtask, TaskState::Canceled, at_ms),
-                    (TaskState::Deploying | TaskState::Initializing | TaskState::Running, Some(slot)) => {
-                        running.entry(slot.worker).or_default().push(task.attempt);
-                        vertex.enter(subtask, TaskState::Canceling, at_ms);
-                    }
-                    _ => {}
+                if let TaskState::Deploying | TaskState::Initializing | TaskState::Running = task.state
+                    && regions.contains(region)
+                {
+                    let slot = task.slot.expect("a task that was sent has a slot");
+                    running.entry(slot.worker).or_default().push(task.attempt);
+                    vertex.enter(subtask, TaskState::Canceling, at_ms);
                 }
             }
         }
@@ -69,11 +66,12 @@ impl Step<'_> {
         self.touch(job, true);
     }
 
-    /// After tasks have ended: frees the slots of regions that are over, and ends the job with its last task.
+    /// After tasks have ended: frees the slots of regions that are over, starts regions again that are due, and ends the
+    /// job with its last task.
     pub(super) fn settle(&mut self, job: JobId) {
         let record = self.state.jobs.get_mut(&job).expect("its job is known");
         for region in 0..record.regions.len() {
-            if record.regions[region].placed && record.region_counts(region).live() == 0 {
+            if record.regions[region].placed && record.is_over(region) && !record.is_restarting(region) {
                 for slot in std::mem::take(&mut record.regions[region].slots) {
                     self.state.slots.release(slot, SlotOwner { job, region });
                     self.replan = true;
@@ -81,10 +79,9 @@ impl Step<'_> {
             }
         }
         let counts = record.counts();
-        if record.state.is_terminal() || counts.terminal() < counts.total() {
-            return;
-        }
         let end = match record.state {
+            JobState::Restarting => return self.restart_if_due(job),
+            state if state.is_terminal() || counts.terminal() < counts.total() => return,
             JobState::Cancelling => JobState::Canceled,
             JobState::Failing => JobState::Failed,
             _ => JobState::Finished,
@@ -104,66 +101,114 @@ impl Step<'_> {
         self.effects.push(Effect::JobEnded { job, outcome });
         self.state.open.retain(|open| *open != job);
         self.state.ended.push_back(job);
-        while self.state.ended.len() > self.state.ended_jobs_max {
+        while self.state.ended.len() > self.state.limits.ended_jobs_max {
             let oldest = self.state.ended.pop_front().expect("it is not empty");
             self.state.jobs.remove(&oldest);
         }
     }
 
-    /// A worker is gone: its tasks fail, and so does a job that has yet to read a result the worker kept.
+    /// A worker is gone: its tasks fail, and so do regions whose results it kept for readers that have yet to read them.
+    /// One lost worker is one failure, however many tasks it ran.
     pub(super) fn lose(&mut self, worker: WorkerId) {
         if !self.state.slots.lose(worker) {
             self.state.ignored.unknown_worker += 1;
             return;
         }
+        let at_ms = self.state.now_ms;
         for job in self.state.open.clone() {
             let record = self.state.jobs.get_mut(&job).expect("open jobs are known");
             if !record.workers.remove(&worker) {
                 continue;
             }
-            let failures = lose_tasks(record, worker, self.state.now_ms);
-            self.touch(job, true);
-            for failure in failures {
-                self.fail(job, failure);
-            }
-            self.settle(job);
-        }
-    }
-}
-
-/// Fails the tasks of a job that ran on a lost worker; if none did, the first task whose result is lost and missed.
-fn lose_tasks(record: &mut JobRecord, worker: WorkerId, at_ms: u64) -> Vec<JobFailure> {
-    let mut failures = Vec::new();
-    let lost = |task: &super::TaskRecord| task.slot.is_some_and(|slot| slot.worker == worker);
-    for position in 0..record.vertices.len() {
-        for subtask in 0..record.vertices[position].tasks.len() {
-            let task = &record.vertices[position].tasks[subtask];
-            if lost(task) && !task.state.is_terminal() {
-                let message = format!("worker {} was lost, and with it this task", worker.0);
-                failures.push(record.task_failure(task.attempt.task, ErrorKind::Io, message));
-                record.vertices[position].enter(subtask, TaskState::Failed, at_ms);
-            }
-        }
-    }
-    if failures.is_empty() && record.state == JobState::Running {
-        let missed = missed_results(record);
-        let tasks = missed.iter().flat_map(|position| &record.vertices[*position].tasks);
-        if let Some(task) = tasks.filter(|task| task.state == TaskState::Finished).find(|task| lost(task)) {
+            let message = format!("worker {} was lost, and with it this task", worker.0);
+            let mut losses = Losses::default();
+            record.end_tasks(at_ms, &mut losses, |task| {
+                task.is_on(worker).then(|| (TaskState::Failed, message.clone()))
+            });
             let message = format!(
                 "worker {} was lost, and with it the finished result of this task, which a later stage has yet to read",
                 worker.0
             );
-            failures.push(record.task_failure(task.attempt.task, ErrorKind::Io, message));
+            record.miss_results(at_ms, &mut losses, &message, |task| task.is_on(worker));
+            self.take_losses(job, losses);
         }
     }
-    failures.into_iter().map(JobFailure::Task).collect()
+
+    /// What follows from tasks and results that are gone.
+    pub(super) fn take_losses(&mut self, job: JobId, losses: Losses) {
+        self.touch(job, true);
+        self.note_concurrent(job, losses.concurrent);
+        if !losses.failed.is_empty() {
+            self.fail(job, JobException::of_tasks(losses.failed), losses.regions);
+        }
+        self.settle(job);
+    }
 }
 
-/// Vertices whose spooled results are still needed: some reader has not finished.
-fn missed_results(record: &JobRecord) -> BTreeSet<usize> {
-    let edges = record.spec.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking);
-    edges
-        .filter(|edge| !record.vertices[record.positions[&edge.target]].is_finished())
-        .map(|edge| record.positions[&edge.source])
-        .collect()
+/// Tasks and results of a job that are gone at once.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// Failures to act on.
+    failed: Vec<FailedTask>,
+    /// The regions they happened in.
+    regions: BTreeSet<usize>,
+    /// Failures of tasks that were being stopped already.
+    concurrent: Vec<FailedTask>,
+}
+
+impl JobRecord {
+    /// Ends tasks that live: as `how` says, and with which message where that is a failure.
+    pub(super) fn end_tasks(
+        &mut self,
+        at_ms: u64,
+        losses: &mut Losses,
+        how: impl Fn(&TaskRecord) -> Option<(TaskState, String)>,
+    ) {
+        for position in 0..self.vertices.len() {
+            for subtask in 0..self.vertices[position].tasks.len() {
+                let task = &self.vertices[position].tasks[subtask];
+                let (attempt, was) = (task.attempt, task.state);
+                if was.is_terminal() || was == TaskState::Created {
+                    continue;
+                }
+                let Some((end, message)) = how(task) else { continue };
+                self.vertices[position].enter(subtask, end, at_ms);
+                if end != TaskState::Failed {
+                    continue;
+                }
+                let failure = self.task_failure(attempt.task, ErrorKind::Io, message);
+                let failed = self.failed_task(attempt, failure, at_ms);
+                if was == TaskState::Canceling {
+                    losses.concurrent.push(failed);
+                } else {
+                    losses.failed.push(failed);
+                    losses.regions.insert(self.region_of(position));
+                }
+            }
+        }
+    }
+
+    /// Counts the results as lost that are gone with finished tasks and that some reader misses.
+    pub(super) fn miss_results(
+        &self,
+        at_ms: u64,
+        losses: &mut Losses,
+        message: &str,
+        is_gone: impl Fn(&TaskRecord) -> bool,
+    ) {
+        if !matches!(self.state, JobState::Running | JobState::Restarting) {
+            return;
+        }
+        for position in missed_results(self) {
+            let mut tasks = self.vertices[position].tasks.iter();
+            let gone = tasks.find(|task| task.state == TaskState::Finished && is_gone(task));
+            let Some(task) = gone else { continue };
+            losses.regions.insert(self.region_of(position));
+            // Tasks that failed say more.
+            if losses.failed.is_empty() {
+                let failure = self.task_failure(task.attempt.task, ErrorKind::Io, message.to_string());
+                losses.failed.push(self.failed_task(task.attempt, failure, at_ms));
+            }
+        }
+    }
 }

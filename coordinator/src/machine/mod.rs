@@ -9,26 +9,32 @@
 //! * [`state`]: [`ClusterState`], the whole of it
 //! * [`slots`]: workers and who holds their slots
 //! * [`job`], [`task`]: the records of a job and of a task, their states and time stamps
+//! * `restart`: when a failed job starts again; [`exception`]: what went wrong so far
 //! * [`region`]: the parts of a graph that are placed at once
-//! * `step`: dispatch of an event; `placement`: regions into slots; `lifecycle`: how tasks and jobs end
+//! * `step`: dispatch of an event; `placement`: regions into slots; `lifecycle`: how tasks and jobs end; `failover`: which
+//!   regions a failure takes back, and how they start again
 //! * [`invariants`]: what holds after every event
 
 pub mod event;
+pub mod exception;
+mod failover;
 pub mod invariants;
 pub mod job;
 mod lifecycle;
 mod placement;
 pub mod region;
+mod restart;
 pub mod slots;
 pub mod state;
 mod step;
 pub mod task;
 
 pub use event::{Effect, Event};
+pub use exception::{CONCURRENT_FAILURES_MAX, ExceptionHistory, FailedTask, JobException};
 pub use invariants::check_invariants;
-pub use job::{JobFailure, JobOutcome, JobRecord, JobState, SlotWait, VertexRecord};
+pub use job::{JobFailure, JobOutcome, JobRecord, JobState, PendingRestart, SlotWait, VertexRecord};
 pub use region::check_graph;
-pub use state::{ClusterState, Ignored};
+pub use state::{ClusterState, Ignored, Limits, Timer};
 pub use step::apply;
 pub use task::{StateTimes, TaskCounts, TaskRecord};
 

@@ -17,17 +17,17 @@ impl Step<'_> {
     /// Places every region that may start and for which there are slots. Jobs that run come before jobs that have not
     /// started, so that a batch job keeps its slots from stage to stage; otherwise the order is that of submission.
     pub(super) fn place_ready(&mut self) {
-        for state in [JobState::Running, JobState::Created] {
+        for states in [&[JobState::Running, JobState::Restarting][..], &[JobState::Created]] {
             for position in 0..self.state.open.len() {
                 let job = self.state.open[position];
-                if self.state.jobs[&job].state == state {
+                if states.contains(&self.state.jobs[&job].state) {
                     self.place_job(job);
                 }
             }
         }
     }
 
-    fn place_job(&mut self, job: JobId) {
+    pub(super) fn place_job(&mut self, job: JobId) {
         let mut blocked = None;
         for region in 0..self.state.jobs[&job].regions.len() {
             let record = &self.state.jobs[&job];
@@ -49,7 +49,7 @@ impl Step<'_> {
         let since_ms = self.state.now_ms;
         let record = self.state.jobs.get_mut(&job).expect("open jobs are known");
         match blocked {
-            Some(needed) if record.counts().live() == 0 => {
+            Some(needed) if record.state != JobState::Restarting && record.counts().live() == 0 => {
                 if record.wait.is_none() {
                     let number = record.waits;
                     record.waits += 1;
@@ -58,7 +58,7 @@ impl Step<'_> {
                     self.touch(job, false);
                 }
             }
-            // Its own tasks hold slots and will free them.
+            // Its own tasks hold slots and will free them, or its restart comes first.
             Some(_) | None => record.wait = None,
         }
     }
@@ -112,11 +112,17 @@ impl Step<'_> {
     }
 }
 
-/// The slot each shared slot of a region would like: where the matching subtask of a blocking input ran, whose result
-/// lies on that worker.
+/// The slot each shared slot of a region would like: where its tasks ran before; else where the matching subtask of a
+/// blocking input ran, whose result lies on that worker.
 fn wishes(record: &JobRecord, region: usize) -> Vec<Option<SlotId>> {
     let region = &record.regions[region];
     let mut wishes = vec![None; region.sharing.slots_needed() as usize];
+    for (member, position) in region.shape.vertices.iter().enumerate() {
+        for (subtask, task) in (0..).zip(&record.vertices[*position].tasks) {
+            let wish = &mut wishes[region.sharing.slot_of(member, subtask) as usize];
+            *wish = wish.or(task.previous);
+        }
+    }
     if region.shape.inputs.is_empty() {
         return wishes;
     }

@@ -7,6 +7,45 @@ use flott_schema::ids::{JobId, WorkerId};
 use super::job::JobRecord;
 use super::slots::{SlotTable, WorkerRecord};
 
+/// How much the machine remembers. Every replica must be given the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of the jobs that have ended, the last so many are kept.
+    pub ended_jobs_max: usize,
+    /// Of the exceptions of a job, the last so many are kept.
+    pub exceptions_max: usize,
+}
+
+impl Default for Limits {
+    /// A thousand jobs, and Flink's 16 exceptions.
+    fn default() -> Self {
+        Limits { ended_jobs_max: 1_000, exceptions_max: 16 }
+    }
+}
+
+/// A timer that the leader has to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// Ends with [`super::Event::SlotWaitExpired`].
+    SlotWait {
+        /// The job.
+        job: JobId,
+        /// The number of the wait.
+        wait: u32,
+        /// When it began (milliseconds since 1970).
+        since_ms: u64,
+    },
+    /// Ends with [`super::Event::RestartDelayExpired`].
+    RestartDelay {
+        /// The job.
+        job: JobId,
+        /// The number of the delay.
+        number: u32,
+        /// When it is over (milliseconds since 1970).
+        due_ms: u64,
+    },
+}
+
 /// Workers and jobs. Changed by [`super::apply`] alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterState {
@@ -16,22 +55,21 @@ pub struct ClusterState {
     pub(super) open: Vec<JobId>,
     /// Jobs that are over, the oldest first.
     pub(super) ended: VecDeque<JobId>,
-    pub(super) ended_jobs_max: usize,
+    pub(super) limits: Limits,
     /// The latest time stamp seen.
     pub(super) now_ms: u64,
     pub(super) ignored: Ignored,
 }
 
 impl ClusterState {
-    /// No workers, no jobs. Of the jobs that have ended, the last `ended_jobs_max` are remembered; every replica must
-    /// be given the same number.
-    pub fn new(ended_jobs_max: usize) -> Self {
+    /// No workers, no jobs.
+    pub fn new(limits: Limits) -> Self {
         ClusterState {
             slots: SlotTable::default(),
             jobs: BTreeMap::new(),
             open: Vec::new(),
             ended: VecDeque::new(),
-            ended_jobs_max,
+            limits,
             now_ms: 0,
             ignored: Ignored::default(),
         }
@@ -45,6 +83,26 @@ impl ClusterState {
     /// All jobs, by id.
     pub fn jobs(&self) -> impl Iterator<Item = &JobRecord> {
         self.jobs.values()
+    }
+
+    /// The timers in course: what a new leader has to set.
+    pub fn timers(&self) -> Vec<Timer> {
+        let open = self.open.iter().map(|job| &self.jobs[job]);
+        open.flat_map(|job| {
+            let wait = job.wait.map(|wait| Timer::SlotWait {
+                job: job.id,
+                wait: wait.number,
+                since_ms: wait.since_ms,
+            });
+            let restart = job.restart.as_ref().filter(|restart| !restart.expired);
+            let delay = restart.map(|restart| Timer::RestartDelay {
+                job: job.id,
+                number: restart.number,
+                due_ms: restart.since_ms.saturating_add(restart.delay_ms),
+            });
+            [wait, delay].into_iter().flatten()
+        })
+        .collect()
     }
 
     /// The registered workers.
@@ -81,6 +139,8 @@ pub struct Ignored {
     pub repeated: u64,
     /// A slot wait that is over.
     pub stale_slot_wait: u64,
+    /// A restart delay that is over.
+    pub stale_restart_delay: u64,
     /// A lost worker that is not registered.
     pub unknown_worker: u64,
     /// A registration under a known id, or with an absurd number of slots.
@@ -100,6 +160,7 @@ impl Ignored {
             overtaken,
             repeated,
             stale_slot_wait,
+            stale_restart_delay,
             unknown_worker,
             refused_worker,
             refused_job,
@@ -111,6 +172,7 @@ impl Ignored {
             + overtaken
             + repeated
             + stale_slot_wait
+            + stale_restart_delay
             + unknown_worker
             + refused_worker
             + refused_job

@@ -1,6 +1,6 @@
 //! One step of the machine: dispatch, then placement of what may now start, then the invariants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flott_schema::control::{TaskFailure, TaskState};
@@ -10,8 +10,10 @@ use flott_schema::job::JobSpec;
 use flott_schema::stats::WorkerProfile;
 
 use super::event::{Effect, Event};
+use super::exception::JobException;
 use super::invariants::{check_job, check_job_briefly};
 use super::job::{JobFailure, JobRecord, JobState};
+use super::lifecycle::Losses;
 use super::region::check_graph;
 use super::state::ClusterState;
 use super::task::{Report, judge};
@@ -34,6 +36,7 @@ pub fn apply(state: &mut ClusterState, event: Event) -> Vec<Effect> {
         }
         Event::CancelRequested { job, .. } => step.cancel(job),
         Event::SlotWaitExpired { job, wait, .. } => step.expire(job, wait),
+        Event::RestartDelayExpired { job, number, .. } => step.end_delay(job, number),
     }
     if step.replan {
         step.place_ready();
@@ -105,6 +108,7 @@ impl Step<'_> {
             ignored.stale_attempt += 1;
             return;
         }
+        let before = task.state();
         let (next, failure) = match judge(task.state(), reported) {
             Report::Enter(TaskState::Failed) => {
                 let unknown = || "the worker gave no cause".to_string();
@@ -117,6 +121,7 @@ impl Step<'_> {
                 (TaskState::Failed, Some(record.task_failure(attempt.task, ErrorKind::Internal, message)))
             }
             Report::Enter(next) => (next, None),
+            Report::ResultLost => return self.lose_result(job, attempt, failure),
             Report::Repeated => return ignored.repeated += 1,
             Report::Overtaken => return ignored.overtaken += 1,
             Report::Impossible => return ignored.impossible_transition += 1,
@@ -127,11 +132,40 @@ impl Step<'_> {
         self.replan |= record.vertices[position].is_finished();
         self.touch(job, false);
         if let Some(failure) = failure {
-            self.fail(job, JobFailure::Task(failure));
+            let record = &self.state.jobs[&job];
+            let failed = record.failed_task(attempt, failure, self.state.now_ms);
+            if before == TaskState::Canceling {
+                self.note_concurrent(job, [failed]);
+            } else {
+                let region = BTreeSet::from([record.region_of(position)]);
+                self.fail(job, JobException::of_tasks(vec![failed]), region);
+            }
         }
         if next.is_terminal() {
             self.settle(job);
         }
+    }
+
+    /// The result of a finished task is gone; that is a failure if somebody has yet to read it.
+    fn lose_result(&mut self, job: JobId, attempt: AttemptId, failure: Option<TaskFailure>) {
+        let at_ms = self.state.now_ms;
+        let record = self.state.jobs.get_mut(&job).expect("its job is known");
+        let position = record.positions[&attempt.task.vertex];
+        let task = &mut record.vertices[position].tasks[attempt.task.subtask as usize];
+        if std::mem::replace(&mut task.result_lost, true) {
+            self.state.ignored.repeated += 1;
+            return;
+        }
+        let message = match failure {
+            Some(failure) => failure.message,
+            None => "the process that kept it is gone".to_string(),
+        };
+        let message = format!(
+            "the finished result of this task, which a later stage has yet to read, is lost: {message}"
+        );
+        let mut losses = Losses::default();
+        record.miss_results(at_ms, &mut losses, &message, |task| task.attempt() == attempt);
+        self.take_losses(job, losses);
     }
 
     fn cancel(&mut self, job: JobId) {
@@ -140,8 +174,9 @@ impl Step<'_> {
             return;
         };
         match record.state {
-            JobState::Created | JobState::Running => {
+            JobState::Created | JobState::Running | JobState::Restarting => {
                 self.enter(job, JobState::Cancelling);
+                self.state.jobs.get_mut(&job).expect("its job is known").restart = None;
                 self.stop_tasks(job);
                 self.settle(job);
             }
@@ -173,7 +208,8 @@ impl Step<'_> {
             )
         };
         let message = format!("job '{}' needs {needed} slots, has {free}: {why}", record.graph().name);
-        self.fail(job, JobFailure::Job { kind: ErrorKind::Resources, message });
+        let cause = JobFailure::Job { kind: ErrorKind::Resources, message };
+        self.fail(job, JobException::of_job(self.state.now_ms, cause), BTreeSet::new());
         self.settle(job);
     }
 }

@@ -1,7 +1,7 @@
 //! The record of a task, and which reports about it make sense.
 
 use flott_schema::control::TaskState;
-use flott_schema::ids::{AttemptId, SlotId};
+use flott_schema::ids::{AttemptId, SlotId, WorkerId};
 
 /// When each of `N` states was entered last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +74,36 @@ pub struct TaskRecord {
     pub(super) attempt: AttemptId,
     pub(super) state: TaskState,
     pub(super) slot: Option<SlotId>,
+    /// Where the deployment before this one ran: it would like to go there again.
+    pub(super) previous: Option<SlotId>,
+    /// Whether its finished result is gone though its worker is still there.
+    pub(super) result_lost: bool,
     pub(super) times: StateTimes<{ TaskState::ALL.len() }>,
 }
 
 impl TaskRecord {
     pub(super) fn new(attempt: AttemptId, at_ms: u64) -> Self {
-        let mut task =
-            TaskRecord { attempt, state: TaskState::Created, slot: None, times: StateTimes::default() };
+        let mut task = TaskRecord {
+            attempt,
+            state: TaskState::Created,
+            slot: None,
+            previous: None,
+            result_lost: false,
+            times: StateTimes::default(),
+        };
         task.times.enter(TaskState::Created as usize, at_ms);
         task
+    }
+
+    /// Ready for the next deployment.
+    pub(super) fn reset(&mut self, job_epoch: u32, at_ms: u64) {
+        let attempt = AttemptId { job_epoch, attempt: self.attempt.attempt + 1, ..self.attempt };
+        *self = TaskRecord { previous: self.slot.or(self.previous), ..TaskRecord::new(attempt, at_ms) };
+    }
+
+    /// Whether it runs on this worker, or ran there.
+    pub(super) fn is_on(&self, worker: WorkerId) -> bool {
+        self.slot.is_some_and(|slot| slot.worker == worker)
     }
 
     /// The current deployment; a report on another is stale.
@@ -115,6 +136,8 @@ pub(super) enum Report {
     UnaskedCancel,
     /// It is in that state already.
     Repeated,
+    /// The task has finished, and now its result is gone.
+    ResultLost,
     /// Sent before the worker had seen the cancel request.
     Overtaken,
     /// Cannot be: a terminal task lives again, or a task goes backwards.
@@ -122,11 +145,12 @@ pub(super) enum Report {
 }
 
 /// Judges a worker's report. Workers report `Initializing`, `Running` and the terminal states, in this order, and may
-/// leave some out; `Created` to `Deploying` and `Canceling` are the coordinator's own words.
+/// leave some out; `Failed` of a task that has finished says that its result is gone. `Created` to `Deploying` and `Canceling` are the coordinator's own words.
 pub(super) fn judge(now: TaskState, reported: TaskState) -> Report {
     use TaskState::*;
     match (now, reported) {
         _ if now == reported => Report::Repeated,
+        (Finished, Failed) => Report::ResultLost,
         (Created | Scheduled | Finished | Canceled | Failed, _) => Report::Impossible,
         (_, Created | Scheduled | Deploying | Canceling) => Report::Impossible,
         (Canceling, Initializing | Running) => Report::Overtaken,

@@ -43,8 +43,18 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             }
             Effect::Release { worker, job } => self.send(worker, ToWorker::Release { job }),
             Effect::StartSlotWait { job, wait } => self.start_slot_wait(job, wait),
+            Effect::StartRestartDelay { job, number, delay_ms } => {
+                self.start_restart_delay(job, number, delay_ms);
+            }
             Effect::JobStateChanged { .. } | Effect::JobEnded { .. } => unreachable!("no order"),
         }
+    }
+
+    pub(super) fn start_restart_delay(&mut self, job: JobId, number: u32, delay_ms: u64) {
+        // A thousand years: longer than anybody waits, and short enough for the arithmetic of instants.
+        let delay_ms = delay_ms.min(1_000 * 365 * 24 * 3_600 * 1_000);
+        let due = Instant::now() + Duration::from_millis(delay_ms);
+        self.timers.set(due, Due::RestartDelay { job, number });
     }
 
     pub(super) fn start_slot_wait(&mut self, job: JobId, wait: u32) {

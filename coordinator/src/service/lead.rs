@@ -10,7 +10,7 @@ use super::run::Coordinator;
 use super::timers::Due;
 use crate::journal::{Journal, Role};
 use crate::link::WorkerLink;
-use crate::machine::ClusterState;
+use crate::machine::{ClusterState, Timer};
 
 impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     /// The role at the start.
@@ -43,10 +43,13 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     }
 
     fn take_over(&mut self) {
-        let waits: Vec<_> =
-            self.state.jobs().filter_map(|job| Some((job.id(), job.slot_wait()?.number))).collect();
-        for (job, wait) in waits {
-            self.start_slot_wait(job, wait);
+        for timer in self.state.timers() {
+            match timer {
+                Timer::SlotWait { job, wait, .. } => self.start_slot_wait(job, wait),
+                Timer::RestartDelay { job, number, due_ms } => {
+                    self.start_restart_delay(job, number, due_ms.saturating_sub(self.now_ms()));
+                }
+            }
         }
         let late = Instant::now() + Duration::from_millis(self.options.worker_return_ms);
         for worker in self.state.workers().keys() {

@@ -14,7 +14,7 @@ use super::options::Options;
 use super::timers::Timers;
 use crate::journal::{Journal, MemoryJournal, Notice, Role};
 use crate::link::WorkerLink;
-use crate::machine::{ClusterState, Event, JobOutcome};
+use crate::machine::{ClusterState, Event, JobOutcome, Limits};
 
 /// Commands taken at once before what they want is proposed, so that many reports are committed together.
 const COMMANDS_AT_ONCE: usize = 1_024;
@@ -61,7 +61,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             timeout_ms: options.request_timeout_ms,
         };
         let coordinator = Coordinator {
-            state: ClusterState::new(options.ended_jobs_max),
+            state: ClusterState::new(Limits { ended_jobs_max: options.ended_jobs_max, ..Limits::default() }),
             link,
             journal,
             role,

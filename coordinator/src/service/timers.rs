@@ -1,6 +1,7 @@
-//! What comes due: waits of jobs for slots, and the return of workers to a new leader.
+//! What comes due: waits of jobs for slots, delays before restarts, and the return of workers to a new leader.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use flott_schema::ids::{JobId, WorkerId};
 use tokio::time::Instant;
@@ -9,6 +10,9 @@ use super::run::Coordinator;
 use crate::journal::Journal;
 use crate::link::WorkerLink;
 use crate::machine::Event;
+
+/// How long the end of a delay may take to be committed before it is said again.
+const RESTART_REPEAT: Duration = Duration::from_secs(1);
 
 /// What a timer stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +23,13 @@ pub(super) enum Due {
         job: JobId,
         /// The number of the wait.
         wait: u32,
+    },
+    /// The delay before a restart is over.
+    RestartDelay {
+        /// The job; one delay at a time.
+        job: JobId,
+        /// The number of the delay.
+        number: u32,
     },
     /// A worker has not returned to the leader.
     Return(WorkerId),
@@ -35,6 +46,7 @@ impl Timers {
     pub(super) fn set(&mut self, at: Instant, due: Due) {
         self.due.retain(|(_, other)| match (due, *other) {
             (Due::SlotWait { job, .. }, Due::SlotWait { job: other, .. }) => job != other,
+            (Due::RestartDelay { job, .. }, Due::RestartDelay { job: other, .. }) => job != other,
             (Due::Return(worker), Due::Return(other)) => worker != other,
             _ => true,
         });
@@ -53,7 +65,10 @@ impl Timers {
     }
 
     pub(super) fn job_ended(&mut self, ended: JobId) {
-        self.due.retain(|(_, due)| !matches!(due, Due::SlotWait { job, .. } if *job == ended));
+        self.due.retain(|(_, due)| match due {
+            Due::SlotWait { job, .. } | Due::RestartDelay { job, .. } => *job != ended,
+            Due::Return(_) => true,
+        });
     }
 
     /// The worker is back, or lost: nothing is expected of it any more.
@@ -77,6 +92,14 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     let current = self.state.job(job).and_then(|record| record.slot_wait());
                     if current.is_some_and(|current| current.number == wait) {
                         self.write(Event::SlotWaitExpired { job, wait, at_ms: self.now_ms() }, None);
+                    }
+                }
+                Due::RestartDelay { job, number } => {
+                    let restart = self.state.job(job).and_then(|record| record.pending_restart());
+                    if restart.is_some_and(|restart| restart.number == number && !restart.delay_is_over()) {
+                        // Said again until it is committed: nothing else would start the job.
+                        self.timers.set(now + RESTART_REPEAT, Due::RestartDelay { job, number });
+                        self.write(Event::RestartDelayExpired { job, number, at_ms: self.now_ms() }, None);
                     }
                 }
                 Due::Return(worker) => {

@@ -8,13 +8,13 @@ use flott_schema::job::JobSpec;
 
 use super::graph::streaming;
 use super::offering;
-use crate::machine::{ClusterState, Effect, Event, JobState, apply};
+use crate::machine::{ClusterState, Effect, Event, JobState, Limits, apply};
 
 #[test]
 fn a_hundred_thousand_subtasks_on_a_thousand_workers_place_below_two_seconds() {
     const WORKERS: u64 = 1_000;
     const SLOTS: u32 = 100;
-    let mut cluster = ClusterState::new(10);
+    let mut cluster = ClusterState::new(Limits::default());
     for worker in 0..WORKERS {
         apply(
             &mut cluster,

@@ -1,9 +1,11 @@
 //! Runs the scripts in `testdata/`: after each event the effects and the state it led to. `UPDATE=1` rewrites them.
 //!
-//! Above the first event, `graph NAME streaming|batch: VERTEX PARALLELISM, ...; EDGE, ...` names graphs. Events:
-//! `> register w1 SLOTS`, `> lost w1`, `> submit j1 GRAPH`, `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]`,
-//! `> all j1 VERTEX STATE` (one report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`. Time is ten
-//! milliseconds an event. `> times j1` is a question and no event. Lines below an event, and only these, are output.
+//! Above the first event, `graph NAME streaming|batch: VERTEX PARALLELISM, ...; EDGE, ...` names graphs, and
+//! `restart NAME none | fixed ATTEMPTS DELAY | rate MAX INTERVAL DELAY | exponential INITIAL MAX MULTIPLIER RESET ATTEMPTS [all]`
+//! restart strategies. Events: `> register w1 SLOTS`, `> lost w1`, `> submit j1 GRAPH [STRATEGY]`,
+//! `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]` (the current attempt where none is given), `> all j1 VERTEX STATE` (one
+//! report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`, `> delay j1 [NUMBER]`. Time is ten milliseconds an event;
+//! `> pass MS` lets more go by. `> times j1` is a question and no event. Lines below an event, and only these, are output.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,10 +16,12 @@ use flott_schema::control::{Placement, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::{ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, WorkerId};
-use flott_schema::job::JobSpec;
+use flott_schema::job::{JobSettings, JobSpec, RestartStrategy};
 
 use super::{graph, offering};
-use crate::machine::{ClusterState, Effect, Event, JobOutcome, JobRecord, JobState, apply, check_invariants};
+use crate::machine::{
+    ClusterState, Effect, Event, JobOutcome, JobRecord, JobState, Limits, apply, check_invariants,
+};
 
 #[test]
 fn scripts_lead_to_what_they_say() {
@@ -49,13 +53,19 @@ fn scripts_lead_to_what_they_say() {
 
 struct Player {
     graphs: BTreeMap<String, JobGraph>,
+    strategies: BTreeMap<String, JobSettings>,
     state: ClusterState,
     now_ms: u64,
 }
 
 impl Default for Player {
     fn default() -> Self {
-        Player { graphs: BTreeMap::new(), state: ClusterState::new(3), now_ms: 0 }
+        Player {
+            graphs: BTreeMap::new(),
+            strategies: BTreeMap::new(),
+            state: ClusterState::new(Limits { ended_jobs_max: 3, exceptions_max: 2 }),
+            now_ms: 0,
+        }
     }
 }
 
@@ -67,6 +77,9 @@ impl Player {
             let Some(command) = line.strip_prefix("> ") else {
                 if let Some(text) = line.strip_prefix("graph ") {
                     self.define(text);
+                }
+                if let Some(text) = line.strip_prefix("restart ") {
+                    self.define_strategy(text);
                 }
                 if in_output && line.starts_with('#') {
                     in_output = false;
@@ -86,6 +99,10 @@ impl Player {
             let words: Vec<&str> = command.split_whitespace().collect();
             if words[0] == "times" {
                 self.print_times(self.state.job(job(words[1])).expect("the job is known"), &mut played);
+                continue;
+            }
+            if words[0] == "pass" {
+                self.now_ms += words[1].parse::<u64>().unwrap();
                 continue;
             }
             self.now_ms += 10;
@@ -123,6 +140,32 @@ impl Player {
         self.graphs.insert(name.to_string(), graph::build(name, mode, &vertices, &edges));
     }
 
+    fn define_strategy(&mut self, text: &str) {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let number = |index: usize| words[index].parse::<u64>().unwrap();
+        let restart = match words[1] {
+            "none" => RestartStrategy::None,
+            "fixed" => RestartStrategy::FixedDelay { attempts: number(2) as u32, delay_ms: number(3) },
+            "rate" => RestartStrategy::FailureRate {
+                failures_max: number(2) as u32,
+                interval_ms: number(3),
+                delay_ms: number(4),
+            },
+            "exponential" => RestartStrategy::ExponentialDelay {
+                initial_ms: number(2),
+                max_ms: number(3),
+                multiplier_milli: number(4) as u32 * 1_000,
+                jitter_milli: 0,
+                reset_ms: number(5),
+                attempts: number(6) as u32,
+            },
+            other => panic!("no strategy: {other}"),
+        };
+        let restart_all = words.last() == Some(&"all");
+        let settings = JobSettings { restart, restart_all, ..JobSettings::default() };
+        self.strategies.insert(words[0].to_string(), settings);
+    }
+
     fn events(&self, words: &[&str]) -> Vec<Event> {
         let at_ms = self.now_ms;
         let one = match words {
@@ -132,27 +175,39 @@ impl Player {
                 at_ms,
             },
             ["lost", w] => Event::WorkerLost { worker: worker(w), at_ms },
-            ["submit", j, name] => {
-                let spec = Arc::new(JobSpec::embedded(self.graphs[*name].clone()));
+            ["submit", j, name, strategy @ ..] => {
+                let settings = strategy.first().map(|name| self.strategies[*name].clone());
+                let graph = Arc::new(self.graphs[*name].clone());
+                let spec = JobSpec { graph, program: None, settings: settings.unwrap_or_default() };
+                let spec = Arc::new(spec);
                 Event::JobSubmitted { job: job(j), spec, at_ms }
             }
             ["task", j, task, state, cause @ ..] => {
-                let (task, number) = task.split_once('#').unwrap_or((task, "0"));
+                let (task, number) = task.split_once('#').map_or((*task, None), |(task, n)| (task, Some(n)));
                 let (vertex, subtask) = task.split_once('/').expect("a task has an index");
-                self.report(job(j), vertex, subtask.parse().unwrap(), number.parse().unwrap(), state, cause)
+                let number = number.map(|number| number.parse().unwrap());
+                self.report(job(j), vertex, subtask.parse().unwrap(), number, state, cause)
             }
             ["all", j, vertex, state] => {
                 let parallelism = self.state.job(job(j)).expect("the job is known");
                 let parallelism =
                     parallelism.graph().vertex(OperatorId::of_uid(vertex).into()).unwrap().parallelism;
                 return (0..parallelism)
-                    .map(|subtask| self.report(job(j), vertex, subtask, 0, state, &[]))
+                    .map(|subtask| self.report(job(j), vertex, subtask, None, state, &[]))
                     .collect();
             }
             ["cancel", j] => Event::CancelRequested { job: job(j), at_ms },
             ["expire", j] => {
                 let wait = self.state.job(job(j)).and_then(JobRecord::slot_wait).expect("a wait in course");
                 Event::SlotWaitExpired { job: job(j), wait: wait.number, at_ms }
+            }
+            ["delay", j] => {
+                let restart = self.state.job(job(j)).and_then(JobRecord::pending_restart);
+                let number = restart.expect("a restart on its way").number;
+                Event::RestartDelayExpired { job: job(j), number, at_ms }
+            }
+            ["delay", j, number] => {
+                Event::RestartDelayExpired { job: job(j), number: number.parse().unwrap(), at_ms }
             }
             ["expire", j, wait] => Event::SlotWaitExpired { job: job(j), wait: wait.parse().unwrap(), at_ms },
             _ => panic!("no event: {words:?}"),
@@ -165,7 +220,7 @@ impl Player {
         job: JobId,
         vertex: &str,
         subtask: u32,
-        attempt: u32,
+        attempt: Option<u32>,
         state: &str,
         cause: &[&str],
     ) -> Event {
@@ -185,9 +240,11 @@ impl Player {
             backtrace: None,
         };
         let task = TaskId { vertex: vertex_id, subtask };
+        let current = self.state.job(job).and_then(|job| job.task(task)).map(|task| task.attempt());
+        let current = current.unwrap_or(AttemptId { task, job_epoch: 0, attempt: 0 });
         Event::TaskStateChanged {
             job,
-            attempt: AttemptId { task, job_epoch: 0, attempt },
+            attempt: AttemptId { attempt: attempt.unwrap_or(current.attempt), ..current },
             state,
             failure: (!cause.is_empty()).then_some(failure),
             at_ms: self.now_ms,
@@ -202,6 +259,9 @@ impl Player {
         let same = |job: &JobRecord| before.job(job.id()) == Some(job);
         for job in self.state.jobs().filter(|job| !job.state().is_terminal() || !same(job)) {
             write!(out, "  j{} {}", job.id().0, job.state().word()).unwrap();
+            if job.restarts() > 0 {
+                write!(out, ", {} restarts", job.restarts()).unwrap();
+            }
             if let Some(wait) = job.slot_wait() {
                 write!(out, ", waits for {} slots", wait.needed).unwrap();
             }
@@ -240,8 +300,13 @@ impl Player {
                 writeln!(out, "  {}/{subtask}: {}", vertex.name, times.join(", ")).unwrap();
             }
         }
-        for failure in job.concurrent_failures() {
-            writeln!(out, "  concurrent: {}", failure.to_error()).unwrap();
+        for exception in job.exceptions().latest() {
+            let fate = if exception.restarted { "restarted" } else { "failed" };
+            writeln!(out, "  exception at {}, {fate}: {}", exception.at_ms, exception.cause.to_error())
+                .unwrap();
+            for failed in &exception.concurrent {
+                writeln!(out, "    concurrent: {}", failed.failure.to_error()).unwrap();
+            }
         }
     }
 }
@@ -249,7 +314,8 @@ impl Player {
 fn print_effect(state: &ClusterState, effect: &Effect, out: &mut String) {
     let name = |job: JobId, attempt: &AttemptId| {
         let vertex = state.job(job).and_then(|job| job.graph().vertex(attempt.task.vertex)).unwrap();
-        format!("{}/{}", vertex.name, attempt.task.subtask)
+        let number = if attempt.attempt == 0 { String::new() } else { format!("#{}", attempt.attempt) };
+        format!("{}/{}{number}", vertex.name, attempt.task.subtask)
     };
     let text = match effect {
         Effect::Deploy { worker, job, tasks, peers, .. } => {
@@ -265,6 +331,9 @@ fn print_effect(state: &ClusterState, effect: &Effect, out: &mut String) {
         }
         Effect::Release { worker, job } => format!("release j{} on w{}", job.0, worker.0),
         Effect::StartSlotWait { job, wait } => format!("start slot wait {wait} of j{}", job.0),
+        Effect::StartRestartDelay { job, number, delay_ms } => {
+            format!("start restart delay {number} of j{}: {delay_ms} ms", job.0)
+        }
         Effect::JobStateChanged { job, state, at_ms } => format!("j{} is {} at {at_ms}", job.0, state.word()),
         Effect::JobEnded { job, outcome } => match outcome {
             JobOutcome::Finished => format!("j{} ended: finished", job.0),

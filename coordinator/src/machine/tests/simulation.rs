@@ -9,11 +9,11 @@ use flott_schema::control::{Placement, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::{Exchange, ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, SlotId, WorkerId};
-use flott_schema::job::JobSpec;
+use flott_schema::job::{JobSettings, JobSpec, RestartStrategy};
 
 use super::{graph, offering};
 use crate::machine::{
-    ClusterState, Effect, Event, Ignored, JobFailure, JobOutcome, JobState, apply, check_invariants,
+    ClusterState, Effect, Event, Ignored, JobFailure, JobOutcome, JobState, Limits, apply, check_invariants,
 };
 
 const SEEDS: u64 = 200;
@@ -37,11 +37,19 @@ fn every_job_ends_and_every_slot_is_freed_whatever_happens() {
         }
     }
     let Seen {
-        finished, canceled, failed_by_task, failed_by_loss, failed_for_slots, failed_for_results, ..
+        finished,
+        canceled,
+        failed_by_task,
+        failed_by_loss,
+        failed_for_slots,
+        failed_for_results,
+        survived,
+        partial,
+        ..
     } = &seen;
     println!(
         "finished {finished}, canceled {canceled}, failed: task {failed_by_task}, worker {failed_by_loss}, slots \
-         {failed_for_slots}, results {failed_for_results}"
+         {failed_for_slots}, results {failed_for_results}; restarts of jobs that finished {survived}, partial {partial}"
     );
     if whole {
         seen.assert_everything_happened();
@@ -111,6 +119,9 @@ struct World {
     workers_ever: u64,
     jobs: BTreeMap<JobId, Life>,
     waits: Vec<(JobId, u32)>,
+    delays: Vec<(JobId, u32)>,
+    /// Whether jobs may restart without end. In the end a large worker comes then, so that they find slots.
+    endless: bool,
     /// Reports that a link may repeat, also of workers that are gone.
     said: Vec<Event>,
 }
@@ -119,13 +130,15 @@ impl World {
     fn new(seed: u64) -> Self {
         World {
             random: Random(seed),
-            state: ClusterState::new(1_000),
+            state: ClusterState::new(Limits { ended_jobs_max: 1_000, exceptions_max: 3 }),
             now_ms: 0,
             faults: true,
             workers: BTreeMap::new(),
             workers_ever: 0,
             jobs: BTreeMap::new(),
             waits: Vec::new(),
+            delays: Vec::new(),
+            endless: seed.is_multiple_of(2),
             said: Vec::new(),
         }
     }
@@ -139,6 +152,7 @@ impl World {
             14..16 => self.cancel(),
             16..18 => self.expire(),
             18..22 => self.repeat_something(),
+            22..25 => self.end_delay(),
             _ => {
                 if let Some(worker) = self.random.pick(self.workers.keys().copied()) {
                     self.run_worker(worker);
@@ -164,6 +178,7 @@ impl World {
                 worker.inbox.push_back(effect);
             }
             Effect::StartSlotWait { job, wait } => self.waits.push((job, wait)),
+            Effect::StartRestartDelay { job, number, .. } => self.delays.push((job, number)),
             Effect::JobStateChanged { job, state, .. } => {
                 let before = match self.jobs.get_mut(&job) {
                     Some(life) => std::mem::replace(&mut life.state, state),
@@ -180,19 +195,23 @@ impl World {
 
     fn register(&mut self) {
         if self.workers.len() < WORKERS_MAX {
-            self.workers_ever += 1;
-            let worker = WorkerId(self.workers_ever);
             let slots = 1 + self.random.below(5) as u32;
-            let record = SimWorker {
-                slots,
-                inbox: VecDeque::new(),
-                outbox: VecDeque::new(),
-                tasks: BTreeMap::new(),
-                keeps: BTreeSet::new(),
-            };
-            self.workers.insert(worker, record);
-            self.apply(Event::WorkerRegistered { worker, profile: offering(slots), at_ms: self.now_ms });
+            self.register_with(slots);
         }
+    }
+
+    fn register_with(&mut self, slots: u32) {
+        self.workers_ever += 1;
+        let worker = WorkerId(self.workers_ever);
+        let record = SimWorker {
+            slots,
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            tasks: BTreeMap::new(),
+            keeps: BTreeSet::new(),
+        };
+        self.workers.insert(worker, record);
+        self.apply(Event::WorkerRegistered { worker, profile: offering(slots), at_ms: self.now_ms });
     }
 
     fn lose_worker(&mut self) {
@@ -221,7 +240,35 @@ impl World {
             outcome: None,
         };
         self.jobs.insert(job, life);
-        self.apply(Event::JobSubmitted { job, spec: Arc::new(JobSpec::embedded(graph)), at_ms: self.now_ms });
+        let settings = JobSettings {
+            restart: self.random_strategy(),
+            restart_all: self.random.percent(20),
+            ..JobSettings::default()
+        };
+        let spec = Arc::new(JobSpec { graph, program: None, settings });
+        self.apply(Event::JobSubmitted { job, spec, at_ms: self.now_ms });
+    }
+
+    fn random_strategy(&mut self) -> RestartStrategy {
+        let delay_ms = self.random.below(100) as u64;
+        let attempts = if self.endless { u32::MAX } else { self.random.below(4) as u32 };
+        match self.random.below(4) {
+            0 => RestartStrategy::None,
+            1 => RestartStrategy::FixedDelay { attempts, delay_ms },
+            2 => RestartStrategy::FailureRate {
+                failures_max: 1 + self.random.below(3) as u32,
+                interval_ms: if self.endless { 200 } else { u64::MAX },
+                delay_ms,
+            },
+            _ => RestartStrategy::ExponentialDelay {
+                initial_ms: delay_ms,
+                max_ms: 300,
+                multiplier_milli: 1_500,
+                jitter_milli: 100,
+                reset_ms: 1_000_000,
+                attempts,
+            },
+        }
     }
 
     fn random_graph(&mut self) -> JobGraph {
@@ -266,6 +313,15 @@ impl World {
         let current = self.state.job(job).and_then(|job| job.slot_wait());
         self.jobs.get_mut(&job).unwrap().harmed |= current.is_some_and(|current| current.number == wait);
         self.apply(Event::SlotWaitExpired { job, wait, at_ms: self.now_ms });
+    }
+
+    fn end_delay(&mut self) {
+        if self.delays.is_empty() {
+            return;
+        }
+        let position = self.random.below(self.delays.len());
+        let (job, number) = self.delays.swap_remove(position);
+        self.apply(Event::RestartDelayExpired { job, number, at_ms: self.now_ms });
     }
 
     /// A report comes twice, late, or of a deployment that never was.
@@ -314,11 +370,15 @@ impl World {
     /// No more faults, and work until nothing is left to do; who waits for slots in vain gives up.
     fn heal(&mut self) {
         self.faults = false;
+        if self.endless {
+            self.register_with(50);
+        }
         for _ in 0..1_000_000 {
             self.now_ms += 1;
             let busy = self.workers.iter().filter(|(_, worker)| worker.is_busy()).map(|(id, _)| *id);
             match self.random.pick(busy) {
                 Some(worker) => self.run_worker(worker),
+                None if !self.delays.is_empty() => self.end_delay(),
                 None if self.waits.is_empty() => return,
                 None => self.expire(),
             }
@@ -439,8 +499,9 @@ fn is_legal(before: JobState, after: JobState) -> bool {
     use JobState::*;
     matches!(
         (before, after),
-        (Created, Created | Running | Failing | Cancelling)
-            | (Running, Failing | Cancelling | Finished)
+        (Created, Created | Running | Restarting | Failing | Cancelling)
+            | (Running, Restarting | Failing | Cancelling | Finished)
+            | (Restarting, Running | Failing | Cancelling)
             | (Failing, Cancelling | Failed)
             | (Cancelling, Canceled)
     )
@@ -456,6 +517,10 @@ struct Seen {
     failed_for_slots: u32,
     failed_for_results: u32,
     concurrent_failures: usize,
+    /// Restarts of jobs that finished afterwards.
+    survived: u32,
+    /// Restarts that left tasks of their job alone.
+    partial: u32,
     ignored: Vec<Ignored>,
 }
 
@@ -463,7 +528,12 @@ impl Seen {
     fn add(&mut self, world: &World) {
         for job in world.state.jobs() {
             match job.outcome().expect("all have ended") {
-                JobOutcome::Finished => self.finished += 1,
+                JobOutcome::Finished => {
+                    self.finished += 1;
+                    self.survived += job.restarts();
+                    let attempts = || job.vertices().iter().flat_map(|vertex| vertex.tasks());
+                    self.partial += u32::from(attempts().any(|task| task.attempt().attempt < job.restarts()));
+                }
                 JobOutcome::Canceled => self.canceled += 1,
                 JobOutcome::Failed(JobFailure::Job { .. }) => self.failed_for_slots += 1,
                 JobOutcome::Failed(JobFailure::Task(failure))
@@ -476,7 +546,8 @@ impl Seen {
                 }
                 JobOutcome::Failed(JobFailure::Task(_)) => self.failed_by_task += 1,
             }
-            self.concurrent_failures += job.concurrent_failures().len();
+            self.concurrent_failures +=
+                job.exceptions().latest().map(|one| one.concurrent.len()).sum::<usize>();
         }
         self.ignored.push(world.state.ignored());
     }
@@ -484,9 +555,10 @@ impl Seen {
     fn assert_everything_happened(&self) {
         assert!(self.finished > 0 && self.canceled > 0 && self.failed_by_task > 0 && self.failed_by_loss > 0);
         assert!(self.failed_for_slots > 0 && self.failed_for_results > 0 && self.concurrent_failures > 0);
+        assert!(self.survived > 1_000 && self.partial > 100, "{} {}", self.survived, self.partial);
         let any = |count: fn(&Ignored) -> u64| self.ignored.iter().any(|ignored| count(ignored) > 0);
         assert!(any(|ignored| ignored.stale_attempt) && any(|ignored| ignored.impossible_transition));
         assert!(any(|ignored| ignored.repeated) && any(|ignored| ignored.overtaken));
-        assert!(any(|ignored| ignored.stale_slot_wait));
+        assert!(any(|ignored| ignored.stale_slot_wait) && any(|ignored| ignored.stale_restart_delay));
     }
 }
