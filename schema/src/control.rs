@@ -160,6 +160,15 @@ pub enum ToWorker {
     },
 }
 
+/// An order of a leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The term of the leader that gives it. A worker refuses those of a term before the last it has seen.
+    pub term: u64,
+    /// What to do.
+    pub message: ToWorker,
+}
+
 /// From a worker to the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToCoordinator {
@@ -171,14 +180,18 @@ pub enum ToCoordinator {
         profile: WorkerProfile,
     },
     /// A task changed state.
-    TaskState {
-        /// The job.
-        job: JobId,
-        /// The deployment.
-        attempt: AttemptId,
-        /// The new state.
-        state: TaskState,
-        /// With `Failed`.
-        failure: Option<TaskFailure>,
-    },
+    TaskState(TaskReport),
+}
+
+/// A task changed state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The job.
+    pub job: JobId,
+    /// The deployment.
+    pub attempt: AttemptId,
+    /// The new state.
+    pub state: TaskState,
+    /// With `Failed`.
+    pub failure: Option<TaskFailure>,
 }

@@ -12,7 +12,7 @@ use flott_dataflow::context::{Congestion, Settings, TaskContext};
 use flott_dataflow::exchange::ChannelWriter;
 use flott_dataflow::program::Program;
 use flott_dataflow::time::alignment::AlignmentRegistry;
-use flott_schema::control::{Placement, TaskFailure, TaskState, ToCoordinator, ToWorker};
+use flott_schema::control::{Placement, TaskFailure, TaskReport, TaskState, ToCoordinator, ToWorker};
 use flott_schema::graph::{Exchange, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, TaskId, VertexId, WorkerId};
 use flott_schema::stats::WorkerProfile;
@@ -282,7 +282,10 @@ impl Worker {
 
     async fn report(&self, job: JobId, attempt: AttemptId, state: TaskState, failure: Option<TaskFailure>) {
         // A coordinator that is gone needs no report; the orders end as well then.
-        let _ = self.coordinator.send(ToCoordinator::TaskState { job, attempt, state, failure }).await;
+        let _ = self
+            .coordinator
+            .send(ToCoordinator::TaskState(TaskReport { job, attempt, state, failure }))
+            .await;
     }
 
     async fn cancel(&mut self, id: JobId, attempts: &[AttemptId]) {
@@ -316,7 +319,7 @@ impl Job {
 fn reporter(coordinator: mpsc::Sender<ToCoordinator>, job: JobId) -> Box<dyn FnOnce() -> Report + Send> {
     Box::new(move || {
         Box::new(move |attempt, state, failure| {
-            let message = ToCoordinator::TaskState { job, attempt, state, failure };
+            let message = ToCoordinator::TaskState(TaskReport { job, attempt, state, failure });
             if let Err(mpsc::error::TrySendError::Full(message)) = coordinator.try_send(message) {
                 // It waits aside. Should a later report overtake it, the coordinator ignores the stale one.
                 let coordinator = coordinator.clone();

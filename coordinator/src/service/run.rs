@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flott_schema::control::ToCoordinator;
+use flott_schema::control::{TaskReport, ToCoordinator};
 use flott_schema::ids::{JobId, WorkerId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -191,7 +191,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     fn event_of(message: ToCoordinator, at_ms: u64) -> Event {
         match message {
             ToCoordinator::Register { worker, profile } => Event::WorkerRegistered { worker, profile, at_ms },
-            ToCoordinator::TaskState { job, attempt, state, failure } => {
+            ToCoordinator::TaskState(TaskReport { job, attempt, state, failure }) => {
                 Event::TaskStateChanged { job, attempt, state, failure, at_ms }
             }
         }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use flott_schema::control::{Placement, TaskFailure, TaskState, ToCoordinator, ToWorker};
+use flott_schema::control::{Placement, TaskFailure, TaskReport, TaskState, ToCoordinator, ToWorker};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::JobGraph;
 use flott_schema::ids::{JobId, WorkerId};
@@ -54,9 +54,8 @@ async fn work(handle: Handle, mut inbox: mpsc::Receiver<ToWorker>) {
             }
             ToWorker::Cancel { job, attempts } => {
                 for attempt in attempts {
-                    let message =
-                        ToCoordinator::TaskState { job, attempt, state: TaskState::Canceled, failure: None };
-                    handle.worker_message(message).await.unwrap();
+                    let message = TaskReport { job, attempt, state: TaskState::Canceled, failure: None };
+                    handle.worker_message(ToCoordinator::TaskState(message)).await.unwrap();
                 }
             }
             ToWorker::Release { .. } => {}
@@ -73,8 +72,8 @@ async fn report(handle: &Handle, job: JobId, task: Placement, state: TaskState) 
         message: "line 3 is no record".into(),
         backtrace: None,
     });
-    let message = ToCoordinator::TaskState { job, attempt: task.attempt, state, failure };
-    handle.worker_message(message).await.unwrap();
+    let message = TaskReport { job, attempt: task.attempt, state, failure };
+    handle.worker_message(ToCoordinator::TaskState(message)).await.unwrap();
 }
 
 /// The end of the job, which must come soon.
