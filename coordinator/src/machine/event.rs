@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use flott_schema::control::{Placement, TaskFailure, TaskState, WorkerHost};
+use flott_schema::control::{Placement, RunningTask, TaskFailure, TaskState, WorkerHost};
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
-use flott_schema::job::JobSpec;
+use flott_schema::job::{JobSpec, ProgramDigest};
 use flott_schema::stats::WorkerProfile;
 
 use super::job::{JobOutcome, JobState};
@@ -26,6 +26,18 @@ pub enum Event {
     WorkerLost {
         /// The worker.
         worker: WorkerId,
+        /// When.
+        at_ms: u64,
+    },
+    /// A registered worker is back, after its connection or its coordinator was lost. It has the same slots.
+    WorkerReturned {
+        /// The worker.
+        worker: WorkerId,
+        /// Everything it has of jobs that it was not told to release: the attempts that live; and those that have ended,
+        /// with their last state, as long as it keeps results for them or their end was not acknowledged. Orders of the
+        /// session before must not take effect any more once this list is made. A task that is placed there and missing
+        /// has failed (was cancelled, if it was to stop), unless it was still to be deployed: then it is ordered again.
+        tasks: Vec<RunningTask>,
         /// When.
         at_ms: u64,
     },
@@ -77,6 +89,24 @@ pub enum Event {
         /// When.
         at_ms: u64,
     },
+    /// A program is stored, on so many members of the cluster that it will not be lost.
+    ProgramStored {
+        /// Its SHA-256.
+        digest: ProgramDigest,
+        /// Its file name.
+        name: String,
+        /// Bytes.
+        size: u64,
+        /// When.
+        at_ms: u64,
+    },
+    /// A program is no longer listed. Its file stays while [`super::ClusterState::needs_program`].
+    ProgramRemoved {
+        /// Its SHA-256.
+        digest: ProgramDigest,
+        /// When.
+        at_ms: u64,
+    },
 }
 
 impl Event {
@@ -85,6 +115,9 @@ impl Event {
         match self {
             Event::WorkerRegistered { at_ms, .. }
             | Event::WorkerLost { at_ms, .. }
+            | Event::WorkerReturned { at_ms, .. }
+            | Event::ProgramStored { at_ms, .. }
+            | Event::ProgramRemoved { at_ms, .. }
             | Event::JobSubmitted { at_ms, .. }
             | Event::TaskStateChanged { at_ms, .. }
             | Event::CancelRequested { at_ms, .. }

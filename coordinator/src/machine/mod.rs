@@ -10,6 +10,7 @@
 //! * [`slots`]: workers and who holds their slots
 //! * [`job`], [`task`]: the records of a job and of a task, their states and time stamps
 //! * `restart`: when a failed job starts again; [`exception`]: what went wrong so far
+//! * `returned`: what follows when a worker comes back; [`programs`]: the stored programs
 //! * [`region`]: the parts of a graph that are placed at once
 //! * `step`: dispatch of an event; `placement`: regions into slots; `lifecycle`: how tasks and jobs end; `failover`: which
 //!   regions a failure takes back, and how they start again
@@ -22,8 +23,10 @@ pub mod invariants;
 pub mod job;
 mod lifecycle;
 mod placement;
+pub mod programs;
 pub mod region;
 mod restart;
+mod returned;
 pub mod slots;
 pub mod state;
 mod step;
@@ -33,6 +36,7 @@ pub use event::{Effect, Event};
 pub use exception::{CONCURRENT_FAILURES_MAX, ExceptionHistory, FailedTask, JobException};
 pub use invariants::check_invariants;
 pub use job::{JobFailure, JobOutcome, JobRecord, JobState, PendingRestart, SlotWait, VertexRecord};
+pub use programs::StoredProgram;
 pub use region::check_graph;
 pub use state::{ClusterState, Ignored, Limits, Timer};
 pub use step::apply;

@@ -8,9 +8,10 @@ use flott_schema::graph::Exchange;
 use flott_schema::ids::{JobId, SlotId, WorkerId};
 
 use super::event::Effect;
-use super::job::{JobRecord, JobState, SlotWait};
+use super::job::{JobRecord, JobState, Region, SlotWait};
 use super::slots::SlotOwner;
 use super::step::Step;
+use super::task::TaskRecord;
 use crate::scheduler::assign;
 
 impl Step<'_> {
@@ -73,42 +74,53 @@ impl Step<'_> {
             self.state.slots.take(*slot, SlotOwner { job, region });
         }
 
-        let mut tasks: BTreeMap<WorkerId, Vec<Placement>> = BTreeMap::new();
-        let JobRecord { vertices, regions, .. } = record;
-        let shape = &regions[region].shape;
+        let JobRecord { vertices, regions, workers, .. } = record;
+        let Region { shape, sharing, placed, slots } = &mut regions[region];
         for (member, position) in shape.vertices.iter().enumerate() {
             let vertex = &mut vertices[*position];
             for subtask in 0..vertex.tasks.len() {
-                let slot = chosen[regions[region].sharing.slot_of(member, subtask as u32) as usize];
+                let slot = chosen[sharing.slot_of(member, subtask as u32) as usize];
                 vertex.enter(subtask, TaskState::Scheduled, at_ms);
                 vertex.enter(subtask, TaskState::Deploying, at_ms);
-                let task = &mut vertex.tasks[subtask];
-                task.slot = Some(slot);
-                tasks.entry(slot.worker).or_default().push(Placement { attempt: task.attempt, slot });
+                vertex.tasks[subtask].slot = Some(slot);
+                workers.insert(slot.worker);
             }
         }
-        regions[region].placed = true;
-        regions[region].slots = chosen;
+        *placed = true;
+        *slots = chosen;
+        if record.state == JobState::Created {
+            self.enter(job, JobState::Running);
+        }
+        let positions: BTreeSet<usize> =
+            self.state.jobs[&job].regions[region].shape.vertices.iter().copied().collect();
+        self.deploy(job, |position, _| positions.contains(&position));
+        self.touch(job, true);
+    }
 
-        record.workers.extend(tasks.keys());
-        let spec = record.spec.clone();
+    /// Sends placed tasks to their workers; `which` is given the position of the vertex and the task.
+    pub(super) fn deploy(&mut self, job: JobId, which: impl Fn(usize, &TaskRecord) -> bool) {
+        let record = &self.state.jobs[&job];
+        let mut tasks: BTreeMap<WorkerId, Vec<Placement>> = BTreeMap::new();
+        for (position, vertex) in record.vertices.iter().enumerate() {
+            for task in &vertex.tasks {
+                if let Some(slot) = task.slot.filter(|_| which(position, task)) {
+                    let placement = Placement { attempt: task.attempt, slot };
+                    tasks.entry(slot.worker).or_default().push(placement);
+                }
+            }
+        }
         let peers: Arc<[Placement]> = record.placements().collect();
         let workers: BTreeSet<WorkerId> = peers.iter().map(|peer| peer.slot.worker).collect();
         let hosts: Arc<[WorkerHost]> =
             workers.into_iter().filter_map(|worker| self.state.slots.host(worker)).collect();
-        let starts = record.state == JobState::Created;
-        if starts {
-            self.enter(job, JobState::Running);
-        }
         self.effects.extend(tasks.into_iter().map(|(worker, tasks)| Effect::Deploy {
             worker,
             job,
-            spec: spec.clone(),
+            spec: record.spec.clone(),
             tasks,
             peers: peers.clone(),
             hosts: hosts.clone(),
         }));
-        self.touch(job, true);
     }
 }
 

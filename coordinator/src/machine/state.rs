@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::job::ProgramDigest;
 
 use super::job::JobRecord;
+use super::programs::StoredProgram;
 use super::slots::{SlotTable, WorkerRecord};
 
 /// How much the machine remembers. Every replica must be given the same.
@@ -56,6 +58,9 @@ pub struct ClusterState {
     /// Jobs that are over, the oldest first.
     pub(super) ended: VecDeque<JobId>,
     pub(super) limits: Limits,
+    /// The highest worker id ever given.
+    pub(super) last_worker_id: u64,
+    pub(super) programs: BTreeMap<ProgramDigest, StoredProgram>,
     /// The latest time stamp seen.
     pub(super) now_ms: u64,
     pub(super) ignored: Ignored,
@@ -70,6 +75,8 @@ impl ClusterState {
             open: Vec::new(),
             ended: VecDeque::new(),
             limits,
+            last_worker_id: 0,
+            programs: BTreeMap::new(),
             now_ms: 0,
             ignored: Ignored::default(),
         }
@@ -103,6 +110,16 @@ impl ClusterState {
             [wait, delay].into_iter().flatten()
         })
         .collect()
+    }
+
+    /// An id that no worker had before, as far as the state knows.
+    pub fn next_worker_id(&self) -> WorkerId {
+        WorkerId(self.last_worker_id.saturating_add(1))
+    }
+
+    /// How much is remembered.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The registered workers.
@@ -141,12 +158,14 @@ pub struct Ignored {
     pub stale_slot_wait: u64,
     /// A restart delay that is over.
     pub stale_restart_delay: u64,
-    /// A lost worker that is not registered.
+    /// A worker that is lost or back, and not registered.
     pub unknown_worker: u64,
     /// A registration under a known id, or with an absurd number of slots.
     pub refused_worker: u64,
     /// A submission under a known id, or of a graph that is not valid.
     pub refused_job: u64,
+    /// A program that is removed and was not listed.
+    pub unknown_program: u64,
 }
 
 impl Ignored {
@@ -164,6 +183,7 @@ impl Ignored {
             unknown_worker,
             refused_worker,
             refused_job,
+            unknown_program,
         } = self;
         unknown_job
             + unknown_task
@@ -176,5 +196,6 @@ impl Ignored {
             + unknown_worker
             + refused_worker
             + refused_job
+            + unknown_program
     }
 }

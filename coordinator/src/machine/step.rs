@@ -30,6 +30,7 @@ pub fn apply(state: &mut ClusterState, event: Event) -> Vec<Effect> {
     match event {
         Event::WorkerRegistered { worker, profile, .. } => step.register(worker, profile),
         Event::WorkerLost { worker, .. } => step.lose(worker),
+        Event::WorkerReturned { worker, tasks, .. } => step.welcome_back(worker, tasks),
         Event::JobSubmitted { job, spec, .. } => step.submit(job, spec),
         Event::TaskStateChanged { job, attempt, state, failure, .. } => {
             step.report(job, attempt, state, failure);
@@ -37,6 +38,8 @@ pub fn apply(state: &mut ClusterState, event: Event) -> Vec<Effect> {
         Event::CancelRequested { job, .. } => step.cancel(job),
         Event::SlotWaitExpired { job, wait, .. } => step.expire(job, wait),
         Event::RestartDelayExpired { job, number, .. } => step.end_delay(job, number),
+        Event::ProgramStored { digest, name, size, .. } => step.store_program(digest, name, size),
+        Event::ProgramRemoved { digest, .. } => step.remove_program(digest),
     }
     if step.replan {
         step.place_ready();
@@ -78,6 +81,7 @@ impl Step<'_> {
             self.state.ignored.refused_worker += 1;
             return;
         }
+        self.state.last_worker_id = self.state.last_worker_id.max(worker.0);
         self.replan = true;
     }
 

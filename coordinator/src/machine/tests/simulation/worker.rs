@@ -1,0 +1,153 @@
+//! A simulated worker.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use flott_schema::control::{Placement, TaskFailure, TaskState};
+use flott_schema::error::ErrorKind;
+use flott_schema::graph::{Exchange, ExecutionMode, JobGraph};
+use flott_schema::ids::{AttemptId, JobId, SlotId};
+
+use super::Life;
+use super::random::Random;
+use crate::machine::{Effect, Event};
+
+/// A worker as it really is, not as the machine believes.
+pub(super) struct SimWorker {
+    slots: u32,
+    pub(super) inbox: VecDeque<Effect>,
+    pub(super) outbox: VecDeque<Event>,
+    pub(super) tasks: BTreeMap<(JobId, AttemptId), (SlotId, TaskState)>,
+    pub(super) keeps: BTreeSet<JobId>,
+}
+
+impl SimWorker {
+    pub(super) fn new(slots: u32) -> Self {
+        SimWorker {
+            slots,
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            tasks: BTreeMap::new(),
+            keeps: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        let live = self.tasks.values().any(|(_, state)| !state.is_terminal());
+        live || !self.inbox.is_empty() || !self.outbox.is_empty()
+    }
+
+    pub(super) fn obey(&mut self, message: Effect, jobs: &BTreeMap<JobId, Life>) {
+        match message {
+            Effect::Deploy { job, tasks, peers, .. } => {
+                self.keeps.insert(job);
+                for task in &tasks {
+                    // An order may come twice.
+                    if !self.tasks.contains_key(&(job, task.attempt)) {
+                        self.assert_may_start(job, task, &peers, &jobs[&job].graph);
+                        self.tasks.insert((job, task.attempt), (task.slot, TaskState::Deploying));
+                    }
+                }
+            }
+            Effect::Cancel { job, attempts, .. } => {
+                for attempt in attempts {
+                    // The order to start it may have been lost.
+                    if let Some((_, state)) = self.tasks.get_mut(&(job, attempt))
+                        && !state.is_terminal()
+                    {
+                        *state = TaskState::Canceling;
+                    }
+                }
+            }
+            Effect::Release { job, .. } => {
+                let live = self.tasks.iter().any(|((of, _), (_, state))| *of == job && !state.is_terminal());
+                assert!(!live, "released with live tasks");
+                self.keeps.remove(&job);
+                self.tasks.retain(|(of, _), _| *of != job);
+            }
+            other => panic!("no message for a worker: {other:?}"),
+        }
+    }
+
+    /// The slot exists and is not over-used, and what the task reads is placed.
+    fn assert_may_start(&self, job: JobId, task: &Placement, peers: &[Placement], graph: &JobGraph) {
+        assert!(task.slot.index < self.slots);
+        assert!(peers.contains(task));
+        let group = |attempt: &AttemptId| &graph.vertex(attempt.task.vertex).unwrap().slot_sharing_group;
+        for ((other_job, other), (slot, state)) in &self.tasks {
+            if *slot == task.slot && !state.is_terminal() {
+                assert_eq!(*other_job, job, "two jobs in a slot");
+                assert_ne!(other.task.vertex, task.attempt.task.vertex, "two tasks of a vertex in a slot");
+                assert_eq!(group(other), group(&task.attempt), "two groups in a slot");
+            }
+        }
+        for (_, edge) in graph.inputs(task.attempt.task.vertex) {
+            let sources = peers.iter().filter(|peer| peer.attempt.task.vertex == edge.source).count();
+            assert_eq!(sources, graph.vertex(edge.source).unwrap().parallelism as usize, "unplaced input");
+        }
+        if graph.mode == ExecutionMode::Streaming {
+            assert_eq!(peers.len(), graph.task_count(), "a streaming job is placed at once");
+        }
+        let pipelined =
+            graph.outputs(task.attempt.task.vertex).filter(|(_, e)| e.exchange == Exchange::Pipelined);
+        for (_, edge) in pipelined {
+            assert!(peers.iter().any(|peer| peer.attempt.task.vertex == edge.target), "unplaced reader");
+        }
+    }
+
+    pub(super) fn advance(
+        &mut self,
+        job: JobId,
+        attempt: AttemptId,
+        random: &mut Random,
+        faults: bool,
+        at_ms: u64,
+    ) -> Event {
+        let (_, state) = self.tasks.get_mut(&(job, attempt)).unwrap();
+        let fails = faults && random.percent(2);
+        *state = match *state {
+            _ if fails => TaskState::Failed,
+            TaskState::Deploying => TaskState::Initializing,
+            TaskState::Initializing => TaskState::Running,
+            TaskState::Canceling if random.percent(80) => TaskState::Canceled,
+            _ => TaskState::Finished,
+        };
+        let failure = fails.then(|| failure_of(attempt));
+        Event::TaskStateChanged { job, attempt, state: *state, failure, at_ms }
+    }
+
+    /// The process of a job is gone: its tasks have failed, and its results are lost.
+    pub(super) fn lose_executor(&mut self, job: JobId, at_ms: u64) {
+        for ((of, attempt), (_, state)) in &mut self.tasks {
+            if *of == job && !matches!(state, TaskState::Failed | TaskState::Canceled) {
+                *state = TaskState::Failed;
+                let failure = Some(failure_of(*attempt));
+                self.outbox.push_back(Event::TaskStateChanged {
+                    job,
+                    attempt: *attempt,
+                    state: TaskState::Failed,
+                    failure,
+                    at_ms,
+                });
+            }
+        }
+    }
+
+    /// A task is gone without a word.
+    pub(super) fn forget(&mut self, job: JobId, attempt: AttemptId) {
+        self.tasks.remove(&(job, attempt));
+        if !self.tasks.keys().any(|(of, _)| *of == job) {
+            self.keeps.remove(&job);
+        }
+    }
+}
+
+fn failure_of(attempt: AttemptId) -> TaskFailure {
+    TaskFailure {
+        kind: ErrorKind::UserCode,
+        vertex: "v".into(),
+        subtask: attempt.task.subtask,
+        parallelism: 1,
+        message: "simulated".into(),
+        backtrace: None,
+    }
+}
