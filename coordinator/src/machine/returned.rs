@@ -65,9 +65,8 @@ impl Step<'_> {
         let at_ms = self.state.now_ms;
         let record = self.state.jobs.get_mut(&job).expect("open jobs are known");
         let mut losses = Losses::default();
-        let finished = |record: &JobRecord| {
-            record.vertices.iter().filter(|vertex| vertex.is_finished()).count()
-        };
+        let finished =
+            |record: &JobRecord| record.vertices.iter().filter(|vertex| vertex.is_finished()).count();
         let finished_before = finished(record);
 
         let mut gone = BTreeSet::new();
@@ -151,11 +150,7 @@ impl Step<'_> {
 
 /// How a task ended that its worker does not run, or says has failed; nothing for one that lives, may yet be ordered again,
 /// or is elsewhere.
-fn how_it_ended(
-    task: &TaskRecord,
-    worker: WorkerId,
-    said: Option<TaskState>,
-) -> Option<(TaskState, String)> {
+fn how_it_ended(task: &TaskRecord, worker: WorkerId, said: Option<TaskState>) -> Option<(TaskState, String)> {
     if !task.is_on(worker) {
         return None;
     }
@@ -165,9 +160,7 @@ fn how_it_ended(
         // The order may have been lost.
         (None, TaskState::Deploying) => None,
         (None, _) => failed(format!("worker {} came back without this task", worker.0)),
-        (Some(TaskState::Failed), _) => {
-            failed(format!("the task failed while worker {} was away", worker.0))
-        }
+        (Some(TaskState::Failed), _) => failed(format!("the task failed while worker {} was away", worker.0)),
         (Some(TaskState::Canceled), _) => {
             failed("the task was cancelled though nobody asked for it".to_string())
         }

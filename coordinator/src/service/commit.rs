@@ -149,6 +149,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     self.link.forget(worker);
                 }
             }
+            Event::WorkerReturned { worker, .. } => self.timers.returned(worker),
             Event::WorkerRegistered { worker, .. } => {
                 self.last_worker = self.last_worker.max(worker.0);
                 registering = Some(worker);
@@ -185,6 +186,12 @@ fn judge(state: &ClusterState, event: &Event) -> Result<(), CoordinatorError> {
             Err(CoordinatorError::RefusedWorker {
                 worker: *worker,
                 reason: "its id is taken; it must register as a new worker".to_string(),
+            })
+        }
+        Event::WorkerReturned { worker, .. } if !state.workers().contains_key(worker) => {
+            Err(CoordinatorError::RefusedWorker {
+                worker: *worker,
+                reason: "the cluster has given it up; it must register as a new worker".to_string(),
             })
         }
         _ => Ok(()),

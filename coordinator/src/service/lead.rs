@@ -55,8 +55,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         for worker in self.state.workers().keys() {
             self.timers.set(late, Due::Return(*worker));
         }
-        let highest = self.state.workers().keys().next_back().map_or(0, |worker| worker.0);
-        self.last_worker = self.last_worker.max(highest);
+        self.last_worker = self.last_worker.max(self.state.next_worker_id().0 - 1);
     }
 
     /// The state of a snapshot takes the place of the state so far. Who waits for a job that ended meanwhile is told.

@@ -22,9 +22,7 @@ use self::random::Random;
 use self::seen::{Seen, is_legal};
 use self::worker::SimWorker;
 use super::offering;
-use crate::machine::{
-    ClusterState, Effect, Event, JobOutcome, JobState, Limits, apply, check_invariants,
-};
+use crate::machine::{ClusterState, Effect, Event, JobOutcome, JobState, Limits, apply, check_invariants};
 
 const SEEDS: u64 = 200;
 const STEPS: u32 = 600;
@@ -310,4 +308,3 @@ impl World {
         }
     }
 }
-
