@@ -9,6 +9,8 @@ pub mod channel;
 pub mod clock;
 pub mod enumerator;
 pub mod exchange;
+pub mod executor;
+pub mod fd_passing;
 pub mod frame;
 pub mod gate;
 pub mod metrics;
@@ -18,6 +20,7 @@ pub mod service;
 pub mod slot;
 pub mod spool;
 pub mod subtask;
+pub mod supervisor;
 pub mod wiring;
 
 pub use metrics::{JobMetrics, TaskMetrics};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use flott_schema::control::{RunningTask, TaskFailure, TaskReport, TaskState, ToWorker};
 use flott_schema::error::ErrorKind;
-use flott_schema::ids::{AttemptId, JobId};
+use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::{JobSpec, ProgramRef};
 
 /// An executor of this worker; never used twice.
@@ -87,6 +87,8 @@ pub enum Action {
         executor: ExecutorNumber,
         /// Its job.
         job: JobId,
+        /// The worker, as the cluster names it.
+        worker: WorkerId,
         /// Its program.
         program: ProgramRef,
         /// Slots of this worker that the job holds.
@@ -185,6 +187,11 @@ impl Machine {
         self.executors.len()
     }
 
+    /// The executor that takes orders for a job.
+    pub fn current(&self, job: JobId) -> Option<ExecutorNumber> {
+        self.current.get(&job).copied()
+    }
+
     /// Takes in an event.
     pub fn apply(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -196,7 +203,8 @@ impl Machine {
                 }
             }
             Event::NotStarted { executor, kind, reason } => {
-                self.gone(executor, (kind, reason), &mut actions);
+                let known = self.executors.get_mut(&executor).and_then(|state| state.reason.take());
+                self.gone(executor, known.unwrap_or((kind, reason)), &mut actions);
             }
             Event::Connected(number) => self.connected(number, &mut actions),
             Event::Disconnected(number) => {
@@ -247,13 +255,14 @@ impl Machine {
                     executor.attempts.insert(placement.attempt, live);
                 }
                 let slots = executor.slots.len() as u32;
+                let worker = tasks.first().map_or(WorkerId(0), |placement| placement.slot.worker);
                 let deploy = ToWorker::Deploy { job, spec, tasks, peers, hosts };
                 match executor.phase {
                     Phase::Connected => actions.push(Action::Send(number, deploy)),
                     _ => executor.queued.push(deploy),
                 }
                 if known.is_none() {
-                    actions.push(Action::Start { executor: number, job, program, slots });
+                    actions.push(Action::Start { executor: number, job, worker, program, slots });
                 } else if executor.slots.len() > slots_before {
                     actions.push(Action::Resize(number, slots));
                 }
@@ -382,16 +391,14 @@ impl Machine {
         }
         executor.phase = Phase::Ending;
         executor.queued.clear();
+        // Nobody wants to hear of its tasks any more.
+        executor.attempts.clear();
         if self.current.get(&job) == Some(&number) {
             self.current.remove(&job);
         }
     }
 
     fn end_all(&mut self, actions: &mut Vec<Action>) {
-        for executor in self.executors.values_mut() {
-            // Nobody wants to hear of its tasks any more.
-            executor.attempts.clear();
-        }
         let numbers: Vec<_> = self.executors.keys().copied().collect();
         numbers.into_iter().for_each(|number| self.end(number, actions));
     }

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use flott_schema::job::ProgramDigest;
@@ -40,6 +41,26 @@ pub struct ProgramCache {
     used: std::cell::RefCell<HashMap<ProgramDigest, Use>>,
 }
 
+/// A program that is used, and so stays in the cache.
+pub struct HeldProgram {
+    cache: Rc<ProgramCache>,
+    digest: ProgramDigest,
+    path: PathBuf,
+}
+
+impl HeldProgram {
+    /// The executable file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for HeldProgram {
+    fn drop(&mut self) {
+        self.cache.release(self.digest);
+    }
+}
+
 struct Use {
     holders: u32,
     last: SystemTime,
@@ -47,37 +68,33 @@ struct Use {
 
 impl ProgramCache {
     /// A cache in `folder`, which is made where it is missing. Programs that nobody uses take `bytes_max` at most.
-    pub fn open(folder: impl Into<PathBuf>, bytes_max: u64) -> Result<Self> {
+    pub fn open(folder: impl Into<PathBuf>, bytes_max: u64) -> Result<Rc<Self>> {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(|error| Error::io(folder.display(), error))?;
         let cache = ProgramCache { folder, bytes_max, fetching: Mutex::new(()), used: Default::default() };
         cache.remove_fragments();
-        Ok(cache)
+        Ok(Rc::new(cache))
     }
 
-    /// The path of a program, which stays there until [`ProgramCache::release`] is called as often as this; fetched where it is missing.
-    pub async fn acquire(&self, digest: ProgramDigest, source: &dyn ProgramSource) -> Result<PathBuf> {
+    /// A program, which stays there as long as what is given; fetched where it is missing.
+    pub async fn acquire(
+        self: &Rc<Self>,
+        digest: ProgramDigest,
+        source: &dyn ProgramSource,
+    ) -> Result<HeldProgram> {
         let path = self.folder.join(digest.to_string());
         let now = SystemTime::now();
         self.used.borrow_mut().entry(digest).or_insert(Use { holders: 0, last: now }).holders += 1;
-        let fetched = {
-            let _one_at_a_time = self.fetching.lock().await;
-            match path.is_file() {
-                true => Ok(()),
-                false => self.fetch(digest, source, &path).await,
-            }
-        };
-        match fetched {
-            Ok(()) => Ok(path),
-            Err(error) => {
-                self.release(digest);
-                Err(error.at(format!("program {digest}")))
-            }
+        let held = HeldProgram { cache: self.clone(), digest, path };
+        let _one_at_a_time = self.fetching.lock().await;
+        if !held.path.is_file() {
+            let fetched = self.fetch(digest, source, &held.path).await;
+            fetched.map_err(|error| error.at(format!("program {digest}")))?;
         }
+        Ok(held)
     }
 
-    /// The program is not used any more by one of those who acquired it.
-    pub fn release(&self, digest: ProgramDigest) {
+    fn release(&self, digest: ProgramDigest) {
         if let Some(held) = self.used.borrow_mut().get_mut(&digest) {
             held.holders = held.holders.saturating_sub(1);
             held.last = SystemTime::now();
@@ -218,11 +235,12 @@ mod tests {
         let cache = ProgramCache::open(folder.path().join("cache"), 1 << 20).unwrap();
         let script = b"#!/bin/sh\necho hello\n";
         let programs = Programs::of(script, 5);
-        let path = run(cache.acquire(digest_of(script), &programs)).unwrap();
-        let output = std::process::Command::new(&path).output().unwrap();
+        let held = run(cache.acquire(digest_of(script), &programs)).unwrap();
+        let output = std::process::Command::new(held.path()).output().unwrap();
         assert_eq!(output.stdout, b"hello\n");
         let calls = programs.calls.get();
-        assert_eq!(run(cache.acquire(digest_of(script), &programs)).unwrap(), path);
+        let again = run(cache.acquire(digest_of(script), &programs)).unwrap();
+        assert_eq!(again.path(), held.path());
         assert_eq!(programs.calls.get(), calls);
         assert_eq!(std::fs::read_dir(folder.path().join("cache")).unwrap().count(), 1);
     }
@@ -232,10 +250,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = ProgramCache::open(folder.path(), 1 << 20).unwrap();
         let programs = Programs::of(b"other", 100);
-        let error = run(cache.acquire(digest_of(b"wanted"), &programs)).unwrap_err();
+        let error = run(cache.acquire(digest_of(b"wanted"), &programs)).err().unwrap();
         assert!(error.to_string().contains("another SHA-256"), "{error}");
         let programs = Programs { size: 10, ..Programs::of(b"wanted", 100) };
-        let error = run(cache.acquire(digest_of(b"wanted"), &programs)).unwrap_err();
+        let error = run(cache.acquire(digest_of(b"wanted"), &programs)).err().unwrap();
         assert!(error.to_string().contains("6 of 10 bytes"), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -245,13 +263,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = ProgramCache::open(folder.path(), 10).unwrap();
         let texts: [&[u8]; 3] = [b"first 7", b"second 8", b"third 7"];
-        for text in texts {
-            run(cache.acquire(digest_of(text), &Programs::of(text, 100))).unwrap();
-        }
+        let [first, second, _third] =
+            texts.map(|text| run(cache.acquire(digest_of(text), &Programs::of(text, 100))).unwrap());
         let there = || texts.map(|text| folder.path().join(digest_of(text).to_string()).is_file());
-        cache.release(digest_of(texts[0]));
+        drop(first);
         assert_eq!(there(), [true, true, true]);
-        cache.release(digest_of(texts[1]));
+        drop(second);
         assert_eq!(there(), [false, true, true]);
     }
 }

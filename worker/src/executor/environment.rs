@@ -1,0 +1,112 @@
+//! How a program learns that it is an executor: one variable of its environment.
+
+use std::path::PathBuf;
+
+use flott_schema::ids::JobId;
+use flott_schema::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The variable; JSON of [`Environment`]. Not set: the program is none.
+pub const VARIABLE: &str = "FLOTT_EXECUTOR";
+
+/// What a worker tells its executor. Fields are added, never renamed: the program may be built with another version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The Unix socket for orders and reports.
+    pub control: PathBuf,
+    /// The Unix socket over which connections of other executors are handed over.
+    pub data: PathBuf,
+    /// The job, as it is printed.
+    job: String,
+    /// Which call of `execute` is meant, from 0.
+    pub execution: u32,
+    /// Slots of the worker.
+    pub slots: u32,
+    /// Batches that a channel takes before it blocks its sender.
+    pub channel_capacity: usize,
+    /// Bytes of spooled results kept in memory.
+    pub spool_memory_bytes: usize,
+    /// Where temporary files go.
+    pub scratch: PathBuf,
+}
+
+/// What the task runtime of every executor of a worker is started with.
+#[derive(Clone, Debug)]
+pub struct RuntimeOptions {
+    /// Slots of the worker.
+    pub slots: u32,
+    /// Batches that a channel takes before it blocks its sender.
+    pub channel_capacity: usize,
+    /// Bytes of spooled results kept in memory.
+    pub spool_memory_bytes: usize,
+    /// Where temporary files go.
+    pub scratch: PathBuf,
+}
+
+impl Environment {
+    /// For execution `execution` of the program, as job `job`.
+    pub fn new(
+        control: PathBuf,
+        data: PathBuf,
+        job: JobId,
+        execution: u32,
+        runtime: &RuntimeOptions,
+    ) -> Self {
+        Environment {
+            control,
+            data,
+            job: job.to_string(),
+            execution,
+            slots: runtime.slots,
+            channel_capacity: runtime.channel_capacity,
+            spool_memory_bytes: runtime.spool_memory_bytes,
+            scratch: runtime.scratch.clone(),
+        }
+    }
+
+    /// The job.
+    pub fn job(&self) -> Result<JobId> {
+        self.job.parse()
+    }
+
+    /// The value of the variable.
+    pub fn to_variable(&self) -> Result<String> {
+        Ok(serde_json::to_string(self)?)
+    }
+
+    /// Reads the value of the variable.
+    pub fn parse(value: &str) -> Result<Self> {
+        let environment: Environment = serde_json::from_str(value).map_err(|error| {
+            Error::internal(format!(
+                "{VARIABLE} cannot be read: {error}; a worker sets it, and is of another version"
+            ))
+        })?;
+        environment.job()?;
+        Ok(environment)
+    }
+}
+
+/// What the worker that started this process tells it; nothing if it was not started as an executor.
+pub fn environment() -> Result<Option<Environment>> {
+    std::env::var(VARIABLE).ok().map(|value| Environment::parse(&value)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_can_be_read_back_and_names_itself_when_it_cannot() {
+        let runtime = RuntimeOptions {
+            slots: 2,
+            channel_capacity: 8,
+            spool_memory_bytes: 1 << 20,
+            scratch: "/tmp".into(),
+        };
+        let environment = Environment::new("/a".into(), "/b".into(), JobId(7), 3, &runtime);
+        assert_eq!(Environment::parse(&environment.to_variable().unwrap()).unwrap(), environment);
+        assert_eq!(environment.job().unwrap(), JobId(7));
+        let error = Environment::parse("{}").unwrap_err();
+        assert!(error.to_string().contains(VARIABLE), "{error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! An executor from its hello to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flott_dataflow::program::Program;
+use flott_schema::Result;
+use flott_schema::control::{TaskReport, ToCoordinator, ToWorker};
+use flott_schema::ids::JobId;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::executor::environment::Environment;
+use crate::executor::incoming::incoming;
+use crate::executor::session::{Session, Speaker};
+use crate::metrics::JobMetrics;
+use crate::service::{Options, Worker};
+
+/// Reports of tasks that may wait to be sent.
+const REPORTS_MAX: usize = 1024;
+/// Reports that are sent together.
+const REPORTS_AT_ONCE: usize = 256;
+/// How often the worker hears how the tasks do.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// The exit status of an executor whose worker is gone.
+const ORPHANED: i32 = 3;
+
+/// Becomes the executor that `environment` describes and runs the tasks of `program` on the worker's orders. The process ends with it:
+/// when the job is released, when the worker is gone, or with exit status 1 and the reason on the standard error.
+pub fn run(environment: Environment, program: Program) -> ! {
+    // A thread of its own: the caller may be inside another runtime.
+    let thread = std::thread::Builder::new().name("flott-executor".into()).spawn(move || {
+        actix::System::new().block_on(serve(environment, Arc::new(program)))
+    });
+    let ended = match thread {
+        Ok(thread) => thread.join(),
+        Err(error) => {
+            eprintln!("the executor cannot start a thread: {error}");
+            std::process::exit(1)
+        }
+    };
+    match ended {
+        Ok(Ok(())) => std::process::exit(0),
+        Ok(Err(error)) => {
+            eprintln!("{error}");
+            std::process::exit(1)
+        }
+        // The panic's message stands on the standard error.
+        Err(_) => std::process::exit(101),
+    }
+}
+
+async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
+    let job = environment.job()?;
+    let Session { worker, orders, closed, speaker, token: _ } =
+        Session::open(&environment.control, job).await?;
+    actix::spawn(async move {
+        let _ = closed.await;
+        // Without its worker it must not go on, whatever its tasks are at; so nothing is waited for or tidied up.
+        eprintln!("the worker is gone; its executor ends");
+        // SAFETY: _exit takes a number and does not return.
+        unsafe { libc::_exit(ORPHANED) }
+    });
+    let _connections = incoming(&environment.data)?;
+    let options = Options {
+        channel_capacity: environment.channel_capacity,
+        spool_memory_bytes: environment.spool_memory_bytes,
+        scratch: environment.scratch.clone(),
+        ..Options::new(worker, environment.slots)
+    };
+    let (reports, outbox) = mpsc::channel(REPORTS_MAX);
+    let (runtime, handle) = Worker::start(options, reports);
+    let metrics = handle.add_program(job, program);
+    let (to_runtime, runtime_orders) = mpsc::channel(1);
+    actix::spawn(forward_reports(outbox, speaker.clone()));
+    actix::spawn(send_stats(speaker, metrics, job));
+    actix::spawn(forward_orders(orders, to_runtime, job));
+    runtime.run(runtime_orders).await;
+    Ok(())
+}
+
+/// Hands orders to the task runtime, up to the release of the job: then the runtime ends, and with it the executor.
+async fn forward_orders(
+    mut orders: mpsc::Receiver<ToWorker>,
+    to_runtime: mpsc::Sender<ToWorker>,
+    job: JobId,
+) {
+    while let Some(order) = orders.recv().await {
+        let is_last = matches!(&order, ToWorker::Release { job: released } if *released == job);
+        if to_runtime.send(order).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// Tells the worker what becomes of the tasks, in order, everything that waits at once.
+async fn forward_reports(mut outbox: mpsc::Receiver<ToCoordinator>, speaker: Speaker) {
+    let mut waiting = Vec::new();
+    while outbox.recv_many(&mut waiting, REPORTS_AT_ONCE).await > 0 {
+        let reports: Vec<TaskReport> = waiting
+            .drain(..)
+            .filter_map(|message| match message {
+                ToCoordinator::TaskState(report) => Some(report),
+                // The worker offers the slots, not the executor.
+                ToCoordinator::Register { .. } => None,
+            })
+            .collect();
+        if reports.is_empty() {
+            continue;
+        }
+        if let Err(error) = speaker.report(&reports).await {
+            // If the worker is gone, so is this process in a moment; else the worker cannot know the state of the tasks any more.
+            eprintln!("a report did not reach the worker: {error}");
+            // SAFETY: as above.
+            unsafe { libc::_exit(ORPHANED) }
+        }
+    }
+}
+
+async fn send_stats(speaker: Speaker, metrics: Arc<JobMetrics>, job: JobId) {
+    let mut tick = interval(STATS_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let stats = metrics.stats(job);
+        if !stats.is_empty() && speaker.stats(&stats).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The numbers that go with a heartbeat: what the processes use, and what executors say of their tasks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use flott_schema::stats::{TaskStats, WorkerStats, WorkerUsage};
+
+use crate::supervisor::machine::ExecutorNumber;
+
+/// Ended tasks whose last numbers wait for a heartbeat.
+const ENDED_MAX: usize = 10_000;
+
+/// The numbers; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Statistics(Arc<Mutex<Numbers>>);
+
+#[derive(Default)]
+struct Numbers {
+    usage: WorkerUsage,
+    tasks: BTreeMap<ExecutorNumber, Vec<TaskStats>>,
+    /// Of executors that are gone, until they have been read once.
+    ended: Vec<TaskStats>,
+}
+
+impl Statistics {
+    fn lock(&self) -> MutexGuard<'_, Numbers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An executor says how its tasks do.
+    pub fn set_tasks(&self, executor: ExecutorNumber, tasks: Vec<TaskStats>) {
+        self.lock().tasks.insert(executor, tasks);
+    }
+
+    /// What the processes use now.
+    pub fn set_usage(&self, usage: WorkerUsage) {
+        self.lock().usage = usage;
+    }
+
+    /// An executor is gone.
+    pub fn forget(&self, executor: ExecutorNumber) {
+        let mut numbers = self.lock();
+        if let Some(tasks) = numbers.tasks.remove(&executor) {
+            numbers.ended.extend(tasks);
+            numbers.ended.truncate(ENDED_MAX);
+        }
+    }
+
+    /// For a heartbeat.
+    pub fn take(&self) -> WorkerStats {
+        let mut numbers = self.lock();
+        let mut tasks = std::mem::take(&mut numbers.ended);
+        tasks.extend(numbers.tasks.values().flatten().cloned());
+        WorkerStats { usage: numbers.usage.clone(), tasks }
+    }
+}
+
+/// What the worker (this process) and its executors use, as the kernel counts it; what cannot be read counts as nothing.
+pub fn usage(executors: &[u32]) -> WorkerUsage {
+    let own = std::process::id();
+    let (resident_bytes, own_cpu_ms) = process_usage(own).unwrap_or_default();
+    let mut usage = WorkerUsage {
+        resident_bytes,
+        cpu_ms: own_cpu_ms,
+        host_free_bytes: memory_line("MemAvailable:").unwrap_or(0),
+        executors: executors.len() as u32,
+        ..WorkerUsage::default()
+    };
+    for (bytes, cpu_ms) in executors.iter().filter_map(|process| process_usage(*process)) {
+        usage.executors_resident_bytes += bytes;
+        usage.cpu_ms += cpu_ms;
+    }
+    usage
+}
+
+/// Memory of the host, bytes; 0 where it is not known.
+pub fn host_memory_bytes() -> u64 {
+    memory_line("MemTotal:").unwrap_or(0)
+}
+
+fn memory_line(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
+}
+
+/// Resident bytes and processor milliseconds.
+fn process_usage(process: u32) -> Option<(u64, u64)> {
+    let memory = std::fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
+    let pages: u64 = memory.split_whitespace().nth(1)?.parse().ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field is the program's name in brackets, which may hold anything; user and system time are fields 14 and 15.
+    let mut behind_name = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: u64 =
+        behind_name.next()?.parse::<u64>().ok()? + behind_name.next()?.parse::<u64>().ok()?;
+    // SAFETY: sysconf has no preconditions.
+    let (page_bytes, ticks_per_second) =
+        unsafe { (libc::sysconf(libc::_SC_PAGESIZE), libc::sysconf(libc::_SC_CLK_TCK)) };
+    let (page_bytes, ticks_per_second) =
+        (u64::try_from(page_bytes).ok()?, u64::try_from(ticks_per_second).ok()?.max(1));
+    Some((pages * page_bytes, ticks * 1000 / ticks_per_second))
+}
+
+#[cfg(test)]
+mod tests {
+    use flott_schema::ids::{AttemptId, JobId, TaskId, VertexId};
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_counts_this_process() {
+        let usage = usage(&[std::process::id(), u32::MAX]);
+        assert!(usage.resident_bytes > 1 << 20);
+        assert!(usage.executors_resident_bytes > 1 << 20);
+        assert!(usage.host_free_bytes > 0 && host_memory_bytes() > usage.host_free_bytes);
+        assert_eq!(usage.executors, 2);
+    }
+
+    #[test]
+    fn the_last_numbers_of_an_executor_that_is_gone_are_read_once() {
+        let task = TaskId { vertex: VertexId(1), subtask: 0 };
+        let stats = TaskStats {
+            job: JobId(1),
+            attempt: AttemptId { task, job_epoch: 0, attempt: 0 },
+            records_in: 5,
+            records_out: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            batches_in: 0,
+            batches_out: 0,
+            busy_ms: 0,
+            idle_ms: 0,
+            backpressured_ms: 0,
+            input_watermark_ms: None,
+            operators: Vec::new(),
+        };
+        let statistics = Statistics::default();
+        statistics.set_tasks(ExecutorNumber(1), vec![stats.clone()]);
+        statistics.set_tasks(ExecutorNumber(1), vec![stats.clone()]);
+        assert_eq!(statistics.take().tasks, [stats.clone()]);
+        statistics.forget(ExecutorNumber(1));
+        assert_eq!(statistics.take().tasks, [stats]);
+        assert_eq!(statistics.take().tasks, []);
+    }
+}
