@@ -24,7 +24,7 @@ const LINES_MAX: usize = 600;
 const LONGER: &[(&str, &str)] = &[];
 
 /// Parts of the worker that know actix; the rest could run on anything that polls futures.
-const KNOW_ACTIX: &[&str] = &["slot.rs", "subtask.rs", "enumerator.rs", "service.rs"];
+const KNOW_ACTIX: &[&str] = &["slot.rs", "subtask.rs", "enumerator.rs", "service.rs", "executor/run.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,27 +1,22 @@
 //! An executor from its hello to its end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use flott_dataflow::program::Program;
 use flott_schema::Result;
 use flott_schema::control::{TaskReport, ToCoordinator, ToWorker};
 use flott_schema::ids::JobId;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::executor::environment::Environment;
 use crate::executor::incoming::incoming;
 use crate::executor::session::{Session, Speaker};
-use crate::metrics::JobMetrics;
 use crate::service::{Options, Worker};
 
 /// Reports of tasks that may wait to be sent.
 const REPORTS_MAX: usize = 1024;
 /// Reports that are sent together.
 const REPORTS_AT_ONCE: usize = 256;
-/// How often the worker hears how the tasks do.
-const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// The exit status of an executor whose worker is gone.
 const ORPHANED: i32 = 3;
 
@@ -29,9 +24,9 @@ const ORPHANED: i32 = 3;
 /// when the job is released, when the worker is gone, or with exit status 1 and the reason on the standard error.
 pub fn run(environment: Environment, program: Program) -> ! {
     // A thread of its own: the caller may be inside another runtime.
-    let thread = std::thread::Builder::new().name("flott-executor".into()).spawn(move || {
-        actix::System::new().block_on(serve(environment, Arc::new(program)))
-    });
+    let thread = std::thread::Builder::new()
+        .name("flott-executor".into())
+        .spawn(move || actix::System::new().block_on(serve(environment, Arc::new(program))));
     let ended = match thread {
         Ok(thread) => thread.join(),
         Err(error) => {
@@ -70,10 +65,9 @@ async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
     };
     let (reports, outbox) = mpsc::channel(REPORTS_MAX);
     let (runtime, handle) = Worker::start(options, reports);
-    let metrics = handle.add_program(job, program);
+    handle.add_program(job, program);
     let (to_runtime, runtime_orders) = mpsc::channel(1);
-    actix::spawn(forward_reports(outbox, speaker.clone()));
-    actix::spawn(send_stats(speaker, metrics, job));
+    actix::spawn(forward_reports(outbox, speaker));
     actix::spawn(forward_orders(orders, to_runtime, job));
     runtime.run(runtime_orders).await;
     Ok(())
@@ -113,18 +107,6 @@ async fn forward_reports(mut outbox: mpsc::Receiver<ToCoordinator>, speaker: Spe
             eprintln!("a report did not reach the worker: {error}");
             // SAFETY: as above.
             unsafe { libc::_exit(ORPHANED) }
-        }
-    }
-}
-
-async fn send_stats(speaker: Speaker, metrics: Arc<JobMetrics>, job: JobId) {
-    let mut tick = interval(STATS_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let stats = metrics.stats(job);
-        if !stats.is_empty() && speaker.stats(&stats).await.is_err() {
-            return;
         }
     }
 }

@@ -47,8 +47,7 @@ impl Session {
         let stream = UnixStream::connect(socket).await;
         let stream = stream.map_err(|error| Error::io(format!("socket {}", socket.display()), error))?;
         let (read, write) = stream.into_split();
-        let network =
-            VatNetwork::new(read.compat(), write.compat_write(), Side::Client, reader_options());
+        let network = VatNetwork::new(read.compat(), write.compat_write(), Side::Client, reader_options());
         let mut system = RpcSystem::new(Box::new(network), None);
         let worker: supervisor::Client = system.bootstrap(Side::Server);
         let closed = spawn_local(async move {

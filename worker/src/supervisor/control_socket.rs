@@ -170,7 +170,8 @@ impl executor_session::Server for Session {
         params: executor_session::ReportParams,
         _results: executor_session::ReportResults,
     ) -> capnp::Result<()> {
-        let reports: Vec<TaskReport> = fields::list("reports", params.get()?.get_reports()).map_err(failed)?;
+        let reports: Vec<TaskReport> =
+            fields::list("reports", params.get()?.get_reports()).map_err(failed)?;
         for report in reports {
             let event = Event::Report { executor: self.executor, report };
             // Answered when it is taken in, so that an executor cannot flood its worker.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use flott_schema::ids::WorkerId;
 use flott_schema::wire::to_bytes;
 use flott_schema::{Error, ErrorKind, Result};
-use tokio::io::{Interest};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
@@ -51,7 +51,9 @@ impl DataPort {
                     let port = port.clone();
                     spawn_local(async move {
                         let Ok(_place) = port.waiting.clone().try_acquire_owned() else {
-                            tracing::warn!("too many connections wait for executors; one from {peer} is closed");
+                            tracing::warn!(
+                                "too many connections wait for executors; one from {peer} is closed"
+                            );
                             return;
                         };
                         if let Err(error) = port.take(stream).await {
@@ -94,7 +96,9 @@ impl DataPort {
         let send = || fd_passing::send(socket.as_fd(), &message, stream.as_fd());
         let sent = timeout(HANDSHAKE_DEADLINE, socket.async_io(Interest::WRITABLE, send)).await;
         let sent = sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        sent.map_err(|error| Error::io(format!("handing over to the executor of job {}", handshake.job), error))
+        sent.map_err(|error| {
+            Error::io(format!("handing over to the executor of job {}", handshake.job), error)
+        })
     }
 
     /// The socket of the job's executor, once there is one, and the id of the worker that it has been told.

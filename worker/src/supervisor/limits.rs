@@ -111,7 +111,8 @@ impl ExecutorLimit {
         let exceeded = match &self.kind {
             Kind::Off => false,
             Kind::Data => {
-                tail.contains("memory allocation of") || tail.contains("Cannot allocate memory")
+                tail.contains("memory allocation of")
+                    || tail.contains("Cannot allocate memory")
                     || tail.contains("out of memory")
             }
             Kind::Cgroup(group) => signal == Some(libc::SIGKILL) && oom_kills(group) > 0,

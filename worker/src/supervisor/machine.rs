@@ -520,3 +520,7 @@ fn ended(job: JobId, attempt: AttemptId, failure: Option<TaskFailure>) -> TaskRe
     };
     TaskReport { job, attempt, state, failure }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

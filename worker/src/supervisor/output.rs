@@ -84,6 +84,9 @@ mod tests {
         let ended = copy(std::io::Cursor::new(text.clone()), file, tail.clone()).unwrap();
         ended.blocking_recv().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        assert_eq!(tail.lines(), (4990..5000).map(|line| format!("line {line}")).collect::<Vec<_>>().join("\n"));
+        assert_eq!(
+            tail.lines(),
+            (4990..5000).map(|line| format!("line {line}")).collect::<Vec<_>>().join("\n")
+        );
     }
 }

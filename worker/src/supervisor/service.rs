@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use flott_schema::control::{Order, TaskReport, ToWorker};
+use flott_schema::control::{Order, TaskReport};
 use flott_schema::error::ErrorKind;
-use flott_schema::ids::{JobId, WorkerId};
 use flott_schema::job::ProgramRef;
 use flott_schema::{Error, Result};
 use tokio::net::TcpListener;
@@ -315,10 +314,16 @@ impl Inner {
         let _ = self.links.events.send(Event::Exited { executor, how, details, out_of_memory }).await;
     }
 
-    async fn spawn(&self, known: Known, program: &ProgramRef, path: &std::path::Path) -> Result<child::Running> {
+    async fn spawn(
+        &self,
+        known: Known,
+        program: &ProgramRef,
+        path: &std::path::Path,
+    ) -> Result<child::Running> {
         let Known { executor, job, .. } = known;
         let slots = self.sizes.borrow().get(&executor).map_or(1, |sized| sized.slots);
-        let limit = self.limits.executor(executor.0, slots).map_err(|error| Error::io("memory limit", error))?;
+        let limit =
+            self.limits.executor(executor.0, slots).map_err(|error| Error::io("memory limit", error))?;
         let sockets = self.folder.path();
         let (control, data) = (sockets.join("control"), sockets.join("data"));
         let environment = Environment::new(control, data, job, program.execution, &self.options.runtime);

@@ -91,8 +91,7 @@ fn process_usage(process: u32) -> Option<(u64, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The second field is the program's name in brackets, which may hold anything; user and system time are fields 14 and 15.
     let mut behind_name = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks: u64 =
-        behind_name.next()?.parse::<u64>().ok()? + behind_name.next()?.parse::<u64>().ok()?;
+    let ticks: u64 = behind_name.next()?.parse::<u64>().ok()? + behind_name.next()?.parse::<u64>().ok()?;
     // SAFETY: sysconf has no preconditions.
     let (page_bytes, ticks_per_second) =
         unsafe { (libc::sysconf(libc::_SC_PAGESIZE), libc::sysconf(libc::_SC_CLK_TCK)) };
