@@ -12,6 +12,8 @@ use flott_schema::job::ProgramRef;
 use flott_schema::stats::{LogFile, TaskStats, WorkerUsage};
 use futures_util::future::BoxFuture;
 
+pub use flott_schema::answer::{FilePart, ProgramRun};
+
 /// A value and when it came (milliseconds since 1970).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample<T> {
@@ -37,24 +39,6 @@ pub trait ReadStats: Send + Sync {
 
     /// The statistics of a job's tasks. Those of jobs that have ended may be gone.
     fn tasks(&self, job: JobId) -> BTreeMap<TaskId, TaskSamples>;
-}
-
-/// A piece of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilePart {
-    /// The bytes from the offset that was asked for; fewer than asked for at the end of the file.
-    pub bytes: Vec<u8>,
-    /// Bytes in the whole file.
-    pub size: u64,
-}
-
-/// What came of a program that a worker ran on request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProgramRun {
-    /// It submitted these jobs.
-    Submitted(Vec<JobId>),
-    /// It was asked for its plan only: Flink's `plan` object as JSON.
-    Plan(String),
 }
 
 /// Asks workers for what only they have. Every call has a deadline of its own and fails after it.

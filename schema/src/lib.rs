@@ -4,6 +4,7 @@
 //! configuration, the error type, the rules of access. Who may call it: every crate. What must never happen here: I/O, a clock,
 //! randomness, or a dependency on another room.
 
+pub mod answer;
 pub mod config;
 pub mod control;
 pub mod error;

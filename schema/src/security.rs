@@ -8,6 +8,9 @@ use std::sync::Arc;
 use crate::config::{Configuration, options};
 use crate::error::{Error, Result};
 
+/// The protocol of the control connections, see `Hello.protocol`. A caller that speaks another is refused.
+pub const CONTROL_PROTOCOL: u32 = 1;
+
 /// Shortest secret that is accepted, bytes.
 const LENGTH_MIN: usize = 8;
 

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod panics;
 pub mod pump;
 pub mod service;
+pub mod session;
 pub mod slot;
 pub mod spool;
 pub mod subtask;
