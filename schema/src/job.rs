@@ -1,5 +1,7 @@
 //! What a job is submitted as: its graph, the program that holds its operators, and what its author settled.
 
+mod settings;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -1,0 +1,281 @@
+//! Values of every word, at random.
+
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::control::{
+    Order, Placement, RunningTask, TaskFailure, TaskReport, TaskState, ToWorker, WorkerHost,
+};
+use crate::error::ErrorKind;
+use crate::graph::{Edge, Exchange, ExecutionMode, JobGraph, OperatorSpec, Partitioning, Vertex};
+use crate::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, VertexId, WorkerId};
+use crate::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrategy, Submission};
+use crate::stats::{LogFile, OperatorStats, TaskStats, WorkerProfile, WorkerStats, WorkerUsage};
+
+fn text() -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..6).prop_map(String::from_iter)
+}
+
+fn job_id() -> impl Strategy<Value = JobId> {
+    any::<u128>().prop_map(JobId)
+}
+
+fn vertex_id() -> impl Strategy<Value = VertexId> {
+    any::<u128>().prop_map(VertexId)
+}
+
+fn operator_id() -> impl Strategy<Value = OperatorId> {
+    any::<u128>().prop_map(OperatorId)
+}
+
+fn attempt() -> impl Strategy<Value = AttemptId> {
+    (vertex_id(), any::<[u32; 3]>()).prop_map(|(vertex, [subtask, job_epoch, attempt])| AttemptId {
+        task: TaskId { vertex, subtask },
+        job_epoch,
+        attempt,
+    })
+}
+
+fn placement() -> impl Strategy<Value = Placement> {
+    (attempt(), any::<u64>(), any::<u32>()).prop_map(|(attempt, worker, index)| Placement {
+        attempt,
+        slot: SlotId { worker: WorkerId(worker), index },
+    })
+}
+
+fn state() -> impl Strategy<Value = TaskState> {
+    select(&TaskState::ALL[..])
+}
+
+fn failure() -> impl Strategy<Value = TaskFailure> {
+    let kinds = [
+        ErrorKind::UserCode,
+        ErrorKind::BadInput,
+        ErrorKind::Configuration,
+        ErrorKind::Graph,
+        ErrorKind::Resources,
+        ErrorKind::Io,
+        ErrorKind::Cancelled,
+        ErrorKind::Internal,
+    ];
+    (select(kinds.to_vec()), text(), any::<[u32; 2]>(), text(), option::of(text())).prop_map(
+        |(kind, vertex, [subtask, parallelism], message, backtrace)| TaskFailure {
+            kind,
+            vertex,
+            subtask,
+            parallelism,
+            message,
+            backtrace,
+        },
+    )
+}
+
+pub fn task_report() -> impl Strategy<Value = TaskReport> {
+    (job_id(), attempt(), state(), option::of(failure()))
+        .prop_map(|(job, attempt, state, failure)| TaskReport { job, attempt, state, failure })
+}
+
+/// The report of a failure whose message has `bytes` bytes, two a letter but for the first.
+pub fn long_report(bytes: usize) -> TaskReport {
+    let failure = TaskFailure {
+        kind: ErrorKind::UserCode,
+        vertex: "map".into(),
+        subtask: 0,
+        parallelism: 1,
+        message: "é".repeat(bytes / 2),
+        backtrace: None,
+    };
+    let task = TaskId { vertex: VertexId(1), subtask: 0 };
+    let attempt = AttemptId { task, job_epoch: 0, attempt: 0 };
+    TaskReport { job: JobId(1), attempt, state: TaskState::Failed, failure: Some(failure) }
+}
+
+pub fn running_task() -> impl Strategy<Value = RunningTask> {
+    (job_id(), attempt(), state()).prop_map(|(job, attempt, state)| RunningTask { job, attempt, state })
+}
+
+fn vertex() -> impl Strategy<Value = Vertex> {
+    let operator = (operator_id(), text(), text()).prop_map(|(id, uid, name)| OperatorSpec { id, uid, name });
+    (vertex_id(), text(), vec(operator, 0..3), any::<[u32; 2]>(), text(), any::<bool>()).prop_map(
+        |(id, name, operators, [parallelism, max_parallelism], slot_sharing_group, is_source)| Vertex {
+            id,
+            name,
+            operators,
+            parallelism,
+            max_parallelism,
+            slot_sharing_group,
+            is_source,
+        },
+    )
+}
+
+fn edge() -> impl Strategy<Value = Edge> {
+    let partitionings = [
+        Partitioning::Forward,
+        Partitioning::KeyGroup,
+        Partitioning::Rebalance,
+        Partitioning::Rescale,
+        Partitioning::Broadcast,
+        Partitioning::Shuffle,
+        Partitioning::Global,
+        Partitioning::Custom,
+    ];
+    let exchange = select(vec![Exchange::Pipelined, Exchange::Blocking]);
+    (vertex_id(), vertex_id(), any::<u16>(), select(partitionings.to_vec()), exchange).prop_map(
+        |(source, target, input, partitioning, exchange)| Edge {
+            source,
+            target,
+            input,
+            partitioning,
+            exchange,
+        },
+    )
+}
+
+fn graph() -> impl Strategy<Value = JobGraph> {
+    let mode = select(vec![ExecutionMode::Streaming, ExecutionMode::Batch]);
+    (text(), mode, vec(vertex(), 0..4), vec(edge(), 0..4))
+        .prop_map(|(name, mode, vertices, edges)| JobGraph { name, mode, vertices, edges })
+}
+
+fn program() -> impl Strategy<Value = ProgramRef> {
+    (any::<[u8; 32]>(), text(), vec(text(), 0..3), any::<u32>(), vec((text(), text()), 0..3)).prop_map(
+        |(digest, name, arguments, execution, configuration)| ProgramRef {
+            digest: ProgramDigest(digest),
+            name,
+            arguments,
+            execution,
+            configuration,
+        },
+    )
+}
+
+fn restart() -> impl Strategy<Value = RestartStrategy> {
+    let numbers = (any::<[u32; 3]>(), any::<[u64; 3]>());
+    (0..4, numbers).prop_map(|(kind, ([first, second, third], [early, middle, late]))| match kind {
+        0 => RestartStrategy::None,
+        1 => RestartStrategy::FixedDelay { attempts: first, delay_ms: early },
+        2 => RestartStrategy::FailureRate { failures_max: first, interval_ms: early, delay_ms: middle },
+        _ => RestartStrategy::ExponentialDelay {
+            initial_ms: early,
+            max_ms: middle,
+            multiplier_milli: first,
+            jitter_milli: second,
+            reset_ms: late,
+            attempts: third,
+        },
+    })
+}
+
+fn settings() -> impl Strategy<Value = JobSettings> {
+    (restart(), any::<bool>(), option::of(any::<u64>()), any::<u64>()).prop_map(
+        |(restart, restart_all, slot_wait_ms, cancellation_timeout_ms)| JobSettings {
+            restart,
+            restart_all,
+            slot_wait_ms,
+            cancellation_timeout_ms,
+        },
+    )
+}
+
+fn spec() -> impl Strategy<Value = JobSpec> {
+    (graph(), option::of(program()), settings()).prop_map(|(graph, program, settings)| JobSpec {
+        graph: Arc::new(graph),
+        program,
+        settings,
+    })
+}
+
+pub fn submission() -> impl Strategy<Value = Submission> {
+    (job_id(), spec()).prop_map(|(job, spec)| Submission { job, spec })
+}
+
+fn host() -> impl Strategy<Value = WorkerHost> {
+    (any::<u64>(), text())
+        .prop_map(|(worker, data_address)| WorkerHost { worker: WorkerId(worker), data_address })
+}
+
+pub fn order() -> impl Strategy<Value = Order> {
+    let deploy = (job_id(), spec(), vec(placement(), 0..4), vec(placement(), 0..4), vec(host(), 0..3))
+        .prop_map(|(job, spec, tasks, peers, hosts)| ToWorker::Deploy {
+            job,
+            spec: Arc::new(spec),
+            tasks,
+            peers: peers.into(),
+            hosts: hosts.into(),
+        });
+    let cancel =
+        (job_id(), vec(attempt(), 0..4)).prop_map(|(job, attempts)| ToWorker::Cancel { job, attempts });
+    let release = job_id().prop_map(|job| ToWorker::Release { job });
+    (any::<u64>(), prop_oneof![2 => deploy, 1 => cancel, 1 => release])
+        .prop_map(|(term, message)| Order { term, message })
+}
+
+fn operator_stats() -> impl Strategy<Value = OperatorStats> {
+    (option::of(operator_id()), any::<[u64; 4]>()).prop_map(|(operator, counts)| OperatorStats {
+        operator,
+        records_in: counts[0],
+        records_out: counts[1],
+        late_records_dropped: counts[2],
+        undecodable_records: counts[3],
+    })
+}
+
+fn task_stats() -> impl Strategy<Value = TaskStats> {
+    (job_id(), attempt(), any::<[u64; 9]>(), option::of(any::<i64>()), vec(operator_stats(), 0..3)).prop_map(
+        |(job, attempt, counts, input_watermark_ms, operators)| TaskStats {
+            job,
+            attempt,
+            records_in: counts[0],
+            records_out: counts[1],
+            bytes_in: counts[2],
+            bytes_out: counts[3],
+            batches_in: counts[4],
+            batches_out: counts[5],
+            busy_ms: counts[6],
+            idle_ms: counts[7],
+            backpressured_ms: counts[8],
+            input_watermark_ms,
+            operators,
+        },
+    )
+}
+
+pub fn worker_stats() -> impl Strategy<Value = WorkerStats> {
+    (any::<[u64; 4]>(), any::<u32>(), vec(task_stats(), 0..3)).prop_map(|(sizes, executors, tasks)| {
+        let usage = WorkerUsage {
+            resident_bytes: sizes[0],
+            executors_resident_bytes: sizes[1],
+            host_free_bytes: sizes[2],
+            cpu_ms: sizes[3],
+            executors,
+        };
+        WorkerStats { usage, tasks }
+    })
+}
+
+pub fn worker_profile() -> impl Strategy<Value = WorkerProfile> {
+    ([text(), text(), text(), text()], any::<[u32; 2]>(), any::<[u64; 2]>(), any::<u16>()).prop_map(
+        |([name, host, data_address, version], [slots, cores], [memory, slot_memory], metrics_port)| {
+            WorkerProfile {
+                name,
+                host,
+                data_address,
+                slots,
+                cores,
+                memory_bytes: memory,
+                slot_memory_bytes: slot_memory,
+                metrics_port,
+                version,
+            }
+        },
+    )
+}
+
+pub fn log_file() -> impl Strategy<Value = LogFile> {
+    (text(), any::<[u64; 2]>()).prop_map(|(name, [size, modified_ms])| LogFile { name, size, modified_ms })
+}
