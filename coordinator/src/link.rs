@@ -40,6 +40,12 @@ pub trait WorkerLink {
     /// come back under a new id.
     fn forget(&mut self, worker: WorkerId);
 
+    /// The return of the worker is applied next: it has said what it runs, so orders given to it before are void, and those that
+    /// follow count.
+    fn returned(&mut self, worker: WorkerId) {
+        let _ = worker;
+    }
+
     /// The coordinator leads from now on, in the given term, or (nothing) does no longer: orders carry the term, and who
     /// does not lead gives none, so its workers are to be sent to the leader. Called before the first order of a term.
     fn lead(&mut self, term: Option<u64>) {

@@ -149,7 +149,12 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     self.link.forget(worker);
                 }
             }
-            Event::WorkerReturned { worker, .. } => self.timers.returned(worker),
+            Event::WorkerReturned { worker, .. } => {
+                self.timers.returned(worker);
+                if leads {
+                    self.link.returned(worker);
+                }
+            }
             Event::WorkerRegistered { worker, .. } => {
                 self.last_worker = self.last_worker.max(worker.0);
                 registering = Some(worker);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flott_schema::control::ToCoordinator;
+use flott_schema::control::{RunningTask, ToCoordinator};
 use flott_schema::ids::{JobId, WorkerId};
 use flott_schema::job::JobSpec;
 use flott_schema::stats::WorkerProfile;
@@ -25,6 +25,7 @@ pub(super) enum Command {
     Status { job: JobId, reply: Reply<JobRecord> },
     Read(Question),
     NewWorker { reply: Reply<WorkerId> },
+    WorkerReturned { worker: WorkerId, tasks: Vec<RunningTask>, reply: Reply<()> },
     FromWorker { messages: Vec<ToCoordinator>, reply: Option<Reply<()>> },
     WorkerLost(WorkerId),
     Stop,
@@ -82,6 +83,16 @@ impl Handle {
         profile: WorkerProfile,
     ) -> Result<(), CoordinatorError> {
         self.worker_reports(vec![ToCoordinator::Register { worker, profile }]).await
+    }
+
+    /// Takes a worker back that was registered and says what it runs: after a change of the leader, or by a new connection. Open
+    /// the way to it first. Returns when it is committed; refused if the worker was given up.
+    pub async fn worker_returned(
+        &self,
+        worker: WorkerId,
+        tasks: Vec<RunningTask>,
+    ) -> Result<(), CoordinatorError> {
+        self.ask("worker returned", |reply| Command::WorkerReturned { worker, tasks, reply }).await
     }
 
     /// Delivers messages of a worker and returns when they are committed. The messages of a worker must be delivered

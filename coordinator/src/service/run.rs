@@ -144,6 +144,9 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             Command::NewWorker { reply } => {
                 let _ = reply.send(self.new_worker());
             }
+            Command::WorkerReturned { worker, tasks, reply } => {
+                self.write(Event::WorkerReturned { worker, tasks, at_ms }, Some(reply));
+            }
             Command::FromWorker { messages, reply } => self.write_all(
                 messages.into_iter().map(|message| Self::event_of(message, at_ms)).collect(),
                 reply,
@@ -182,6 +185,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             Command::Submit { .. }
             | Command::Cancel { .. }
             | Command::NewWorker { .. }
+            | Command::WorkerReturned { .. }
             | Command::FromWorker { .. }
             | Command::WorkerLost(_)
             | Command::Stop => unreachable!("no question"),
