@@ -7,6 +7,7 @@ mod checkpointing;
 mod cluster;
 mod coordinator;
 mod job;
+mod log;
 mod rest;
 mod restart;
 mod security;
@@ -17,6 +18,7 @@ pub use checkpointing::*;
 pub use cluster::*;
 pub use coordinator::*;
 pub use job::*;
+pub use log::*;
 pub use rest::*;
 pub use restart::*;
 pub use security::*;
@@ -26,11 +28,12 @@ pub use worker::*;
 use super::option::{AnyOption, OptionGroup};
 
 /// The options by subject, in the order in which they are documented.
-pub(super) fn groups() -> [&'static OptionGroup; 9] {
+pub(super) fn groups() -> [&'static OptionGroup; 10] {
     [
         &coordinator::GROUP,
         &worker::GROUP,
         &cluster::GROUP,
+        &log::GROUP,
         &job::GROUP,
         &checkpointing::GROUP,
         &state::GROUP,

@@ -11,6 +11,13 @@ options! {
     WORKER_SLOTS: u32 = "worker.slots", default("1"), also(&["taskmanager.numberOfTaskSlots"]),
         check(checks::at_least_one, checks::AT_LEAST_ONE);
 
+    /// Memory that each slot gives to the executor of a job: one that wants more than the slots of its job give is ended, and its
+    /// tasks fail. 0 does not limit it.
+    WORKER_SLOT_MEMORY: MemorySize = "worker.slot.memory", default("0 bytes");
+
+    /// Memory on the worker's disk for programs that no job uses any more; those unused for longest go first.
+    WORKER_PROGRAMS_SIZE: MemorySize = "worker.programs.size", default("1 gb");
+
     /// Name of the worker. Not set: made of its address and a random part.
     WORKER_ID: Option<String> = "worker.id", also(&["taskmanager.resource-id"]);
 
