@@ -5,11 +5,19 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod cancel;
+mod cluster;
+mod completions;
+mod connection;
+mod info;
+mod later;
+mod list;
 mod run;
+mod table;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use flott::{Error, ErrorKind};
 
 /// Distributed, stateful stream processing: Flink's model in one binary, without a JVM.
@@ -21,12 +29,27 @@ struct CommandLine {
 }
 
 const EXAMPLES: &str = "Examples:
-  flott run target/release/my_job            run a job in an embedded cluster
-  flott run -p 4 target/release/my_job in/   the same with four tasks for each operator";
+  flott run target/release/my_job                     run a job in an embedded cluster
+  flott run -p 4 target/release/my_job in/            the same with four tasks for each operator
+  flott run -m localhost:8081 target/release/my_job   run it in a cluster that scripts/start-cluster.sh has started
+  flott list -m localhost:8081                        list the jobs of a cluster";
 
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    List(list::Arguments),
+    Info(info::Arguments),
+    Cancel(cancel::Arguments),
+    Cluster(cluster::Arguments),
+    Completions(completions::Arguments),
+    #[command(hide = true)]
+    Stop(later::Arguments),
+    #[command(hide = true)]
+    Savepoint(later::Arguments),
+    #[command(hide = true)]
+    Checkpoint(later::Arguments),
+    #[command(hide = true)]
+    Rescale(later::Arguments),
 }
 
 /// Parses the command line, obeys it, and gives the exit code.
@@ -34,6 +57,18 @@ pub fn main() -> ExitCode {
     // Clap prints mistakes itself, names the nearest command, and ends with code 2.
     let result = match CommandLine::parse().command {
         Command::Run(arguments) => arguments.run(),
+        Command::List(arguments) => arguments.run(),
+        Command::Info(arguments) => arguments.run(),
+        Command::Cancel(arguments) => arguments.run(),
+        Command::Cluster(arguments) => arguments.run(),
+        Command::Completions(arguments) => arguments.run(CommandLine::command()),
+        Command::Stop(arguments) => {
+            arguments.run("stop", "`flott cancel JOB` ends a job without a savepoint")
+        }
+        Command::Savepoint(arguments) => arguments.run("savepoint", "state lives as long as its job"),
+        Command::Checkpoint(arguments) => arguments.run("checkpoint", "state lives as long as its job"),
+        Command::Rescale(arguments) => arguments
+            .run("rescale", "`flott cancel JOB` and `flott run -p N` start it anew with another parallelism"),
     };
     result.unwrap_or_else(|error| {
         eprintln!("flott: {error}");

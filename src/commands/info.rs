@@ -1,0 +1,97 @@
+//! `flott info`: one job of a cluster.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use flott::Result;
+use flott::client::views::{ExceptionEntry, JobDetails, count};
+
+use super::connection::Connection;
+use super::table::{Table, bytes, duration, time};
+
+/// Shows a job: its vertices, how far they are, and why it failed.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+
+    /// The job's id, or the beginning of it
+    job: String,
+
+    /// Prints the job as JSON, as the REST API gives it (/jobs/ID)
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  flott info 3f9a
+  flott info 3f9a --json | jq '.vertices[] | {name, status}'";
+
+/// Failures that are shown; the REST API has the others.
+const FAILURES_SHOWN: usize = 3;
+
+impl Arguments {
+    /// Prints the job.
+    pub fn run(self) -> Result<ExitCode> {
+        let client = self.connection.client()?;
+        let id = client.find_job(&self.job)?.jid;
+        if self.json {
+            let details: serde_json::Value =
+                client.get(&format!("/jobs/{id}")).map_err(|error| error.into_error())?;
+            println!("{}", serde_json::to_string_pretty(&details)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let details = client.job(&id).map_err(|error| error.into_error())?;
+        let failures = client.exceptions(&id).map_err(|error| error.into_error())?.exception_history.entries;
+        print!("{}", described(&details));
+        print!("{}", failed(&failures));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn described(job: &JobDetails) -> String {
+    let mut text = format!("job {}\n", job.jid);
+    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<9} {value}\n"));
+    line("name", job.name.clone());
+    line("state", job.state.clone());
+    line("type", job.job_type.clone());
+    line("started", format!("{} UTC", time(job.start_time)));
+    if job.end_time >= 0 {
+        line("ended", format!("{} UTC", time(job.end_time)));
+    }
+    line("duration", duration(job.duration));
+    line("tasks", format!("{} of {} running", job.tasks_in("RUNNING"), job.task_count()));
+    let mut table = Table::new(
+        &["vertex", "state", "running", "records in", "records out", "bytes in", "bytes out", "busy"],
+        &[2, 3, 4, 5, 6, 7],
+    );
+    for vertex in &job.vertices {
+        let metrics = &vertex.metrics;
+        table.row([
+            vertex.name.clone(),
+            vertex.status.clone(),
+            format!("{} of {}", count(&vertex.tasks, "RUNNING"), vertex.parallelism),
+            metrics.read_records.to_string(),
+            metrics.write_records.to_string(),
+            bytes(metrics.read_bytes),
+            bytes(metrics.write_bytes),
+            duration(metrics.accumulated_busy_time as i64),
+        ]);
+    }
+    format!("{text}\n{table}")
+}
+
+fn failed(failures: &[ExceptionEntry]) -> String {
+    let mut text = String::new();
+    for failure in failures.iter().take(FAILURES_SHOWN) {
+        let task = failure.task_name.as_deref().unwrap_or("the job");
+        let lines: Vec<&str> = failure.stacktrace.trim_end().lines().collect();
+        text.push_str(&format!("\nfailure at {} UTC in {task}\n", time(failure.timestamp)));
+        text.extend(lines.iter().map(|line| format!("  {line}\n")));
+    }
+    if failures.len() > FAILURES_SHOWN {
+        text.push_str(&format!("\nand {} earlier failures\n", failures.len() - FAILURES_SHOWN));
+    }
+    text
+}
