@@ -131,6 +131,17 @@ fn paths_stand_behind_the_prefix() {
 }
 
 #[test]
+fn the_token_of_the_configuration_goes_with_every_call() {
+    let (address, asked) = server(vec![ok("{}"), ok("{}")]);
+    let client = client(&[&address], &["security.token=tell-nobody"]);
+    client.get_text("/jobs").unwrap();
+    client.post::<serde_json::Value>("/jobs", "text/plain", b"").unwrap();
+    for (request, _) in asked.iter() {
+        assert!(request.to_lowercase().contains("authorization: bearer tell-nobody\r\n"), "{request}");
+    }
+}
+
+#[test]
 fn a_silent_coordinator_is_given_up_at_the_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flott_schema::config::{Configuration, options};
-use flott_schema::{Error, Result};
+use flott_schema::Result;
+use flott_schema::security::Token;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
@@ -67,6 +68,7 @@ impl Client {
         let connect: Duration = configuration.get(&options::REST_CONNECTION_TIMEOUT)?;
         let whole: Duration = configuration.get(&options::CLIENT_TIMEOUT)?;
         let prefix: String = configuration.get(&options::REST_URL_PREFIX)?;
+        let token = Token::from_configuration(configuration, |path| std::fs::read_to_string(path))?;
         let agent = |global: Option<Duration>| {
             let config = Agent::config_builder()
                 .http_status_as_error(false)
@@ -87,7 +89,7 @@ impl Client {
             preferred: AtomicUsize::new(0),
             agent: agent(Some(whole)),
             patient: agent(None),
-            authorization: token(configuration)?.map(|token| format!("Bearer {token}")),
+            authorization: (!token.is_none()).then(|| format!("Bearer {}", token.reveal())),
             prefix: prefix.trim_end_matches('/').to_string(),
             answer_bytes_max: configuration.get(&options::REST_CLIENT_MAX_CONTENT_LENGTH)?.bytes(),
         })
@@ -272,21 +274,5 @@ fn message(text: &str, status: u16) -> String {
     match said {
         Ok(message) if !message.trim().is_empty() => message.trim().to_string(),
         _ => format!("the coordinator answered with HTTP status {status}"),
-    }
-}
-
-/// The shared secret of the cluster, from the configuration or the file it names.
-fn token(configuration: &Configuration) -> Result<Option<String>> {
-    let set = |key: &str| configuration.text(key).map(str::trim).filter(|text| !text.is_empty());
-    if let Some(token) = set("security.token") {
-        return Ok(Some(token.to_string()));
-    }
-    let Some(path) = set("security.token-file") else { return Ok(None) };
-    let token = std::fs::read_to_string(path)
-        .map_err(|error| Error::io(format!("security.token-file {path}"), error))?;
-    let token = token.trim();
-    match token.is_empty() {
-        true => Err(Error::configuration(format!("security.token-file {path} is empty"))),
-        false => Ok(Some(token.to_string())),
     }
 }
