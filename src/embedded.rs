@@ -115,7 +115,8 @@ impl EmbeddedCluster {
     }
 }
 
-fn new_job_id() -> JobId {
+/// An id that no other job has.
+pub(crate) fn new_job_id() -> JobId {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let seed = (since_epoch.as_nanos() as u64, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -186,6 +187,7 @@ async fn drive(
                 name: graph.name.clone(),
                 runtime: started.elapsed(),
                 vertices: metrics.summary(graph),
+                finished: true,
             };
             if options.show_progress {
                 eprintln!("{result}");

@@ -3,7 +3,9 @@
 use flott_dataflow::api::StreamEnv;
 use flott_dataflow::program::JobOptions;
 use flott_schema::config::{Configuration, options};
-use flott_schema::{Error, Result};
+use flott_schema::{Error, Result, variables};
+
+use crate::place::Place;
 
 /// An environment configured by the process environment: `FLOTT_CONF_PARALLELISM_DEFAULT=4` sets
 /// `parallelism.default`, and `flott run -D key=value` sets any key. What the program sets itself counts more.
@@ -17,36 +19,30 @@ pub fn env_with(configuration: Configuration) -> Result<StreamEnv> {
     Ok(StreamEnv::with_options(job_options(&configuration)?))
 }
 
-/// How `flott run` hands `-D` pairs to the program: a JSON list of `key=value`. Not variables of their own, because a key
-/// with a variable part has no variable, and because they go over all variables whatever name of an option they use.
-pub const DYNAMIC_PROPERTIES_VARIABLE: &str = "FLOTT_DYNAMIC_PROPERTIES";
-
-/// How `flott run` asks for the summary of each job on the standard output: `json`.
-pub const SUMMARY_VARIABLE: &str = "FLOTT_SUMMARY";
-
 /// The configuration that the environment of this process holds; see [`env`].
 pub fn process_configuration() -> Result<Configuration> {
     // A variable that is not UTF-8 is none of ours.
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let configuration = Configuration::from_environment(variables)?;
-    let Ok(pairs) = std::env::var(DYNAMIC_PROPERTIES_VARIABLE) else { return Ok(configuration) };
+    let Ok(pairs) = std::env::var(variables::DYNAMIC_PROPERTIES) else { return Ok(configuration) };
     let pairs: Vec<String> = serde_json::from_str(&pairs).map_err(|error| {
-        Error::configuration(format!("{DYNAMIC_PROPERTIES_VARIABLE} is not a JSON list of texts: {error}"))
+        Error::configuration(format!("{} is not a JSON list of texts: {error}", variables::DYNAMIC_PROPERTIES))
     })?;
     Ok(configuration.overlaid_with(Configuration::from_pairs(pairs)?))
 }
 
 /// Whether the summary of a job is to be printed as JSON.
 pub(crate) fn wants_json_summary() -> bool {
-    std::env::var_os(SUMMARY_VARIABLE).is_some_and(|format| format == "json")
+    std::env::var_os(variables::SUMMARY).is_some_and(|format| format == "json")
 }
 
 fn job_options(configuration: &Configuration) -> Result<JobOptions> {
     let mut options =
         JobOptions { mode: configuration.get(&options::RUNTIME_MODE)?, ..JobOptions::default() };
-    // A program run alone uses the machine it is on, as Flink's local environment does.
-    options.parallelism = match configuration.is_set(&options::PARALLELISM_DEFAULT) {
+    // A program run alone uses the machine it is on, as Flink's local environment does; on a cluster all hosts must agree.
+    let alone = matches!(Place::of_this_process()?, Place::Embedded);
+    options.parallelism = match configuration.is_set(&options::PARALLELISM_DEFAULT) || !alone {
         true => configuration.get(&options::PARALLELISM_DEFAULT)?,
         false => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
     };

@@ -11,15 +11,22 @@ use flott_schema::{Error, Result};
 
 use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
 use crate::environment::{process_configuration, wants_json_summary};
+use crate::place::{Place, next_execution};
 use crate::result::JobResult;
+use crate::submit::submit;
 
 /// Runs the job that an environment has gathered.
 pub trait Execute {
-    /// Runs the job to its end: in an embedded cluster, as the process environment configures it. Shows progress and a
-    /// summary on the standard error. Under `flott run --json` the summary goes to the standard output as well.
+    /// Runs the job to its end, where the process environment says: in an embedded cluster, or as a job of the cluster that
+    /// `flott run -m` names. Shows progress and a summary on the standard error. Under `flott run --json` the summary goes to
+    /// the standard output as well. Under `flott run -d` it returns once the job is submitted.
+    ///
+    /// The workers of a cluster start the same program with the same arguments and settings: it must come to the same call of
+    /// `execute` with the same job, whatever the host. There it becomes the executor of the job's tasks, so in that process
+    /// the call does not return, and calls before it return at once with an empty result.
     fn execute(&self, name: &str) -> Result<JobResult>;
 
-    /// Runs the job to its end in an embedded cluster with these options.
+    /// Runs the job to its end in an embedded cluster with these options, wherever the program runs.
     fn execute_with(&self, name: &str, options: EmbeddedOptions) -> Result<JobResult>;
 }
 
@@ -27,7 +34,10 @@ impl Execute for StreamEnv {
     fn execute(&self, name: &str) -> Result<JobResult> {
         let configuration = process_configuration()?;
         let name = configuration.get(&options::PIPELINE_NAME)?.unwrap_or_else(|| name.to_string());
-        let result = self.execute_with(&name, EmbeddedOptions::from_configuration(&configuration)?)?;
+        let result = match Place::of_this_process()? {
+            Place::Embedded => self.execute_with(&name, EmbeddedOptions::from_configuration(&configuration)?)?,
+            Place::Client(target) => submit(&target, self.compile(&name)?, next_execution(), &configuration)?,
+        };
         if wants_json_summary() {
             writeln!(std::io::stdout(), "{}", result.to_json())
                 .map_err(|error| Error::io("summary", error))?;

@@ -17,7 +17,8 @@
 //! }
 //! ```
 //!
-//! Run as it is (`cargo run`) the program starts a cluster inside its own process; so does `flott run PROGRAM`.
+//! Run as it is (`cargo run`) the program starts a cluster inside its own process; so does `flott run PROGRAM`. `flott run -m
+//! HOST:PORT PROGRAM` submits it to a cluster instead, whose workers start the same program and run its tasks.
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -28,11 +29,13 @@ mod embedded;
 mod environment;
 mod execute;
 mod interrupt;
+mod place;
 mod progress;
 mod result;
+mod submit;
 
 pub use embedded::{EmbeddedCluster, EmbeddedOptions};
-pub use environment::{DYNAMIC_PROPERTIES_VARIABLE, SUMMARY_VARIABLE, env, env_with, process_configuration};
+pub use environment::{env, env_with, process_configuration};
 pub use execute::{Execute, ExecuteAndCollect};
 pub use flott_connectors as connectors;
 pub use flott_coordinator as coordinator;

@@ -36,17 +36,32 @@ impl Progress {
 
     /// Draws the line anew.
     pub fn update(&mut self, graph: &JobGraph, metrics: &JobMetrics) {
-        let Some(bar) = &self.bar else { return };
+        let Some(bar) = self.bar.clone() else { return };
         let read: u64 = metrics.summary(graph).iter().map(|vertex| vertex.source_records).sum();
-        let (since, before) = std::mem::replace(&mut self.last, (Instant::now(), read));
-        let rate = (read - before) as f64 / since.elapsed().as_secs_f64().max(1e-3);
-        bar.set_message(format!(
-            "{} events, {} events/s, {:.0} s",
-            grouped(read),
-            grouped(rate as u64),
-            self.started.elapsed().as_secs_f64()
-        ));
+        let message = self.events(read);
+        bar.set_message(message);
         bar.tick();
+    }
+
+    /// Draws the line of a job that runs elsewhere: its state, its tasks that run and all of them, the events it has read.
+    pub fn update_remote(&mut self, state: &str, (running, tasks): (u64, u64), read: u64) {
+        let Some(bar) = self.bar.clone() else { return };
+        let events = self.events(read);
+        bar.set_message(format!("{state}, {running} of {tasks} tasks run, {events}"));
+        bar.tick();
+    }
+
+    /// Whether there is a line to draw.
+    pub fn is_shown(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    fn events(&mut self, read: u64) -> String {
+        let (since, before) = std::mem::replace(&mut self.last, (Instant::now(), read));
+        // A job that was restarted counts anew.
+        let rate = read.saturating_sub(before) as f64 / since.elapsed().as_secs_f64().max(1e-3);
+        let seconds = self.started.elapsed().as_secs_f64();
+        format!("{} events, {} events/s, {seconds:.0} s", grouped(read), grouped(rate as u64))
     }
 
     /// Writes a sentence above the line.

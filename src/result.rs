@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use flott_schema::graph::JobGraph;
 use flott_schema::ids::JobId;
 use flott_worker::metrics::VertexSummary;
 use serde_json::json;
@@ -18,9 +19,16 @@ pub struct JobResult {
     pub runtime: Duration,
     /// Per vertex, upstream first.
     pub vertices: Vec<VertexSummary>,
+    /// Whether the job has come to its end: not if it was submitted to a cluster without waiting for it.
+    pub finished: bool,
 }
 
 impl JobResult {
+    /// The result of a job that this process does not see the end of.
+    pub(crate) fn without_numbers(job: JobId, graph: &JobGraph) -> Self {
+        JobResult { job, name: graph.name.clone(), runtime: Duration::ZERO, vertices: Vec::new(), finished: false }
+    }
+
     /// Records that the sources read.
     pub fn source_records(&self) -> u64 {
         self.vertices.iter().map(|vertex| vertex.source_records).sum()
@@ -48,7 +56,7 @@ impl JobResult {
         json!({
             "job": self.job.to_string(),
             "name": self.name,
-            "state": "FINISHED",
+            "state": if self.finished { "FINISHED" } else { "SUBMITTED" },
             "runtime_ms": self.runtime.as_secs_f64() * 1e3,
             "source_records": self.source_records(),
             "events_per_second": self.events_per_second(),

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod security;
 pub mod stable_hash;
 pub mod stats;
+pub mod variables;
 pub mod wire;
 
 pub use error::{Context, Error, ErrorKind, Result};

@@ -9,18 +9,29 @@ use std::process::{Child, Command, ExitCode, ExitStatus};
 use clap::Args;
 use flott::schema::config::{Configuration, options};
 use flott::schema::nearest::nearest;
-use flott::{DYNAMIC_PROPERTIES_VARIABLE, Error, Result, SUMMARY_VARIABLE};
+use flott::schema::variables;
+use flott::{Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Runs a job: a program built with the flott library, in an embedded cluster.
+use super::connection::Target;
+
+/// Runs a job: a program built with the flott library, in an embedded cluster or in the one that -m names.
 ///
-/// The program reads its configuration from its environment; what is given here goes over FLOTT_CONF_* and FLOTT_PROPERTIES, and
+/// In a cluster the program is uploaded and started on the workers, with the same arguments and settings; paths in them are paths
+/// of the workers, and what the job prints is in the workers' log folders. The program reads its configuration from its environment; what is given here goes over FLOTT_CONF_* and FLOTT_PROPERTIES, and
 /// what the program sets itself goes over that. Ctrl-C cancels the job, a second one ends the program at once.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Number of parallel tasks of an operator for which the job gives none [default: number of cores]
+    #[command(flatten)]
+    target: Target,
+
+    /// Submits the job to the cluster and does not wait for its end
+    #[arg(short, long)]
+    detached: bool,
+
+    /// Number of parallel tasks of an operator for which the job gives none [default: number of cores, in a cluster parallelism.default]
     #[arg(short, long, value_name = "N")]
     parallelism: Option<u32>,
 
@@ -31,6 +42,9 @@ pub struct Arguments {
     /// Sets a configuration key; may be given several times (docs/book/configuration.md lists the keys)
     #[arg(short = 'D', value_name = "KEY=VALUE")]
     properties: Vec<String>,
+
+    #[arg(short = 's', long = "from-savepoint", hide = true, value_name = "PATH")]
+    savepoint: Option<PathBuf>,
 
     /// Prints the job's summary as one line of JSON on the standard output as well
     #[arg(long)]
@@ -47,11 +61,22 @@ pub struct Arguments {
 const EXAMPLES: &str = "Examples:
   flott run target/release/examples/word_count --input docs --top 20
   flott run -p 4 -n nightly -D execution.runtime-mode=BATCH target/release/my_job --date 2026-11-22
+  flott run -m localhost:8081 -d target/release/my_job /shared/input
   flott run --json target/release/my_job | tail -n 1 | jq .events_per_second";
 
 impl Arguments {
     /// Runs the program to its end. The exit code is the program's where it is one of ours, else 1.
     pub fn run(self) -> Result<ExitCode> {
+        if self.savepoint.is_some() {
+            return Err(Error::configuration(
+                "-s needs savepoints, which this version of Flott does not have; a job starts with empty state",
+            ));
+        }
+        if self.detached && self.target.addresses().is_none() {
+            return Err(Error::configuration(
+                "-d submits a job to a cluster, but none is named: say -m HOST:PORT, or set FLOTT_COORDINATOR",
+            ));
+        }
         let properties = self.all_properties();
         // Refused here, before anything has started.
         flott::process_configuration()?;
@@ -60,12 +85,28 @@ impl Arguments {
         let mut command = Command::new(&program);
         command.args(&self.arguments);
         if !properties.is_empty() {
-            command.env(DYNAMIC_PROPERTIES_VARIABLE, serde_json::to_string(&properties)?);
+            command.env(variables::DYNAMIC_PROPERTIES, serde_json::to_string(&properties)?);
         }
         if self.json {
-            command.env(SUMMARY_VARIABLE, "json");
+            command.env(variables::SUMMARY, "json");
         }
-        Ok(ended(&program, supervise(command, &program)?))
+        let Some(addresses) = self.target.addresses() else {
+            // Not even if this command was started by a client.
+            [variables::SUBMIT, variables::DETACHED, variables::SUBMITTED].map(|name| command.env_remove(name));
+            return Ok(ended(&program, supervise(command, &program)?));
+        };
+        let notes = Notes::new()?;
+        command.env(variables::SUBMIT, addresses.to_string()).env(variables::SUBMITTED, &notes.path);
+        command.env(variables::DETACHED, if self.detached { "1" } else { "0" });
+        let status = supervise(command, &program)?;
+        if status.success() && notes.are_empty() {
+            return Err(Error::user(format!(
+                "{} ended without submitting a job: it is no Flott job, or built with a Flott that knows no clusters, or does not \
+                 come to `execute`",
+                program.display()
+            )));
+        }
+        Ok(ended(&program, status))
     }
 
     /// The pairs of `-D`, and those that the other flags stand for: they are more particular, so they come last.
@@ -74,6 +115,32 @@ impl Arguments {
         properties.extend(self.parallelism.map(|n| format!("{}={n}", options::PARALLELISM_DEFAULT.key())));
         properties.extend(self.name.as_ref().map(|name| format!("{}={name}", options::PIPELINE_NAME.key())));
         properties
+    }
+}
+
+/// A file in which the program notes what it has submitted.
+struct Notes {
+    path: PathBuf,
+}
+
+impl Notes {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("flott-run-{}", std::process::id()));
+        // Created here, so that nobody else's file of that name is written to.
+        let _ = std::fs::remove_file(&path);
+        let created = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+        created.map_err(|error| Error::io(path.display(), error))?;
+        Ok(Notes { path })
+    }
+
+    fn are_empty(&self) -> bool {
+        std::fs::metadata(&self.path).map_or(true, |metadata| metadata.len() == 0)
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -114,6 +114,30 @@ impl Configuration {
         self.iter().map(|(key, entry)| (key, masked_value(key, entry.text())))
     }
 
+    /// Keys and values, secrets included, that make an equal configuration when they are given as pairs of one layer: what a
+    /// higher layer sets under another name of the same option is left out of the lower ones.
+    pub fn flattened(&self) -> Vec<(String, String)> {
+        let counts = |key: &str, entry: &Entry| {
+            let Meaning::Option(option) = known::meaning(key) else { return true };
+            let above = |name: &str| self.entries.get(name).is_some_and(|other| other.layer > entry.layer);
+            !option.keys().any(above)
+        };
+        let counting = self.entries.iter().filter(|(key, entry)| counts(key, entry) && !self.is_replaced(key, entry));
+        counting.map(|(key, entry)| (key.clone(), entry.text.clone())).collect()
+    }
+
+    /// Whether an entry of a map, set as a key of its own, lies below a layer that sets the whole map.
+    fn is_replaced(&self, key: &str, entry: &Entry) -> bool {
+        let sections = key.match_indices('.').map(|(at, _)| &key[..at]);
+        let mut maps = sections.filter_map(|section| match known::meaning(section) {
+            Meaning::Option(option) if option.is_map() => Some(option),
+            _ => None,
+        });
+        maps.any(|map| {
+            map.keys().any(|name| self.entries.get(name).is_some_and(|whole| whole.layer > entry.layer))
+        })
+    }
+
     /// What follows `prefix` in the keys that begin with it, and their values, secrets included: `below("s3.")` gives `access-key`.
     pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.iter().filter_map(move |(key, entry)| Some((key.strip_prefix(prefix)?, entry.text())))

@@ -411,3 +411,19 @@ proptest! {
         let _ = Configuration::from_pairs([&text]);
     }
 }
+
+#[test]
+fn a_flattened_configuration_gives_the_same_values_in_one_layer() {
+    let lower = ["worker.slots=1", "pipeline.name=a", "pipeline.global-job-parameters.x=1", "parallelism.default=3"];
+    let upper = ["taskmanager.numberOfTaskSlots=2", "pipeline.global-job-parameters={y: 2}", "parallelism.default=4"];
+    let layered = Configuration::from_pairs(lower).unwrap().overlaid_with(Configuration::from_pairs(upper).unwrap());
+    let pairs = layered.flattened().into_iter().map(|(key, value)| format!("{key}={value}"));
+    let flat = Configuration::from_pairs(pairs).unwrap();
+    assert_eq!(flat.get(&options::WORKER_SLOTS).unwrap(), 2);
+    assert_eq!(flat.get(&options::PARALLELISM_DEFAULT).unwrap(), 4);
+    assert_eq!(flat.get(&options::PIPELINE_NAME).unwrap().as_deref(), Some("a"));
+    let parameters = flat.get(&options::PIPELINE_GLOBAL_JOB_PARAMETERS).unwrap();
+    assert_eq!(parameters, layered.get(&options::PIPELINE_GLOBAL_JOB_PARAMETERS).unwrap());
+    assert_eq!(parameters.into_iter().collect::<Vec<_>>(), [("y".to_string(), "2".to_string())]);
+    assert_eq!(flat.iter().count(), 4);
+}
