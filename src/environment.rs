@@ -27,7 +27,10 @@ pub fn process_configuration() -> Result<Configuration> {
     let configuration = Configuration::from_environment(variables)?;
     let Ok(pairs) = std::env::var(variables::DYNAMIC_PROPERTIES) else { return Ok(configuration) };
     let pairs: Vec<String> = serde_json::from_str(&pairs).map_err(|error| {
-        Error::configuration(format!("{} is not a JSON list of texts: {error}", variables::DYNAMIC_PROPERTIES))
+        Error::configuration(format!(
+            "{} is not a JSON list of texts: {error}",
+            variables::DYNAMIC_PROPERTIES
+        ))
     })?;
     Ok(configuration.overlaid_with(Configuration::from_pairs(pairs)?))
 }

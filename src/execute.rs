@@ -8,6 +8,7 @@ use flott_dataflow::api::{DataStream, StreamEnv};
 use flott_dataflow::batch::Record;
 use flott_schema::config::options;
 use flott_schema::{Error, Result};
+use flott_worker::executor;
 
 use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
 use crate::environment::{process_configuration, wants_json_summary};
@@ -35,8 +36,17 @@ impl Execute for StreamEnv {
         let configuration = process_configuration()?;
         let name = configuration.get(&options::PIPELINE_NAME)?.unwrap_or_else(|| name.to_string());
         let result = match Place::of_this_process()? {
-            Place::Embedded => self.execute_with(&name, EmbeddedOptions::from_configuration(&configuration)?)?,
+            Place::Embedded => {
+                self.execute_with(&name, EmbeddedOptions::from_configuration(&configuration)?)?
+            }
             Place::Client(target) => submit(&target, self.compile(&name)?, next_execution(), &configuration)?,
+            Place::Executor(environment) => {
+                let program = self.compile(&name)?;
+                if next_execution() == environment.execution {
+                    executor::run(environment, program);
+                }
+                return Ok(JobResult::without_numbers(environment.job()?, &program.graph));
+            }
         };
         if wants_json_summary() {
             writeln!(std::io::stdout(), "{}", result.to_json())

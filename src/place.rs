@@ -12,11 +12,16 @@ pub enum Place {
     Embedded,
     /// A client: jobs are submitted to a cluster.
     Client(Target),
+    /// An executor: one of the program's jobs runs here, as a worker says.
+    Executor(flott_worker::executor::Environment),
 }
 
 impl Place {
     /// What this process is.
     pub fn of_this_process() -> Result<Self> {
+        if let Some(environment) = flott_worker::executor::environment()? {
+            return Ok(Place::Executor(environment));
+        }
         Ok(Target::of_this_process()?.map_or(Place::Embedded, Place::Client))
     }
 }

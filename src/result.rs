@@ -26,7 +26,13 @@ pub struct JobResult {
 impl JobResult {
     /// The result of a job that this process does not see the end of.
     pub(crate) fn without_numbers(job: JobId, graph: &JobGraph) -> Self {
-        JobResult { job, name: graph.name.clone(), runtime: Duration::ZERO, vertices: Vec::new(), finished: false }
+        JobResult {
+            job,
+            name: graph.name.clone(),
+            runtime: Duration::ZERO,
+            vertices: Vec::new(),
+            finished: false,
+        }
     }
 
     /// Records that the sources read.

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use flott_schema::config::{Configuration, options};
 use flott_schema::Result;
+use flott_schema::config::{Configuration, options};
 use flott_schema::security::Token;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

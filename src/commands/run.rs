@@ -92,7 +92,9 @@ impl Arguments {
         }
         let Some(addresses) = self.target.addresses() else {
             // Not even if this command was started by a client.
-            [variables::SUBMIT, variables::DETACHED, variables::SUBMITTED].map(|name| command.env_remove(name));
+            for name in [variables::SUBMIT, variables::DETACHED, variables::SUBMITTED] {
+                command.env_remove(name);
+            }
             return Ok(ended(&program, supervise(command, &program)?));
         };
         let notes = Notes::new()?;

@@ -44,7 +44,8 @@ impl Target {
         let Some(addresses) = std::env::var_os(variables::SUBMIT).filter(|value| !value.is_empty()) else {
             return Ok(None);
         };
-        let addresses = addresses.to_string_lossy().parse().map_err(|error: Error| error.at(variables::SUBMIT))?;
+        let addresses =
+            addresses.to_string_lossy().parse().map_err(|error: Error| error.at(variables::SUBMIT))?;
         let is_on = |variable| std::env::var_os(variable).is_some_and(|value| value == "1");
         Ok(Some(Target {
             addresses,
@@ -87,7 +88,7 @@ pub fn submit(
             execution,
             configuration: program::configuration_of_the_job(configuration),
         }),
-        settings: JobSettings::from_configuration(configuration)?,
+        settings: JobSettings::default(),
     };
     let body = wire::to_bytes(&Submission { job, spec })?;
     let client = Client::new(target.addresses.clone(), configuration)?;

@@ -86,7 +86,10 @@ mod tests {
         let pairs = ["security.token=tell-nobody", "pipeline.name=a", "security.token-file=/x"];
         let configuration = Configuration::from_pairs(pairs).unwrap();
         let wanted = [("pipeline.name", "a"), ("parallelism.default", "1")];
-        assert_eq!(configuration_of_the_job(&configuration), wanted.map(|(key, value)| (key.into(), value.into())));
+        assert_eq!(
+            configuration_of_the_job(&configuration),
+            wanted.map(|(key, value)| (key.into(), value.into()))
+        );
         let configuration = Configuration::from_pairs(["parallelism.default=3"]).unwrap();
         assert_eq!(configuration_of_the_job(&configuration), [("parallelism.default".into(), "3".into())]);
     }

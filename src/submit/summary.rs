@@ -65,9 +65,11 @@ fn metric(operator: &str, name: &str) -> String {
 /// Metrics summed over the tasks of a vertex, in the order asked for; 0 for one that is not known.
 fn sums(client: &Client, job: &str, vertex: &Vertex, metrics: &[String]) -> Result<Vec<u64>, ClientError> {
     let wanted: Vec<String> = metrics.iter().map(|metric| escaped(metric)).collect();
-    let path = format!("/jobs/{job}/vertices/{}/subtasks/metrics?agg=sum&get={}", vertex.id, wanted.join(","));
+    let path =
+        format!("/jobs/{job}/vertices/{}/subtasks/metrics?agg=sum&get={}", vertex.id, wanted.join(","));
     let found: Vec<MetricSum> = client.get(&path)?;
-    let sum = |wanted: &String| found.iter().find(|sum| sum.id == *wanted).map_or(0, |sum| sum.sum.max(0.0) as u64);
+    let sum =
+        |wanted: &String| found.iter().find(|sum| sum.id == *wanted).map_or(0, |sum| sum.sum.max(0.0) as u64);
     Ok(metrics.iter().map(sum).collect())
 }
 

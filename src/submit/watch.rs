@@ -38,7 +38,13 @@ pub fn to_the_end(client: Client, job: JobId, graph: &JobGraph) -> Result<JobRes
 async fn watch(client: &Client, job: JobId, graph: &JobGraph) -> Result<JobResult> {
     let interrupts = Interrupts::listen()?;
     let started = Instant::now();
-    let mut watch = Watch { client, job: job.to_string(), graph, progress: Progress::start(&graph.name, true), silent: None };
+    let mut watch = Watch {
+        client,
+        job: job.to_string(),
+        graph,
+        progress: Progress::start(&graph.name, true),
+        silent: None,
+    };
     let mut cancelled = false;
     let outcome = loop {
         match watch.ask() {
@@ -115,7 +121,9 @@ impl Watch<'_> {
                 // It may have ended this moment; else the reader has to know that it goes on.
                 match self.client.job(&self.job) {
                     Ok(details) if has_ended(&details.state) => Ok(()),
-                    _ => Err(error.into_error().at(format!("job {} could not be cancelled and may run on", self.job))),
+                    _ => Err(error
+                        .into_error()
+                        .at(format!("job {} could not be cancelled and may run on", self.job))),
                 }
             }
         }
@@ -146,7 +154,9 @@ fn failure(client: &Client, job: JobId) -> Error {
     };
     let (message, rest) = entry.stacktrace.split_once('\n').unwrap_or((&entry.stacktrace, ""));
     // As in a stack trace of Java, the kind stands in front.
-    let message = message.strip_prefix(&entry.exception_name).map_or(message, |message| message.trim_start_matches(": "));
+    let message = message
+        .strip_prefix(&entry.exception_name)
+        .map_or(message, |message| message.trim_start_matches(": "));
     let error = Error::new(kind_of(&entry.exception_name), message.trim());
     match rest.trim().is_empty() {
         true => error,

@@ -122,7 +122,8 @@ impl Configuration {
             let above = |name: &str| self.entries.get(name).is_some_and(|other| other.layer > entry.layer);
             !option.keys().any(above)
         };
-        let counting = self.entries.iter().filter(|(key, entry)| counts(key, entry) && !self.is_replaced(key, entry));
+        let counting =
+            self.entries.iter().filter(|(key, entry)| counts(key, entry) && !self.is_replaced(key, entry));
         counting.map(|(key, entry)| (key.clone(), entry.text.clone())).collect()
     }
 

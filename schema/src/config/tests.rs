@@ -414,9 +414,12 @@ proptest! {
 
 #[test]
 fn a_flattened_configuration_gives_the_same_values_in_one_layer() {
-    let lower = ["worker.slots=1", "pipeline.name=a", "pipeline.global-job-parameters.x=1", "parallelism.default=3"];
-    let upper = ["taskmanager.numberOfTaskSlots=2", "pipeline.global-job-parameters={y: 2}", "parallelism.default=4"];
-    let layered = Configuration::from_pairs(lower).unwrap().overlaid_with(Configuration::from_pairs(upper).unwrap());
+    let lower =
+        ["worker.slots=1", "pipeline.name=a", "pipeline.global-job-parameters.x=1", "parallelism.default=3"];
+    let upper =
+        ["taskmanager.numberOfTaskSlots=2", "pipeline.global-job-parameters={y: 2}", "parallelism.default=4"];
+    let layered =
+        Configuration::from_pairs(lower).unwrap().overlaid_with(Configuration::from_pairs(upper).unwrap());
     let pairs = layered.flattened().into_iter().map(|(key, value)| format!("{key}={value}"));
     let flat = Configuration::from_pairs(pairs).unwrap();
     assert_eq!(flat.get(&options::WORKER_SLOTS).unwrap(), 2);
