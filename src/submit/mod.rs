@@ -144,8 +144,8 @@ fn refuse_collecting(graph: &JobGraph) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use flott_connectors::SinkConnectors;
     use flott_connectors::collect::Collected;
+    use flott_connectors::{Connectors, SinkConnectors};
     use flott_dataflow::api::StreamEnv;
 
     use super::*;
