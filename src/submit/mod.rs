@@ -88,7 +88,7 @@ pub fn submit(
             execution,
             configuration: program::configuration_of_the_job(configuration),
         }),
-        settings: JobSettings::default(),
+        settings: JobSettings::from_configuration(configuration)?,
     };
     let body = wire::to_bytes(&Submission { job, spec })?;
     let client = Client::new(target.addresses.clone(), configuration)?;
