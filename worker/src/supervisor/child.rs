@@ -1,4 +1,4 @@
-//! The process of an executor: how it is started, killed, and waited for.
+//! The process of an executor, or of a program run as a client: how it is started, killed, and waited for.
 //!
 //! It dies with its worker: the kernel kills it when the thread ends that started it. So [`spawn`] may be called only on a thread that
 //! lives as long as the worker process.
@@ -11,17 +11,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use flott_schema::job::ProgramRef;
+use flott_schema::variables;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::executor::environment::VARIABLE;
 use crate::supervisor::limits::{ExecutorLimit, limit_own_data};
 use crate::supervisor::output::{Tail, copy};
 use crate::supervisor::rotate::{RotatingFile, Rotation};
-
-/// The configuration of the program, a JSON list of `key=value`; read by the facade.
-pub const PROPERTIES_VARIABLE: &str = "FLOTT_DYNAMIC_PROPERTIES";
 
 /// How long the last output of a process is waited for after its end: a process of its own may hold the stream open.
 const OUTPUT_DEADLINE: Duration = Duration::from_millis(500);
@@ -70,8 +67,8 @@ pub struct Start<'a> {
     pub path: &'a Path,
     /// Its arguments and configuration.
     pub program: &'a ProgramRef,
-    /// The value of the variable that makes it an executor.
-    pub environment: &'a str,
+    /// Variables that say what it is: an executor, a client.
+    pub variables: &'a [(&'a str, &'a str)],
     /// Its memory.
     pub limit: &'a ExecutorLimit,
     /// Name of its log files without `.out` and `.log`.
@@ -80,7 +77,7 @@ pub struct Start<'a> {
     pub rotation: Rotation,
 }
 
-/// Starts the process of an executor.
+/// Starts the process of a program.
 pub async fn spawn(start: Start<'_>) -> Result<Running> {
     let mut command = Command::new(start.path);
     command.args(&start.program.arguments);
@@ -92,8 +89,8 @@ pub async fn spawn(start: Start<'_>) -> Result<Running> {
     }
     let pairs: Vec<String> =
         start.program.configuration.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    command.env(PROPERTIES_VARIABLE, serde_json::to_string(&pairs)?);
-    command.env(VARIABLE, start.environment);
+    command.env(variables::DYNAMIC_PROPERTIES, serde_json::to_string(&pairs)?);
+    command.envs(start.variables.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: Ctrl-C at the worker's terminal is not meant for it, and it is killed with what it has started.
     command.process_group(0);

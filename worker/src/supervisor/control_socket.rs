@@ -126,7 +126,7 @@ impl supervisor::Server for Door {
         let mut answer = results.get();
         answer.set_session(new_client(session));
         answer.set_worker(worker.0);
-        answer.set_token(&self.links.token);
+        answer.set_token(self.links.token.reveal());
         // The orders that wait for this are sent behind the answer.
         let _ = self.links.events.send(Event::Connected(executor)).await;
         Ok(())

@@ -69,7 +69,7 @@ impl DataPort {
     async fn take(&self, mut stream: TcpStream) -> Result<()> {
         let _ = stream.set_nodelay(true);
         let handshake = handshake::read(&mut stream, HANDSHAKE_DEADLINE).await?;
-        let handed = match handshake.check(&self.links.token) {
+        let handed = match handshake.check(self.links.token.reveal()) {
             Ok(()) => self.hand_over(&handshake, &stream).await,
             Err(error) => Err(error),
         };
@@ -127,5 +127,124 @@ pub async fn serve_executors(listener: UnixListener, links: Rc<Links>) {
             }
             Err(error) => pause(&error).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::sync::Arc as Shared;
+
+    use flott_schema::control::{Placement, ToWorker};
+    use flott_schema::graph::{ExecutionMode, JobGraph};
+    use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, VertexId};
+    use flott_schema::job::{JobSpec, ProgramDigest, ProgramRef};
+    use flott_schema::security::Token;
+    use tokio::sync::mpsc;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::exchange::handshake::PROTOCOL;
+    use crate::executor::incoming::incoming;
+    use crate::supervisor::control_socket::listen;
+    use crate::supervisor::links::Known;
+    use crate::supervisor::machine::{Action, Deadlines, Event};
+    use crate::supervisor::statistics::Statistics;
+
+    const JOB: JobId = JobId(7);
+    const WORKER: WorkerId = WorkerId(2);
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn handshake(token: &str, to: WorkerId) -> Handshake {
+        let token = token.to_string();
+        Handshake { protocol: PROTOCOL, token, job: JOB, from: WorkerId(1), to, window_bytes: 1 }
+    }
+
+    fn deploy() -> ToWorker {
+        let graph = JobGraph {
+            name: "job".into(),
+            mode: ExecutionMode::Streaming,
+            vertices: Vec::new(),
+            edges: Vec::new(),
+        };
+        let program = ProgramRef {
+            digest: ProgramDigest([0; 32]),
+            name: String::new(),
+            arguments: Vec::new(),
+            execution: 0,
+            configuration: Vec::new(),
+        };
+        let task = TaskId { vertex: VertexId(1), subtask: 0 };
+        let placement = Placement {
+            attempt: AttemptId { task, job_epoch: 0, attempt: 0 },
+            slot: SlotId { worker: WORKER, index: 0 },
+        };
+        let spec = JobSpec { program: Some(program), ..JobSpec::embedded(graph) };
+        let (peers, hosts) = (Shared::new([]), Shared::new([]));
+        ToWorker::Deploy { job: JOB, spec: Shared::new(spec), tasks: vec![placement], peers, hosts }
+    }
+
+    /// Runs a test with a data port whose executor is this process, once it connects to the socket given.
+    fn with_port(test: impl AsyncFnOnce(std::net::SocketAddr, std::path::PathBuf)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let folder = tempfile::tempdir().unwrap();
+            let (events, _waiting) = mpsc::channel(1);
+            let token = Token::new("long-enough?").unwrap();
+            let links = Links::new(events, token, Statistics::default());
+            let machine = Rc::new(RefCell::new(Machine::new(Deadlines::default())));
+            let actions = machine.borrow_mut().apply(Event::Order(deploy()));
+            let Action::Start { executor, .. } = actions[0] else { panic!("no executor is started") };
+            links.add_process(std::process::id(), Known { executor, job: JOB, worker: WORKER });
+            let path = folder.path().join("data");
+            spawn_local(serve_executors(listen(&path).unwrap(), links.clone()));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            spawn_local(DataPort::new(links, machine).serve(listener));
+            timeout(DEADLINE, test(address, path)).await.expect("the test takes too long");
+        });
+    }
+
+    #[test]
+    fn a_connection_waits_for_its_executor_and_goes_over_to_it_with_all_that_follows() {
+        with_port(async |address, path| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let hello = handshake("long-enough?", WORKER);
+            handshake::write(&mut stream, &hello, DEADLINE).await.unwrap();
+            let mut stream = stream.into_std().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            stream.write_all(b"frames").unwrap();
+            let mut connections = incoming(&path).unwrap();
+            let (received, mut taken) = connections.recv().await.unwrap();
+            assert_eq!(received, hello);
+            let ours = tokio::task::spawn_blocking(move || {
+                taken.set_nonblocking(false).unwrap();
+                let mut frames = [0; 6];
+                taken.read_exact(&mut frames).unwrap();
+                assert_eq!(&frames, b"frames");
+                taken.write_all(b"credit").unwrap();
+            });
+            ours.await.unwrap();
+            let mut credit = Vec::new();
+            stream.read_to_end(&mut credit).unwrap();
+            assert_eq!(credit, b"credit");
+        });
+    }
+
+    #[test]
+    fn a_wrong_token_and_another_worker_are_refused_with_the_reason() {
+        with_port(async |address, path| {
+            let _connections = incoming(&path).unwrap();
+            for (hello, reason) in [
+                (handshake("guessed", WORKER), "token"),
+                (handshake("long-enough?", WorkerId(3)), "this is worker 2, not worker 3"),
+            ] {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                handshake::write(&mut stream, &hello, DEADLINE).await.unwrap();
+                let reply = handshake::read_reply(&mut stream, DEADLINE).await.unwrap();
+                let HandshakeReply::Refused(text) = reply else { panic!("{hello:?} was accepted") };
+                assert!(text.contains(reason), "{text}");
+            }
+        });
     }
 }

@@ -60,7 +60,7 @@ impl Limits {
 
     /// The limit of a new executor.
     pub fn executor(&self, number: u64, slots: u32) -> Result<ExecutorLimit> {
-        let mut limit = ExecutorLimit { kind: Kind::Off, bytes: 0 };
+        let mut limit = ExecutorLimit::none();
         match self {
             Limits::Off => {}
             Limits::Data { .. } => limit.kind = Kind::Data,
@@ -93,6 +93,11 @@ impl Limits {
 }
 
 impl ExecutorLimit {
+    /// Of a process that is not limited.
+    pub fn none() -> Self {
+        ExecutorLimit { kind: Kind::Off, bytes: 0 }
+    }
+
     /// To be called in the child between fork and exec: sets what the process inherits. Allocates nothing.
     pub fn data_bytes(&self) -> Option<u64> {
         matches!(self.kind, Kind::Data).then_some(self.bytes)

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use flott_schema::control::Order;
 use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::security::Token;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 
@@ -28,7 +29,7 @@ pub struct Links {
     /// Where incidents are told.
     pub events: mpsc::Sender<Event>,
     /// The shared secret.
-    pub token: String,
+    pub token: Token,
     /// What executors say of their tasks.
     pub statistics: Statistics,
     /// By process id.
@@ -40,7 +41,7 @@ pub struct Links {
 
 impl Links {
     /// Without executors.
-    pub fn new(events: mpsc::Sender<Event>, token: String, statistics: Statistics) -> Rc<Self> {
+    pub fn new(events: mpsc::Sender<Event>, token: Token, statistics: Statistics) -> Rc<Self> {
         Rc::new(Links {
             events,
             token,

@@ -1,9 +1,9 @@
 //! A worker process: the executors that it starts for jobs, and what they need of it.
 //!
-//! * [`run`](run()): a whole worker process
+//! * [`run`](run()): a whole worker process, as its configuration describes it ([`WorkerProcess`])
 //! * [`service`]: the loop; orders in, reports out; [`machine`]: what it decides, without processes, sockets and clock
 //! * [`child`]: the process of an executor, [`output`] what it writes, [`limits`] the memory it may take
-//! * [`program_cache`]: the programs on disk
+//! * [`program_cache`]: the programs on disk; [`clients`]: programs that are run to submit their jobs
 //! * [`control_socket`], [`links`]: the executors at the other end; [`data_port`]: connections between executors of the cluster
 //! * [`statistics`]: the numbers of a heartbeat; [`logs`]: log files as others read them; [`rotate`]: log files that stay small
 //!
@@ -12,6 +12,7 @@
 //! one thread, and nothing on it waits for a disk or for an executor.
 
 pub mod child;
+pub mod clients;
 pub mod control_socket;
 pub mod data_port;
 pub mod limits;
@@ -19,9 +20,11 @@ pub mod links;
 pub mod logs;
 pub mod machine;
 pub mod output;
+mod process;
 pub mod program_cache;
 pub mod rotate;
 pub mod service;
 pub mod statistics;
 
+pub use process::{WorkerProcess, run};
 pub use service::{Options, Supervisor};

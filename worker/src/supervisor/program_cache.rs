@@ -3,7 +3,8 @@
 //! A file is complete when it has its name: it is written under another one and renamed. Programs that nobody uses go when the cache
 //! is over its size, those unused for longest first; files of earlier processes count from the time they were written.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Permissions};
 use std::future::Future;
 use std::io::Write;
@@ -38,7 +39,9 @@ pub struct ProgramCache {
     bytes_max: u64,
     /// One fetch at a time; a second wish for the same program finds it there.
     fetching: Mutex<()>,
-    used: std::cell::RefCell<HashMap<ProgramDigest, Use>>,
+    used: RefCell<HashMap<ProgramDigest, Use>>,
+    /// Programs whose files this process has read or written in full.
+    checked: RefCell<HashSet<ProgramDigest>>,
 }
 
 /// A program that is used, and so stays in the cache.
@@ -71,7 +74,13 @@ impl ProgramCache {
     pub fn open(folder: impl Into<PathBuf>, bytes_max: u64) -> Result<Rc<Self>> {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(|error| Error::io(folder.display(), error))?;
-        let cache = ProgramCache { folder, bytes_max, fetching: Mutex::new(()), used: Default::default() };
+        let cache = ProgramCache {
+            folder,
+            bytes_max,
+            fetching: Mutex::new(()),
+            used: RefCell::default(),
+            checked: RefCell::default(),
+        };
         cache.remove_fragments();
         Ok(Rc::new(cache))
     }
@@ -87,11 +96,28 @@ impl ProgramCache {
         self.used.borrow_mut().entry(digest).or_insert(Use { holders: 0, last: now }).holders += 1;
         let held = HeldProgram { cache: self.clone(), digest, path };
         let _one_at_a_time = self.fetching.lock().await;
-        if !held.path.is_file() {
+        if !self.is_there(&held).await {
             let fetched = self.fetch(digest, source, &held.path).await;
             fetched.map_err(|error| error.at(format!("program {digest}")))?;
         }
         Ok(held)
+    }
+
+    /// Whether the file is there. One that another process has written is read once: a disk may have lost a part of it.
+    async fn is_there(&self, held: &HeldProgram) -> bool {
+        if !held.path.is_file() {
+            return false;
+        }
+        if self.checked.borrow().contains(&held.digest) {
+            return true;
+        }
+        let path = held.path.clone();
+        let found = tokio::task::spawn_blocking(move || digest_of_file(&path)).await;
+        let is_whole = matches!(found, Ok(Ok(found)) if found == held.digest);
+        if is_whole {
+            self.checked.borrow_mut().insert(held.digest);
+        }
+        is_whole
     }
 
     fn release(&self, digest: ProgramDigest) {
@@ -133,7 +159,9 @@ impl ProgramCache {
         let path = path.to_path_buf();
         let finished = tokio::task::spawn_blocking(move || finish(fragment, &path)).await;
         let finished = finished.map_err(|error| Error::internal(format!("writing a program: {error}")))?;
-        finished.map_err(|error| Error::io(self.folder.display(), error))
+        finished.map_err(|error| Error::io(self.folder.display(), error))?;
+        self.checked.borrow_mut().insert(digest);
+        Ok(())
     }
 
     /// Removes unused programs, longest unused first, until the unused ones are within the bound.
@@ -175,6 +203,12 @@ impl ProgramCache {
             }
         }
     }
+}
+
+fn digest_of_file(path: &Path) -> std::io::Result<ProgramDigest> {
+    let mut hash = Sha256::new();
+    std::io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(ProgramDigest(hash.finalize().into()))
 }
 
 /// Makes a complete file executable, forces it to disk and gives it its name.
@@ -243,6 +277,20 @@ mod tests {
         assert_eq!(again.path(), held.path());
         assert_eq!(programs.calls.get(), calls);
         assert_eq!(std::fs::read_dir(folder.path().join("cache")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_process_is_fetched_again_if_it_is_not_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(digest_of(b"whole").to_string());
+        std::fs::write(&path, b"who").unwrap();
+        let cache = ProgramCache::open(folder.path(), 1 << 20).unwrap();
+        let held = run(cache.acquire(digest_of(b"whole"), &Programs::of(b"whole", 100))).unwrap();
+        assert_eq!(std::fs::read(held.path()).unwrap(), b"whole");
+        let later = ProgramCache::open(folder.path(), 1 << 20).unwrap();
+        let programs = Programs::of(b"whole", 100);
+        run(later.acquire(digest_of(b"whole"), &programs)).unwrap();
+        assert_eq!(programs.calls.get(), 0);
     }
 
     #[test]

@@ -10,14 +10,16 @@ use std::time::Duration;
 use flott_schema::control::{Order, TaskReport};
 use flott_schema::error::ErrorKind;
 use flott_schema::job::ProgramRef;
+use flott_schema::security::Token;
 use flott_schema::{Error, Result};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
-use crate::executor::environment::{Environment, RuntimeOptions};
+use crate::executor::environment::{Environment, RuntimeOptions, VARIABLE};
 use crate::supervisor::child::{self, Process, Start, describe};
+use crate::supervisor::clients::Clients;
 use crate::supervisor::control_socket;
 use crate::supervisor::data_port::{self, DataPort};
 use crate::supervisor::limits::{ExecutorLimit, Limits};
@@ -50,7 +52,7 @@ pub struct Options {
     /// Bytes that programs may take there which no executor uses.
     pub programs_bytes_max: u64,
     /// The shared secret of the cluster.
-    pub token: String,
+    pub token: Token,
     /// How long executors may take.
     pub deadlines: Deadlines,
 }
@@ -162,6 +164,19 @@ impl Supervisor {
             last_term: 0,
             listeners,
         })
+    }
+
+    /// What runs programs as clients, beside the executors.
+    pub fn clients(&self) -> Clients {
+        let Options { logs, rotation, token, .. } = &self.inner.options;
+        Clients {
+            programs: self.inner.programs.clone(),
+            source: self.inner.source.clone(),
+            folder: self.inner.folder.path().to_path_buf(),
+            logs: logs.clone(),
+            rotation: *rotation,
+            token: token.clone(),
+        }
     }
 
     /// Obeys until `orders` ends; then ends all executors, and returns when they are gone.
@@ -331,7 +346,7 @@ impl Inner {
         let start = Start {
             path,
             program,
-            environment: &environment.to_variable()?,
+            variables: &[(VARIABLE, &environment.to_variable()?)],
             limit: &limit,
             log: &log,
             rotation: self.options.rotation,

@@ -13,6 +13,7 @@ use flott_schema::control::{Order, Placement, TaskReport, TaskState, ToWorker};
 use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, WorkerId};
 use flott_schema::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef};
+use flott_schema::security::Token;
 use flott_schema::{Error, Result};
 use flott_worker::executor::RuntimeOptions;
 use flott_worker::supervisor::machine::Deadlines;
@@ -90,7 +91,7 @@ pub fn run(change: impl FnOnce(Options) -> Options, test: impl AsyncFnOnce(&mut 
             rotation: Rotation::default(),
             programs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs"),
             programs_bytes_max: 1 << 30,
-            token: String::new(),
+            token: Token::none(),
             // The machine may be busy with other tests.
             deadlines: Deadlines { hello_ms: 60_000, ..Deadlines::default() },
         };
