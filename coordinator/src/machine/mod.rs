@@ -14,6 +14,7 @@
 //! * [`region`]: the parts of a graph that are placed at once
 //! * `step`: dispatch of an event; `placement`: regions into slots; `lifecycle`: how tasks and jobs end; `failover`: which
 //!   regions a failure takes back, and how they start again
+//! * [`persist`]: the stored forms of events and of the state
 //! * [`invariants`]: what holds after every event
 
 pub mod event;
@@ -22,6 +23,7 @@ mod failover;
 pub mod invariants;
 pub mod job;
 mod lifecycle;
+pub mod persist;
 mod placement;
 pub mod programs;
 pub mod region;

@@ -8,6 +8,9 @@ use flott_schema::stats::WorkerProfile;
 
 use crate::scheduler::WorkerSlots;
 
+/// Most slots a worker may offer; more is a mistake and would cost memory for nothing.
+pub const WORKER_SLOTS_MAX: u32 = 65_536;
+
 /// Who holds a slot: a region of a job. Within it, the tasks of one slot-sharing group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotOwner {
@@ -91,9 +94,9 @@ impl SlotTable {
         Some(WorkerHost { worker, data_address: record.profile.data_address.clone() })
     }
 
-    /// Adds a worker; false if it is there already.
+    /// Adds a worker; false if it is there already, or offers an absurd number of slots.
     pub(super) fn register(&mut self, worker: WorkerId, profile: WorkerProfile, at_ms: u64) -> bool {
-        if self.workers.contains_key(&worker) {
+        if self.workers.contains_key(&worker) || profile.slots > WORKER_SLOTS_MAX {
             return false;
         }
         let slots = profile.slots;
@@ -117,6 +120,11 @@ impl SlotTable {
             }
             None => false,
         }
+    }
+
+    /// Whether the slot exists and nobody holds it.
+    pub(super) fn is_free(&self, slot: SlotId) -> bool {
+        self.workers.get(&slot.worker).is_some_and(|worker| worker.free.contains(&slot.index))
     }
 
     /// Gives a free slot to `owner`.

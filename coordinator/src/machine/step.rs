@@ -18,14 +18,12 @@ use super::region::check_graph;
 use super::state::ClusterState;
 use super::task::{Report, judge};
 
-/// Most slots a worker may offer; more is a mistake and would cost memory for nothing.
-pub const WORKER_SLOTS_MAX: u32 = 65_536;
-
 /// Applies an event. Events that make no sense (a report of an older attempt, an unknown job) change nothing and are
 /// counted in [`super::Ignored`]. Panics if an invariant is broken afterwards: that is a bug of the machine, and going on
 /// would spread it.
 pub fn apply(state: &mut ClusterState, event: Event) -> Vec<Effect> {
-    state.now_ms = state.now_ms.max(event.at_ms());
+    // The very end of time is left free for the stored form of time stamps.
+    state.now_ms = state.now_ms.max(event.at_ms().min(u64::MAX - 1));
     let mut step = Step { state, effects: Vec::new(), replan: false, touched: BTreeMap::new() };
     match event {
         Event::WorkerRegistered { worker, profile, .. } => step.register(worker, profile),
@@ -76,8 +74,7 @@ impl Step<'_> {
     }
 
     fn register(&mut self, worker: WorkerId, profile: WorkerProfile) {
-        let fits = profile.slots <= WORKER_SLOTS_MAX;
-        if !fits || !self.state.slots.register(worker, profile, self.state.now_ms) {
+        if !self.state.slots.register(worker, profile, self.state.now_ms) {
             self.state.ignored.refused_worker += 1;
             return;
         }

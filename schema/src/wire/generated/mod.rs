@@ -11,4 +11,6 @@ pub mod exchange_capnp;
 #[rustfmt::skip]
 pub mod job_capnp;
 #[rustfmt::skip]
+pub mod machine_capnp;
+#[rustfmt::skip]
 pub mod raft_capnp;

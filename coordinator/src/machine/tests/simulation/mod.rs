@@ -22,6 +22,7 @@ use self::random::Random;
 use self::seen::{Seen, is_legal};
 use self::worker::SimWorker;
 use super::offering;
+use crate::machine::persist::{decode_event, decode_state, encode_event, encode_state};
 use crate::machine::{ClusterState, Effect, Event, JobOutcome, JobState, Limits, apply, check_invariants};
 
 const SEEDS: u64 = 200;
@@ -145,8 +146,19 @@ impl World {
     }
 
     fn apply(&mut self, event: Event) {
+        // Now and then beside a replica that was restored from a snapshot and reads the event from its log.
+        let replica = self.random.percent(2).then(|| {
+            let replica = decode_state(&encode_state(&self.state).unwrap()).unwrap();
+            assert_eq!(replica, self.state);
+            (replica, decode_event(&encode_event(&event).unwrap()).unwrap())
+        });
         let effects = apply(&mut self.state, event);
         check_invariants(&self.state).unwrap();
+        if let Some((mut replica, event)) = replica {
+            assert_eq!(apply(&mut replica, event), effects);
+            assert_eq!(replica, self.state);
+            self.state = replica;
+        }
         for effect in effects {
             self.perform(effect);
         }
