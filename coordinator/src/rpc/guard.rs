@@ -106,7 +106,7 @@ impl Frames {
             Part::Count => {
                 let count = number + 1;
                 // Count and lengths together fill whole words.
-                let padded = count % 2 == 0;
+                let padded = count.is_multiple_of(2);
                 Part::Lengths { left: count + u32::from(padded), padded, words: 0 }
             }
             Part::Lengths { left, padded, words } => {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flott_schema::control::{Order, ToWorker};
 use flott_schema::ids::WorkerId;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
 
 use crate::link::{LinkError, WorkerLink};
 
@@ -35,6 +35,8 @@ struct Queue {
     orders: mpsc::Sender<Order>,
     /// Its return has not been applied: orders of before are void, since it has said already what it runs.
     returning: bool,
+    /// Dropped with the queue, which the session hears also while it waits for the worker to take an order.
+    _connected: watch::Sender<()>,
 }
 
 /// A worker's end of the link.
@@ -42,9 +44,23 @@ struct Queue {
 pub(super) struct Attached {
     /// Tells this session from others of the same worker.
     pub session: u64,
-    /// The orders. They end when the service has given the worker up, when this coordinator leads no longer, and when the worker
-    /// comes by another connection.
+    /// The orders.
     pub orders: mpsc::Receiver<Order>,
+    connected: watch::Receiver<()>,
+}
+
+impl Attached {
+    /// Waits until the service has given the worker up, this coordinator leads no longer, or the worker has come by another
+    /// connection.
+    pub(super) async fn disconnected(connected: &mut watch::Receiver<()>) {
+        // Nothing is ever sent.
+        let _ = connected.changed().await;
+    }
+
+    /// The orders, and what [`Attached::disconnected`] wants.
+    pub(super) fn split(self) -> (mpsc::Receiver<Order>, watch::Receiver<()>) {
+        (self.orders, self.connected)
+    }
 }
 
 impl RpcLink {
@@ -69,8 +85,9 @@ impl RpcLink {
         let (sender, orders) = mpsc::channel(capacity.max(1));
         queues.last_session += 1;
         let session = queues.last_session;
-        queues.of.insert(worker, Queue { session, orders: sender, returning });
-        Some(Attached { session, orders })
+        let (alive, connected) = watch::channel(());
+        queues.of.insert(worker, Queue { session, orders: sender, returning, _connected: alive });
+        Some(Attached { session, orders, connected })
     }
 
     /// Disconnects a worker, unless it has come by another connection since. True: it was connected by this one.

@@ -24,3 +24,6 @@ pub use handle::RpcHandle;
 pub use link::RpcLink;
 pub use server::{Options, Parts, ReadProgram, start};
 pub use stats::LiveStats;
+
+#[cfg(test)]
+mod tests;

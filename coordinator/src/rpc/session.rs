@@ -11,7 +11,6 @@ use flott_schema::stats::{WorkerProfile, WorkerStats};
 use flott_schema::wire::Wire;
 use flott_schema::wire::fields::{list, required};
 use flott_schema::wire::generated::control_capnp::{worker, worker_session};
-use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -54,8 +53,6 @@ pub(super) struct Session {
     /// When it was heard of last.
     heard: Cell<Instant>,
     over: Cell<bool>,
-    /// It has come by another connection.
-    replaced: Notify,
 }
 
 /// Registers a worker, or takes it back under the id it had.
@@ -139,14 +136,12 @@ fn open(
         client,
         heard: Cell::new(Instant::now()),
         over: Cell::new(false),
-        replaced: Notify::new(),
     });
     if let Some(former) = server.sessions.borrow_mut().insert(worker, session.clone()) {
         former.over.set(true);
-        former.replaced.notify_one();
     }
     let object = new_client_from_rc(session.clone());
-    spawn_local(session.run(caller, attached.orders));
+    spawn_local(session.run(caller, attached));
     Admission::Accepted { worker, term, session: object }
 }
 
@@ -165,26 +160,26 @@ async fn give_up(server: &Server, worker: WorkerId, term: u64) {
 
 impl Session {
     /// Gives orders until the session is over, one after the other: the next one when the worker has taken the last.
-    async fn run(self: Rc<Self>, caller: Rc<Caller>, mut orders: mpsc::Receiver<Order>) {
+    async fn run(self: Rc<Self>, caller: Rc<Caller>, attached: Attached) {
+        let (mut orders, mut connected) = attached.split();
         let silence_max = Duration::from_millis(self.server.options.heartbeat_timeout_ms);
         let lost = loop {
             tokio::select! {
                 biased;
                 () = caller.ended() => break Some("its connection broke".to_string()),
-                () = self.replaced.notified() => break None,
+                () = Attached::disconnected(&mut connected) => break None,
                 () = sleep_until(self.heard.get() + silence_max) => {
                     if self.heard.get().elapsed() >= silence_max {
                         break Some(format!("it was silent for {} ms", silence_max.as_millis()));
                     }
                 }
                 order = orders.recv() => match order {
-                    // The service has given it up, or this coordinator leads no longer.
                     None => break None,
                     Some(order) => {
                         let given = tokio::select! {
                             biased;
                             () = caller.ended() => Err("its connection broke".to_string()),
-                            () = self.replaced.notified() => break None,
+                            () = Attached::disconnected(&mut connected) => break None,
                             given = self.give(order, silence_max) => given,
                         };
                         if let Err(reason) = given {
@@ -213,12 +208,7 @@ impl Session {
 
     async fn close(&self, caller: &Caller, lost: Option<String>) {
         self.over.set(true);
-        let mut sessions = self.server.sessions.borrow_mut();
-        if sessions.get(&self.worker).is_some_and(|current| current.number == self.number) {
-            sessions.remove(&self.worker);
-            self.server.stats.forget(self.worker);
-        }
-        drop(sessions);
+        self.leave();
         let was_connected = self.server.link.detach(self.worker, self.number);
         if !caller.has_ended() {
             caller.close();
@@ -226,6 +216,15 @@ impl Session {
         if let (Some(reason), true) = (lost, was_connected) {
             tracing::warn!(worker = self.worker.0, reason, "worker lost");
             give_up(&self.server, self.worker, self.term).await;
+        }
+    }
+
+    /// Leaves the table of sessions, unless a new one of the same worker has taken the place.
+    fn leave(&self) {
+        let mut sessions = self.server.sessions.borrow_mut();
+        if sessions.get(&self.worker).is_some_and(|current| current.number == self.number) {
+            sessions.remove(&self.worker);
+            self.server.stats.forget(self.worker);
         }
     }
 
