@@ -91,7 +91,7 @@ impl TaskFailure {
         let error = Error::new(self.kind, self.message.clone()).at(format!(
             "task '{}' (subtask {} of {})",
             self.vertex,
-            self.subtask + 1,
+            u64::from(self.subtask) + 1,
             self.parallelism
         ));
         match &self.backtrace {

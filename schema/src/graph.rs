@@ -141,6 +141,9 @@ pub struct Edge {
     pub exchange: Exchange,
 }
 
+/// Edges that a graph may have: a frame between executors names its edge by a number of 16 bits.
+pub const EDGES_MAX: usize = 1 << 16;
+
 /// The plan of a job: vertices and edges. Its edges are addressed by index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobGraph {
@@ -176,13 +179,14 @@ impl JobGraph {
     }
 
     /// Slots the job needs when all its vertices run at once: per slot-sharing group the largest parallelism.
+    /// A graph that needs more than can be counted needs the largest number.
     pub fn slots_needed(&self) -> u32 {
         let mut groups: BTreeMap<&str, u32> = BTreeMap::new();
         for vertex in &self.vertices {
             let slots = groups.entry(&vertex.slot_sharing_group).or_default();
             *slots = (*slots).max(vertex.parallelism);
         }
-        groups.values().sum()
+        groups.values().copied().fold(0, u32::saturating_add)
     }
 
     /// Equal on the client and on every worker, or the program is not the same.
@@ -190,13 +194,23 @@ impl JobGraph {
         stable_hash(self)
     }
 
-    /// Refuses what cannot run: duplicate uids, parallelism out of bounds, dangling edges, cycles.
+    /// Refuses what cannot run: duplicate ids and uids, parallelism out of bounds, dangling edges, cycles, too many edges.
     pub fn validate(&self) -> Result<()> {
         if self.vertices.is_empty() {
             return Err(Error::graph(format!("job '{}' has no operators: nothing to execute", self.name)));
         }
+        if self.edges.len() > EDGES_MAX {
+            return Err(Error::graph(format!(
+                "job '{}' has {} edges; it may have {EDGES_MAX}, so split it into several jobs",
+                self.name,
+                self.edges.len()
+            )));
+        }
         let mut uids: HashMap<&str, &str> = HashMap::new();
         for vertex in &self.vertices {
+            if vertex.operators.is_empty() {
+                return Err(Error::graph(format!("vertex '{}' has no operators", vertex.name)));
+            }
             for operator in &vertex.operators {
                 if let Some(other) = uids.insert(&operator.uid, &operator.name) {
                     return Err(Error::graph(format!(
@@ -218,7 +232,9 @@ impl JobGraph {
                     )));
                 }
             }
-            seen.insert(vertex.id);
+            if !seen.insert(vertex.id) {
+                return Err(Error::graph(format!("vertex {} is in the graph twice", vertex.id)));
+            }
         }
         match self.edges.iter().find(|edge| !seen.contains(&edge.target)) {
             Some(edge) => Err(Error::graph(format!(
@@ -261,6 +277,60 @@ impl fmt::Display for Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn vertex(id: u128) -> Vertex {
+        let name = format!("map-{id}");
+        let operator = OperatorSpec { id: OperatorId(id), uid: name.clone(), name: name.clone() };
+        Vertex {
+            id: VertexId(id),
+            name,
+            operators: vec![operator],
+            parallelism: 2,
+            max_parallelism: 128,
+            slot_sharing_group: format!("group {id}"),
+            is_source: false,
+        }
+    }
+
+    fn edge(source: u128, target: u128) -> Edge {
+        Edge {
+            source: VertexId(source),
+            target: VertexId(target),
+            input: 0,
+            partitioning: Partitioning::Rebalance,
+            exchange: Exchange::Pipelined,
+        }
+    }
+
+    fn graph(vertices: Vec<Vertex>, edges: Vec<Edge>) -> JobGraph {
+        JobGraph { name: "graph".into(), mode: ExecutionMode::Streaming, vertices, edges }
+    }
+
+    #[test]
+    fn graphs_that_no_program_builds_are_refused() {
+        graph(vec![vertex(1), vertex(2)], vec![edge(1, 2); EDGES_MAX]).validate().unwrap();
+        let refusal = |graph: JobGraph| graph.validate().unwrap_err().to_string();
+
+        let edges = refusal(graph(vec![vertex(1), vertex(2)], vec![edge(1, 2); EDGES_MAX + 1]));
+        assert!(edges.contains("has 65537 edges"), "{edges}");
+        let mut twin = vertex(2);
+        twin.id = VertexId(1);
+        let twice = refusal(graph(vec![vertex(1), twin], Vec::new()));
+        assert_eq!(twice, format!("vertex {} is in the graph twice", VertexId(1)));
+        let mut empty = vertex(1);
+        empty.operators.clear();
+        assert_eq!(refusal(graph(vec![empty], Vec::new())), "vertex 'map-1' has no operators");
+        assert!(refusal(graph(vec![vertex(1)], vec![edge(1, 1)])).contains("a cycle"));
+        assert!(refusal(graph(vec![vertex(1)], vec![edge(1, 2)])).contains("not in the graph"));
+    }
+
+    #[test]
+    fn slots_beyond_counting_are_the_largest_number() {
+        let mut vertices = vec![vertex(1), vertex(2)];
+        assert_eq!(graph(vertices.clone(), Vec::new()).slots_needed(), 4);
+        vertices.iter_mut().for_each(|vertex| vertex.parallelism = u32::MAX);
+        assert_eq!(graph(vertices, Vec::new()).slots_needed(), u32::MAX);
+    }
 
     #[test]
     fn pointwise_targets_cover_all_and_match_from_the_receivers_side() {
