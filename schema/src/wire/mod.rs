@@ -70,8 +70,9 @@ pub fn from_bytes<T: Wire>(bytes: &[u8]) -> Result<T> {
     if words > MESSAGE_WORDS_MAX {
         return Err(unreadable(format!("{} bytes are more than any message has", bytes.len())));
     }
-    // Every word is read once. A message that says more of itself, by pointers that meet or lists of nothing, is none of ours.
-    let options = *ReaderOptions::new().traversal_limit_in_words(Some(words + 1));
+    // Words are read once, a few of them twice. A message that says much more of itself, by pointers that meet or lists of
+    // nothing, is none of ours.
+    let options = *ReaderOptions::new().traversal_limit_in_words(Some(2 * words));
     let mut copy = Vec::new();
     let mut rest = aligned(bytes, &mut copy);
     let message = capnp::serialize::read_message_from_flat_slice(&mut rest, options).map_err(broken)?;
