@@ -1,10 +1,11 @@
 //! Where events become facts: they are committed here before the machine applies them.
 //!
 //! [`Journal`] is what the service knows of it. There are two: [`MemoryJournal`] of a coordinator that is alone and keeps
-//! nothing (the embedded cluster), and the replicated log of a group of coordinators. Who may call it: the service's
+//! nothing (the embedded cluster), and the [replicated log](raft) of a group of coordinators. Who may call it: the service's
 //! loop, which owns its journal. What must never happen here: a decision about a job, an effect on a worker.
 
 mod memory;
+pub mod raft;
 
 use std::fmt::Debug;
 

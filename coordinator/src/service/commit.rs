@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
+use flott_schema::job::ProgramDigest;
 use tokio::sync::oneshot;
 
 use super::error::CoordinatorError;
 use super::run::Coordinator;
 use crate::journal::{Journal, Role};
 use crate::link::WorkerLink;
-use crate::machine::{ClusterState, Event, apply};
+use crate::machine::{ClusterState, Event, JobRecord, apply};
 
 /// Events in one proposal at most. More would make entries of the log that block those behind them.
 const GROUP_EVENTS_MAX: usize = 4_096;
@@ -139,7 +140,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     fn apply_one(&mut self, event: Event, leads: bool) -> Result<(), CoordinatorError> {
         let ignored = self.state.ignored();
         let shown = tracing::enabled!(tracing::Level::DEBUG).then(|| event.clone());
-        let mut verdict = judge(&self.state, &event);
+        // Every replica judges alike: it sees the same state and the same event.
+        judge(&self.state, &event)?;
         let mut registering = None;
         match event {
             Event::WorkerLost { worker, .. } => {
@@ -164,22 +166,34 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         for effect in apply(&mut self.state, event) {
             self.perform(effect, leads);
         }
-        if let Some(worker) = registering.filter(|worker| !self.state.workers().contains_key(worker)) {
-            let reason = "it offers more slots than a worker may have".to_string();
-            verdict = Err(CoordinatorError::RefusedWorker { worker, reason });
-        }
         if self.state.ignored() != ignored {
             tracing::debug!(event = ?shown, "event ignored");
         }
-        verdict
+        match registering.filter(|worker| !self.state.workers().contains_key(worker)) {
+            Some(worker) => {
+                let reason = "it offers more slots than a worker may have".to_string();
+                Err(CoordinatorError::RefusedWorker { worker, reason })
+            }
+            None => Ok(()),
+        }
     }
 }
 
 /// What the caller behind an event is to be told, seen from the state before it.
 fn judge(state: &ClusterState, event: &Event) -> Result<(), CoordinatorError> {
     match event {
-        Event::JobSubmitted { job, .. } => match state.job(*job) {
-            Some(_) => Err(CoordinatorError::DuplicateJob(*job)),
+        Event::JobSubmitted { job, spec, .. } => match (state.job(*job), &spec.program) {
+            (Some(_), _) => Err(CoordinatorError::DuplicateJob(*job)),
+            (None, Some(program)) if !state.programs().contains_key(&program.digest) => {
+                Err(CoordinatorError::UnknownProgram(program.digest))
+            }
+            (None, _) => Ok(()),
+        },
+        Event::ProgramRemoved { digest, .. } if !state.programs().contains_key(digest) => {
+            Err(CoordinatorError::UnknownProgram(*digest))
+        }
+        Event::ProgramRemoved { digest, .. } => match state.jobs().find(|job| needs(job, digest)) {
+            Some(job) => Err(CoordinatorError::ProgramInUse { digest: *digest, job: job.id() }),
             None => Ok(()),
         },
         Event::CancelRequested { job, .. } => match state.job(*job).map(|record| record.state()) {
@@ -201,4 +215,10 @@ fn judge(state: &ClusterState, event: &Event) -> Result<(), CoordinatorError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the job may have to start the program again.
+fn needs(job: &JobRecord, digest: &ProgramDigest) -> bool {
+    let is_named = job.spec().program.as_ref().is_some_and(|program| program.digest == *digest);
+    is_named && !job.state().is_terminal()
 }

@@ -2,6 +2,7 @@
 
 use flott_schema::error::{Error, ErrorKind};
 use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::job::ProgramDigest;
 
 use crate::journal::LeaderAddresses;
 use crate::machine::JobState;
@@ -18,6 +19,17 @@ pub enum CoordinatorError {
     /// Job ids are given once.
     #[error("there is a job {0} already; submit under a new id")]
     DuplicateJob(JobId),
+    /// A job names a program that nobody has stored, or that was removed.
+    #[error("there is no program {0}; upload it first")]
+    UnknownProgram(ProgramDigest),
+    /// A program that is still needed.
+    #[error("program {digest} is needed by job {job}; cancel the job first")]
+    ProgramInUse {
+        /// The program.
+        digest: ProgramDigest,
+        /// A job that is not over.
+        job: JobId,
+    },
     /// What was asked for makes no sense for a job that is over.
     #[error("job {job} is over: it is {}", state.word())]
     JobEnded {
@@ -66,6 +78,8 @@ impl CoordinatorError {
         match self {
             CoordinatorError::Graph(error) => error.kind(),
             CoordinatorError::UnknownJob(_)
+            | CoordinatorError::UnknownProgram(_)
+            | CoordinatorError::ProgramInUse { .. }
             | CoordinatorError::DuplicateJob(_)
             | CoordinatorError::JobEnded { .. } => ErrorKind::BadInput,
             CoordinatorError::RefusedWorker { .. } => ErrorKind::BadInput,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flott_schema::control::{RunningTask, ToCoordinator};
 use flott_schema::ids::{JobId, WorkerId};
-use flott_schema::job::JobSpec;
+use flott_schema::job::{JobSpec, ProgramDigest};
 use flott_schema::stats::WorkerProfile;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -13,20 +13,33 @@ use tokio::time::timeout;
 use super::error::CoordinatorError;
 use super::view::Question;
 use crate::journal::Role;
-use crate::machine::{JobOutcome, JobRecord, JobState, check_graph};
+use crate::machine::{Event, JobOutcome, JobRecord, JobState, check_graph};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CoordinatorError>>;
 
 /// What the loop is asked to do.
 pub(super) enum Command {
-    Submit { job: JobId, spec: Arc<JobSpec>, reply: Reply<()> },
-    Cancel { job: JobId, reply: Reply<()> },
-    Wait { job: JobId, reply: Reply<JobOutcome> },
-    Status { job: JobId, reply: Reply<JobRecord> },
+    /// Have the event committed that is made with the time at which it is noted.
+    Write {
+        event: Box<dyn FnOnce(u64) -> Event + Send>,
+        reply: Reply<()>,
+    },
+    Wait {
+        job: JobId,
+        reply: Reply<JobOutcome>,
+    },
+    Status {
+        job: JobId,
+        reply: Reply<JobRecord>,
+    },
     Read(Question),
-    NewWorker { reply: Reply<WorkerId> },
-    WorkerReturned { worker: WorkerId, tasks: Vec<RunningTask>, reply: Reply<()> },
-    FromWorker { messages: Vec<ToCoordinator>, reply: Option<Reply<()>> },
+    NewWorker {
+        reply: Reply<WorkerId>,
+    },
+    FromWorker {
+        messages: Vec<ToCoordinator>,
+        reply: Option<Reply<()>>,
+    },
     WorkerLost(WorkerId),
     Stop,
 }
@@ -49,13 +62,13 @@ impl Handle {
     pub async fn submit(&self, job: JobId, spec: impl Into<Arc<JobSpec>>) -> Result<(), CoordinatorError> {
         let spec = spec.into();
         check_graph(&spec.graph).map_err(CoordinatorError::Graph)?;
-        self.ask("submit", |reply| Command::Submit { job, spec, reply }).await
+        self.write("submit", move |at_ms| Event::JobSubmitted { job, spec, at_ms }).await
     }
 
     /// Asks a job to end. Returns when its tasks are being stopped, [`Handle::wait`] when they have. To cancel again is
     /// no error while the job goes down.
     pub async fn cancel(&self, job: JobId) -> Result<(), CoordinatorError> {
-        self.ask("cancel", |reply| Command::Cancel { job, reply }).await
+        self.write("cancel", move |at_ms| Event::CancelRequested { job, at_ms }).await
     }
 
     /// Waits for the end of a job, for as long as it runs.
@@ -85,14 +98,31 @@ impl Handle {
         self.worker_reports(vec![ToCoordinator::Register { worker, profile }]).await
     }
 
-    /// Takes a worker back that was registered and says what it runs: after a change of the leader, or by a new connection. Open
-    /// the way to it first. Returns when it is committed; refused if the worker was given up.
+    /// A worker is back, after the connection or the leader was lost, under the id it had. `tasks` is what it has of jobs
+    /// that it was not told to release. Open the way to it first, as with [`Handle::register_worker`]: what it runs is
+    /// compared with what it should run, and orders follow. Fails if the cluster has given it up.
     pub async fn worker_returned(
         &self,
         worker: WorkerId,
         tasks: Vec<RunningTask>,
     ) -> Result<(), CoordinatorError> {
-        self.ask("worker returned", |reply| Command::WorkerReturned { worker, tasks, reply }).await
+        self.write("worker returned", move |at_ms| Event::WorkerReturned { worker, tasks, at_ms }).await
+    }
+
+    /// A program is stored, by this coordinator and by a majority of the group: jobs may name it.
+    pub async fn program_stored(
+        &self,
+        digest: ProgramDigest,
+        name: String,
+        size: u64,
+    ) -> Result<(), CoordinatorError> {
+        self.write("program stored", move |at_ms| Event::ProgramStored { digest, name, size, at_ms }).await
+    }
+
+    /// Jobs may no longer name the program. Refused while a job that is not over does. The files go when
+    /// [`Programs::sweep`](crate::programs::Programs::sweep) runs.
+    pub async fn remove_program(&self, digest: ProgramDigest) -> Result<(), CoordinatorError> {
+        self.write("remove program", move |at_ms| Event::ProgramRemoved { digest, at_ms }).await
     }
 
     /// Delivers messages of a worker and returns when they are committed. The messages of a worker must be delivered
@@ -144,6 +174,14 @@ impl Handle {
             answer.await.map_err(|_| CoordinatorError::Stopped)?
         })
         .await
+    }
+
+    async fn write(
+        &self,
+        call: &'static str,
+        event: impl FnOnce(u64) -> Event + Send + 'static,
+    ) -> Result<(), CoordinatorError> {
+        self.ask(call, |reply| Command::Write { event: Box::new(event), reply }).await
     }
 
     async fn send(&self, call: &'static str, command: Command) -> Result<(), CoordinatorError> {

@@ -137,15 +137,9 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         let at_ms = self.now_ms();
         // Who asked may be gone; the answer is dropped then.
         match command {
-            Command::Submit { job, spec, reply } => {
-                self.write(Event::JobSubmitted { job, spec, at_ms }, Some(reply));
-            }
-            Command::Cancel { job, reply } => self.write(Event::CancelRequested { job, at_ms }, Some(reply)),
+            Command::Write { event, reply } => self.write(event(at_ms), Some(reply)),
             Command::NewWorker { reply } => {
                 let _ = reply.send(self.new_worker());
-            }
-            Command::WorkerReturned { worker, tasks, reply } => {
-                self.write(Event::WorkerReturned { worker, tasks, at_ms }, Some(reply));
             }
             Command::FromWorker { messages, reply } => self.write_all(
                 messages.into_iter().map(|message| Self::event_of(message, at_ms)).collect(),
@@ -182,10 +176,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 let _ = reply.send(self.state.job(job).cloned().ok_or(CoordinatorError::UnknownJob(job)));
             }
             Command::Read(question) => question(&self.state),
-            Command::Submit { .. }
-            | Command::Cancel { .. }
+            Command::Write { .. }
             | Command::NewWorker { .. }
-            | Command::WorkerReturned { .. }
             | Command::FromWorker { .. }
             | Command::WorkerLost(_)
             | Command::Stop => unreachable!("no question"),

@@ -1,0 +1,4 @@
+mod alone;
+mod cluster;
+mod group;
+mod store;

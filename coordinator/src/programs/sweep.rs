@@ -1,0 +1,66 @@
+//! The store brought in line with the state: what no job needs goes, what is missing comes.
+
+use std::time::{Duration, SystemTime};
+
+use flott_schema::job::ProgramDigest;
+
+use super::files::Programs;
+use crate::service::{CoordinatorError, Handle};
+
+/// Age below which a program stays although the state does not name it: it may have been uploaded just now.
+const UNKNOWN_KEPT: Duration = Duration::from_secs(3_600);
+/// Time between two sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+
+impl Programs {
+    /// Sweeps from time to time, until the coordinator has stopped.
+    pub async fn keep_swept(self, handle: Handle) {
+        loop {
+            match self.sweep(&handle, UNKNOWN_KEPT).await {
+                Ok(()) => {}
+                Err(CoordinatorError::Stopped) => return,
+                Err(error) => tracing::warn!(%error, "the programs were not swept"),
+            }
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+        }
+    }
+
+    /// Removes the programs that are older than `kept` and that neither the list of programs nor a job that is not over
+    /// names, and gets those from the other members that are listed and missing here.
+    pub async fn sweep(&self, handle: &Handle, kept: Duration) -> Result<(), CoordinatorError> {
+        let here: Vec<ProgramDigest> = match self.list() {
+            Ok(programs) => programs.into_iter().map(|program| program.digest).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "the programs cannot be listed");
+                return Ok(());
+            }
+        };
+        let (superfluous, listed) = handle
+            .read("programs", move |state| {
+                let superfluous: Vec<_> =
+                    here.into_iter().filter(|digest| !state.needs_program(digest)).collect();
+                (superfluous, state.programs().keys().copied().collect::<Vec<_>>())
+            })
+            .await?;
+        for digest in superfluous {
+            if self.age(digest).is_some_and(|age| age >= kept) {
+                match self.remove(digest) {
+                    Ok(_) => tracing::info!(%digest, "program removed: no job needs it"),
+                    Err(error) => tracing::warn!(%error, "program not removed"),
+                }
+            }
+        }
+        for digest in listed {
+            if let Err(error) = self.fetch(digest).await {
+                tracing::debug!(%digest, %error, "program missing here");
+            }
+        }
+        Ok(())
+    }
+
+    fn age(&self, digest: ProgramDigest) -> Option<Duration> {
+        let modified = std::fs::metadata(self.path(digest)).ok()?.modified().ok()?;
+        // A clock that was put back makes it new.
+        Some(SystemTime::now().duration_since(modified).unwrap_or(Duration::ZERO))
+    }
+}
