@@ -29,7 +29,7 @@ enum FrameKind {
   signal @2;
   # Watermark, idleness, barrier or end of input.
   credit @3;
-  # Detail: bytes given back, all ones: the receiver is gone and whatever comes is dropped.
+  # Detail: bytes given back; all ones: the receiver is gone and whatever comes is dropped; one less: the end of input has come.
   splitRequest @4;
   # Edge: position of the source's vertex in the graph. Source: the subtask that asks.
   splitAnswer @5;
@@ -38,6 +38,8 @@ enum FrameKind {
   # Detail: job epoch of the task that wrote the result. The answer is batches and signals with the address of the request.
   alignment @7;
   # The lowest watermark of an alignment group in the executor that sends it.
+  failure @8;
+  # A spooled result cannot be read; addressed as the request.
 }
 
 struct FrameHeader {

@@ -13,9 +13,11 @@ use flott_dataflow::batch::ErasedBatch;
 use flott_dataflow::context::Congestion;
 use flott_dataflow::element::{Element, Signal};
 use flott_dataflow::exchange::ChannelWriter;
-use flott_schema::Result;
+use flott_schema::{Error, Result};
 
+use crate::exchange::inbox::RemoteFrame;
 use crate::frame;
+use crate::metrics::{Traffic, add};
 
 /// What a channel carries.
 pub enum Item {
@@ -23,8 +25,12 @@ pub enum Item {
     Batch(Box<dyn ErasedBatch>),
     /// A batch in wire form.
     Frame(Vec<u8>),
+    /// A batch as it came from another executor.
+    Remote(RemoteFrame),
     /// A signal.
     Signal(Signal),
+    /// The sender cannot go on.
+    Failed(Error),
 }
 
 /// The receiving end of all channels into one task.
@@ -47,7 +53,7 @@ impl GateQueue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, channel: u32, item: Item) {
+    pub(crate) fn push(&self, channel: u32, item: Item) {
         let mut inner = self.lock();
         if inner.closed {
             return;
@@ -89,23 +95,26 @@ impl GateQueue {
     }
 }
 
-/// What both ends of a channel share.
+/// What both ends of a channel share: counted in batches within a process, in bytes between executors.
 pub struct Credit {
     in_flight: AtomicUsize,
     capacity: usize,
     blocked: AtomicBool,
     abandoned: AtomicBool,
+    /// The sender waits for the receiver to have its last element.
+    held: AtomicBool,
     congestion: Mutex<Option<Arc<Congestion>>>,
 }
 
 impl Credit {
-    /// Credit for `capacity` batches.
+    /// Credit for `capacity` batches, or bytes.
     pub fn new(capacity: usize) -> Self {
         Credit {
             in_flight: AtomicUsize::new(0),
             capacity: capacity.max(1),
             blocked: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             congestion: Mutex::new(None),
         }
     }
@@ -119,11 +128,11 @@ impl Credit {
         *self.congestion.lock().unwrap_or_else(PoisonError::into_inner) = Some(congestion);
     }
 
-    /// Spends credit for a batch.
-    fn spend(&self) {
-        let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
+    /// Spends credit; the last to be sent may go over it.
+    pub(crate) fn spend(&self, amount: usize) {
+        let before = self.in_flight.fetch_add(amount, Ordering::AcqRel);
         // Only the sender sets the flag, and only once the task counts as blocked: the receiver that clears it unblocks.
-        if before + 1 >= self.capacity && !self.blocked.load(Ordering::Acquire) {
+        if before + amount >= self.capacity && !self.blocked.load(Ordering::Acquire) {
             if let Some(congestion) = self.congestion() {
                 congestion.block();
             }
@@ -133,16 +142,43 @@ impl Credit {
         }
     }
 
-    /// Returns credit for a batch.
-    pub fn give_back(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    /// Returns credit. More than was spent, as only a broken peer would, counts as all of it.
+    pub fn give_back(&self, amount: usize) {
+        let less = |spent: usize| Some(spent.saturating_sub(amount));
+        let _ = self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         self.unblock_if_low();
+    }
+
+    /// Whether the receiver is gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
     }
 
     /// The receiver is gone: the channel takes everything and drops it.
     pub fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
         if self.blocked.swap(false, Ordering::AcqRel)
+            && let Some(congestion) = self.congestion()
+        {
+            congestion.unblock();
+        }
+        self.let_go();
+    }
+
+    /// Blocks the sender until [`Credit::let_go`], whatever credit there is.
+    pub(crate) fn hold(&self) {
+        let Some(congestion) = self.congestion() else { return };
+        congestion.block();
+        self.held.store(true, Ordering::Release);
+        // The receiver may have gone before it could see the flag.
+        if self.is_abandoned() {
+            self.let_go();
+        }
+    }
+
+    /// The receiver has the last element.
+    pub(crate) fn let_go(&self) {
+        if self.held.swap(false, Ordering::AcqRel)
             && let Some(congestion) = self.congestion()
         {
             congestion.unblock();
@@ -167,14 +203,21 @@ pub struct LocalWriter {
     queue: Arc<GateQueue>,
     channel: u32,
     credit: Arc<Credit>,
+    traffic: Arc<Traffic>,
     /// Encodes every batch, as a channel to another process would.
     encoded: bool,
 }
 
 impl LocalWriter {
     /// A writer into channel `channel` of `queue`.
-    pub fn new(queue: Arc<GateQueue>, channel: u32, credit: Arc<Credit>, encoded: bool) -> Self {
-        LocalWriter { queue, channel, credit, encoded }
+    pub fn new(
+        queue: Arc<GateQueue>,
+        channel: u32,
+        credit: Arc<Credit>,
+        traffic: Arc<Traffic>,
+        encoded: bool,
+    ) -> Self {
+        LocalWriter { queue, channel, credit, traffic, encoded }
     }
 }
 
@@ -182,7 +225,8 @@ impl ChannelWriter for LocalWriter {
     fn send(&mut self, element: Element) -> Result<()> {
         let item = match element {
             Element::Batch(batch) => {
-                self.credit.spend();
+                self.credit.spend(1);
+                add(&self.traffic.batches_out, 1);
                 if self.encoded { Item::Frame(frame::encode(&*batch)?) } else { Item::Batch(batch) }
             }
             Element::Signal(signal) => Item::Signal(signal),
@@ -203,7 +247,7 @@ mod tests {
             (Arc::<GateQueue>::default(), Arc::<Congestion>::default(), Credit::new(capacity));
         credit.connect(congestion.clone());
         let credit = Arc::new(credit);
-        let writer = LocalWriter::new(queue.clone(), 0, credit.clone(), false);
+        let writer = LocalWriter::new(queue.clone(), 0, credit.clone(), Arc::default(), false);
         (queue, congestion, credit, writer)
     }
 
@@ -220,9 +264,9 @@ mod tests {
         assert!(!congestion.is_congested());
         writer.send(batch()).unwrap();
         assert!(congestion.is_congested());
-        credit.give_back();
+        credit.give_back(1);
         assert!(congestion.is_congested());
-        credit.give_back();
+        credit.give_back(1);
         assert!(!congestion.is_congested());
     }
 

@@ -1,12 +1,17 @@
 //! The split enumerator of a source: one actor a job and source, on a thread apart from the slots, so that it may list
 //! folders and ask servers without holding up records.
 
-use actix::{Actor, Addr, Context, Handler, Message};
+use actix::{Actor, Context, Handler, Message};
 use flott_dataflow::source::{Assignment, ErasedEnumerator};
 use flott_schema::Result;
 
 use crate::panics;
-use crate::subtask::{SplitAnswer, Subtask};
+
+/// Takes the answer to one request, on any thread.
+pub type Reply = Box<dyn FnOnce(Result<Assignment<Vec<u8>>>) + Send>;
+
+/// Asks the enumerator of a source, here or in another executor, for the reader with this parallel index.
+pub type AskSplit = Box<dyn Fn(u32, Reply) + Send>;
 
 /// Hands out the splits of one source.
 pub struct Enumerator {
@@ -29,7 +34,7 @@ pub struct SplitRequest {
     /// The reader's parallel index.
     pub subtask: u32,
     /// Where the answer goes.
-    pub reply: Addr<Subtask>,
+    pub reply: Reply,
 }
 
 impl Message for SplitRequest {
@@ -44,7 +49,6 @@ impl Handler<SplitRequest> for Enumerator {
             Ok(enumerator) => panics::guard(|| enumerator.next_split(request.subtask)),
             Err(error) => Err(flott_schema::Error::new(error.kind(), error.to_string())),
         };
-        // A reader that is gone needs no answer.
-        request.reply.do_send(SplitAnswer(answer.map_err(|error| error.at("split enumerator"))));
+        (request.reply)(answer.map_err(|error| error.at("split enumerator")));
     }
 }

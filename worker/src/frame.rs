@@ -44,6 +44,11 @@ pub fn body_length(header: &[u8; HEADER_BYTES]) -> Result<usize> {
 
 /// Decodes a frame, checking length and checksum.
 pub fn decode(frame: &[u8], decoder: BatchDecoder) -> Result<Box<dyn ErasedBatch>> {
+    decoder(body(frame)?)
+}
+
+/// The body of a frame, its length and checksum checked.
+pub fn body(frame: &[u8]) -> Result<&[u8]> {
     let (header, body) = frame.split_first_chunk::<HEADER_BYTES>().ok_or_else(|| corrupt("it ends early"))?;
     if body_length(header)? != body.len() {
         return Err(corrupt("its length is not the one in its header"));
@@ -51,7 +56,7 @@ pub fn decode(frame: &[u8], decoder: BatchDecoder) -> Result<Box<dyn ErasedBatch
     if crc32c::crc32c(body) != u32::from_le_bytes(header[12..].try_into().expect("four bytes")) {
         return Err(corrupt("checksum mismatch"));
     }
-    decoder(body)
+    Ok(body)
 }
 
 fn corrupt(what: &str) -> Error {

@@ -12,7 +12,10 @@ use flott_dataflow::element::{Barrier, Signal};
 use flott_schema::Result;
 
 use crate::channel::{Credit, GateQueue, Item};
+use crate::exchange::inbox::RemoteInput;
+use crate::exchange::spooled::RemoteSpool;
 use crate::frame;
+use crate::metrics::{Traffic, add};
 use crate::spool::SpoolReader;
 
 /// What a gate gives the task.
@@ -25,12 +28,36 @@ pub enum Input {
     InputEnded(u16),
 }
 
+/// Where a channel comes from.
+pub enum Origin {
+    /// A task in this process; batches give this credit back.
+    Local(Arc<Credit>),
+    /// A task in another executor.
+    Remote(RemoteInput),
+    /// A result spooled in this process.
+    Spool(SpoolReader),
+    /// A result spooled in another executor.
+    RemoteSpool(RemoteInput, RemoteSpool),
+}
+
+/// How a channel gives back what was taken from it.
+enum Returns {
+    Local(Arc<Credit>),
+    Remote(RemoteInput),
+    Nothing,
+}
+
+/// A result that is read when its turn has come.
+enum Spooled {
+    Here(SpoolReader),
+    There(RemoteSpool),
+}
+
 /// One channel into the gate.
 struct Channel {
     input: u16,
     decoder: BatchDecoder,
-    /// `None` for a spooled channel.
-    credit: Option<Arc<Credit>>,
+    returns: Returns,
     watermark: i64,
     idle: bool,
     ended: bool,
@@ -44,18 +71,19 @@ pub struct InputGate {
     queue: Arc<GateQueue>,
     ready: VecDeque<(u32, Item)>,
     channels: Vec<Channel>,
-    spools: VecDeque<(u32, SpoolReader)>,
+    spools: VecDeque<(u32, Spooled)>,
     /// What came out of one item beyond the first: an input's end, then the combined end.
     out: VecDeque<Input>,
     watermark: i64,
     idle: bool,
     barrier: Option<Barrier>,
     inputs: u16,
+    traffic: Arc<Traffic>,
 }
 
 impl InputGate {
-    /// A gate over `queue` without channels.
-    pub fn new(queue: Arc<GateQueue>) -> Self {
+    /// A gate over `queue` without channels, which counts what comes in.
+    pub fn new(queue: Arc<GateQueue>, traffic: Arc<Traffic>) -> Self {
         InputGate {
             queue,
             ready: VecDeque::new(),
@@ -66,23 +94,24 @@ impl InputGate {
             idle: false,
             barrier: None,
             inputs: 0,
+            traffic,
         }
     }
 
-    /// Adds the next channel: pipelined with its credit, or read from a spool.
-    pub fn add(
-        &mut self,
-        input: u16,
-        decoder: BatchDecoder,
-        credit: Option<Arc<Credit>>,
-        spool: Option<SpoolReader>,
-    ) {
+    /// Adds the next channel.
+    pub fn add(&mut self, input: u16, decoder: BatchDecoder, origin: Origin) {
         let number = self.channels.len() as u32;
+        let (returns, spool) = match origin {
+            Origin::Local(credit) => (Returns::Local(credit), None),
+            Origin::Remote(input) => (Returns::Remote(input), None),
+            Origin::Spool(reader) => (Returns::Nothing, Some(Spooled::Here(reader))),
+            Origin::RemoteSpool(input, spool) => (Returns::Remote(input), Some(Spooled::There(spool))),
+        };
         self.inputs = self.inputs.max(input + 1);
         self.channels.push(Channel {
             input,
             decoder,
-            credit,
+            returns,
             watermark: i64::MIN,
             idle: false,
             ended: false,
@@ -118,12 +147,22 @@ impl InputGate {
     /// Spooled channels are read one after the other, each once it is complete.
     fn poll_spools(&mut self, cx: &mut Context<'_>) -> Poll<Result<(u32, Item)>> {
         while let Some((channel, spool)) = self.spools.front_mut() {
-            match spool.poll_next(cx) {
-                Poll::Ready(Ok(Some(item))) => return Poll::Ready(Ok((*channel, item))),
-                Poll::Ready(Ok(None)) => self.spools.pop_front(),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            };
+            match spool {
+                Spooled::Here(spool) => match spool.poll_next(cx) {
+                    Poll::Ready(Ok(Some(item))) => return Poll::Ready(Ok((*channel, item))),
+                    Poll::Ready(Ok(None)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Spooled::There(spool) => {
+                    if !self.channels[*channel as usize].ended {
+                        // What it answers comes through the queue, which wakes the task.
+                        spool.request_once()?;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            self.spools.pop_front();
         }
         Poll::Pending
     }
@@ -135,14 +174,24 @@ impl InputGate {
             channel.parked.push_back(item);
             return Ok(None);
         }
-        if let (Some(credit), Item::Batch(_) | Item::Frame(_)) = (&channel.credit, &item) {
-            credit.give_back();
+        match (&mut channel.returns, &item) {
+            (Returns::Local(credit), Item::Batch(_) | Item::Frame(_)) => credit.give_back(1),
+            (Returns::Remote(input), Item::Remote(frame)) => {
+                add(&self.traffic.bytes_in, frame.wire_bytes() as usize);
+                input.give_back(frame);
+            }
+            _ => {}
+        }
+        if !matches!(item, Item::Signal(_) | Item::Failed(_)) {
+            add(&self.traffic.batches_in, 1);
         }
         match item {
             Item::Batch(batch) => Ok(Some(Input::Batch(channel.input, batch))),
             Item::Frame(bytes) => {
                 Ok(Some(Input::Batch(channel.input, frame::decode(&bytes, channel.decoder)?)))
             }
+            Item::Remote(frame) => Ok(Some(Input::Batch(channel.input, frame.decode(channel.decoder)?))),
+            Item::Failed(error) => Err(error),
             Item::Signal(signal) => {
                 self.accept_signal(number as usize, signal);
                 Ok(None)
@@ -223,9 +272,9 @@ impl InputGate {
 impl Drop for InputGate {
     fn drop(&mut self) {
         self.queue.close();
-        // Senders that wait for credit must not wait for a task that is gone.
+        // Senders that wait for credit must not wait for a task that is gone; a remote input tells them when it is dropped.
         for channel in &self.channels {
-            if let Some(credit) = &channel.credit {
+            if let Returns::Local(credit) = &channel.returns {
                 credit.abandon();
             }
         }

@@ -10,12 +10,12 @@ use crate::channel::LocalWriter;
 /// A gate with one channel per entry of `inputs`, and their writers.
 fn gate(inputs: &[u16]) -> (InputGate, Vec<LocalWriter>) {
     let queue = Arc::<GateQueue>::default();
-    let mut gate = InputGate::new(queue.clone());
+    let mut gate = InputGate::new(queue.clone(), Arc::default());
     let mut writers = Vec::new();
     for (number, input) in inputs.iter().enumerate() {
         let credit = Arc::new(Credit::new(8));
-        gate.add(*input, decoder_of::<Batch<u32>>(), Some(credit.clone()), None);
-        writers.push(LocalWriter::new(queue.clone(), number as u32, credit, number % 2 == 1));
+        gate.add(*input, decoder_of::<Batch<u32>>(), Origin::Local(credit.clone()));
+        writers.push(LocalWriter::new(queue.clone(), number as u32, credit, Arc::default(), number % 2 == 1));
     }
     (gate, writers)
 }

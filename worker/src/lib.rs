@@ -1,7 +1,7 @@
 //! The runtime of tasks.
 //!
 //! What lives here: slots (threads), subtask actors, the pump that drives a task, input gates and channels, spooled
-//! results, split enumerators, and the service that deploys and cancels on the coordinator's orders. Who may call it:
+//! results, split enumerators, the exchange with other executors, and the service that deploys and cancels on the coordinator's orders. Who may call it:
 //! the `flott` binary and the embedded cluster. What must never happen here: a decision about a job (the coordinator's),
 //! knowledge of particular operators (the program's). Only `slot`, `subtask` and `enumerator` know actix.
 
@@ -13,6 +13,7 @@ pub mod executor;
 pub mod fd_passing;
 pub mod frame;
 pub mod gate;
+mod links;
 pub mod metrics;
 pub mod panics;
 pub mod pump;

@@ -3,18 +3,42 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flott_dataflow::context::OperatorMetrics;
+use flott_dataflow::context::{AtomicI64Min, OperatorMetrics};
 use flott_schema::graph::{JobGraph, OperatorSpec, Vertex};
-use flott_schema::ids::TaskId;
+use flott_schema::ids::{AttemptId, JobId};
+use flott_schema::stats::{OperatorStats, TaskStats};
+
+/// Adds to a counter.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, amount: usize) {
+    counter.fetch_add(amount as u64, Ordering::Relaxed);
+}
+
+/// What passed through the channels of one task; counted once a batch.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes read from other executors.
+    pub bytes_in: AtomicU64,
+    /// Bytes sent to other executors.
+    pub bytes_out: AtomicU64,
+    /// Batches read.
+    pub batches_in: AtomicU64,
+    /// Batches sent.
+    pub batches_out: AtomicU64,
+}
 
 /// Counters of one task.
 pub struct TaskMetrics {
-    /// The task.
-    pub task: TaskId,
+    /// The deployment.
+    pub attempt: AttemptId,
     /// Its operators, upstream first.
     pub operators: Vec<(OperatorSpec, Arc<OperatorMetrics>)>,
     /// Records sent to other tasks, over all edges.
     pub records_sent: Arc<AtomicU64>,
+    /// Batches and bytes over all channels.
+    pub traffic: Arc<Traffic>,
+    /// The combined watermark of the inputs; `i64::MIN` before the first.
+    pub input_watermark_ms: AtomicI64Min,
     /// Time spent working, nanoseconds.
     pub busy_ns: AtomicU64,
     /// Time spent waiting for input, nanoseconds.
@@ -26,14 +50,17 @@ pub struct TaskMetrics {
 impl TaskMetrics {
     /// Counters at zero.
     pub fn new(
-        task: TaskId,
+        attempt: AttemptId,
         operators: Vec<(OperatorSpec, Arc<OperatorMetrics>)>,
         records_sent: Arc<AtomicU64>,
+        traffic: Arc<Traffic>,
     ) -> Self {
         TaskMetrics {
-            task,
+            attempt,
             operators,
             records_sent,
+            traffic,
+            input_watermark_ms: AtomicI64Min::default(),
             busy_ns: AtomicU64::new(0),
             idle_ns: AtomicU64::new(0),
             backpressured_ns: AtomicU64::new(0),
@@ -48,6 +75,35 @@ impl TaskMetrics {
     /// Records the task has sent to other tasks; what its sinks wrote does not count.
     pub fn records_out(&self) -> u64 {
         self.records_sent.load(Ordering::Relaxed)
+    }
+
+    /// The counters as they are now, in the form that crosses processes.
+    pub fn stats(&self, job: JobId) -> TaskStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let ms = |counter: &AtomicU64| get(counter) / 1_000_000;
+        let operators = self.operators.iter().map(|(spec, metrics)| OperatorStats {
+            operator: Some(spec.id),
+            records_in: get(&metrics.records_in),
+            records_out: get(&metrics.records_out),
+            late_records_dropped: get(&metrics.late_records_dropped),
+            undecodable_records: get(&metrics.undecodable_records),
+        });
+        let watermark_ms = self.input_watermark_ms.0.load(Ordering::Relaxed);
+        TaskStats {
+            job,
+            attempt: self.attempt,
+            records_in: self.records_in(),
+            records_out: self.records_out(),
+            bytes_in: get(&self.traffic.bytes_in),
+            bytes_out: get(&self.traffic.bytes_out),
+            batches_in: get(&self.traffic.batches_in),
+            batches_out: get(&self.traffic.batches_out),
+            busy_ms: ms(&self.busy_ns),
+            idle_ms: ms(&self.idle_ns),
+            backpressured_ms: ms(&self.backpressured_ns),
+            input_watermark_ms: (watermark_ms > i64::MIN).then_some(watermark_ms),
+            operators: operators.collect(),
+        }
     }
 }
 
@@ -79,9 +135,18 @@ pub struct JobMetrics {
 }
 
 impl JobMetrics {
-    /// Adds a task.
+    /// Adds a task, in the place of an earlier deployment of it.
     pub fn add(&self, task: Arc<TaskMetrics>) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        match tasks.iter_mut().find(|other| other.attempt.task == task.attempt.task) {
+            Some(other) => *other = task,
+            None => tasks.push(task),
+        }
+    }
+
+    /// The counters of all tasks deployed so far.
+    pub fn stats(&self, job: JobId) -> Vec<TaskStats> {
+        self.tasks().iter().map(|task| task.stats(job)).collect()
     }
 
     /// The tasks deployed so far.
@@ -97,7 +162,7 @@ impl JobMetrics {
 
     fn summarise(&self, tasks: &[Arc<TaskMetrics>], vertex: &Vertex) -> VertexSummary {
         let mut summary = VertexSummary { name: vertex.name.clone(), ..VertexSummary::default() };
-        for task in tasks.iter().filter(|task| task.task.vertex == vertex.id) {
+        for task in tasks.iter().filter(|task| task.attempt.task.vertex == vertex.id) {
             summary.tasks += 1;
             summary.records_in += task.records_in();
             summary.records_out += task.records_out();

@@ -63,6 +63,8 @@ pub struct Pump {
     pending: Option<Signal>,
     /// The signal behind the pending one: the end of input behind the final watermark of a source.
     next_signal: Option<Signal>,
+    /// The end of input has passed through the task.
+    ended: bool,
     /// The task's poll has answered `Again`.
     poll_again: bool,
     /// An `Again` without congestion was repeated in this call of `poll`.
@@ -102,6 +104,7 @@ impl Pump {
             metrics,
             pending: None,
             next_signal: None,
+            ended: false,
             poll_again: false,
             asked_twice: false,
             sleep: None,
@@ -172,6 +175,9 @@ impl Pump {
 
     fn step(&mut self, woken: bool, cx: &mut Context<'_>) -> Result<Step> {
         let now_ms = self.ctx.now_ms();
+        if self.ended {
+            return Ok(self.finish(cx));
+        }
         if woken || self.poll_again || self.task.next_deadline_ms() <= now_ms {
             self.poll_again = self.task.poll(now_ms, cx)? == Flow::Again;
             if self.poll_again {
@@ -183,7 +189,8 @@ impl Pump {
                 return self.wait_for_outputs(cx);
             }
             self.pending = self.next_signal.take();
-            return Ok(if signal == Signal::EndOfInput { Step::Finished } else { Step::Worked });
+            self.ended = signal == Signal::EndOfInput;
+            return Ok(Step::Worked);
         }
         if self.ctx.congestion.register(cx.waker()) {
             // An operator that takes no more may wait long: what it has given so far must not wait with it.
@@ -195,6 +202,16 @@ impl Pump {
         match &mut self.origin {
             Origin::Source(_) => self.read_source(cx),
             Origin::Gate(_) => self.read_gate(cx),
+        }
+    }
+
+    /// Everything is sent: the task has finished once it can no longer be lost on the way to another executor, because
+    /// until then somebody must be there to fail.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Step {
+        self.ctx.congestion.watch(cx.waker());
+        match self.ctx.congestion.is_congested() {
+            true => Step::Wait(Wait::Backpressured),
+            false => Step::Finished,
         }
     }
 
@@ -241,7 +258,12 @@ impl Pump {
             Poll::Ready(input) => {
                 match input? {
                     Input::Batch(input, batch) => self.task.push(input, batch)?,
-                    Input::Signal(signal) => self.pending = Some(signal),
+                    Input::Signal(signal) => {
+                        if let Signal::Watermark(watermark) = signal {
+                            self.metrics.input_watermark_ms.0.store(watermark, Ordering::Relaxed);
+                        }
+                        self.pending = Some(signal);
+                    }
                     Input::InputEnded(input) => self.task.input_ended(input)?,
                 }
                 Ok(Step::Worked)

@@ -9,27 +9,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::Addr;
 use flott_dataflow::context::{Congestion, Settings, TaskContext};
-use flott_dataflow::exchange::ChannelWriter;
 use flott_dataflow::program::Program;
 use flott_dataflow::time::alignment::AlignmentRegistry;
-use flott_schema::control::{Placement, TaskFailure, TaskReport, TaskState, ToCoordinator, ToWorker};
-use flott_schema::graph::{Exchange, JobGraph};
-use flott_schema::ids::{AttemptId, JobId, TaskId, VertexId, WorkerId};
+use flott_schema::control::{
+    Placement, TaskFailure, TaskReport, TaskState, ToCoordinator, ToWorker, WorkerHost,
+};
+use flott_schema::graph::{JobGraph, Vertex};
+use flott_schema::ids::{AttemptId, JobId, VertexId, WorkerId};
+use flott_schema::job::{JobSpec, RestartStrategy};
 use flott_schema::stats::WorkerProfile;
-use flott_schema::{Error, Result};
+use flott_schema::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 
-use crate::channel::{Credit, GateQueue, LocalWriter};
 use crate::clock::Clock;
-use crate::enumerator::Enumerator;
-use crate::gate::InputGate;
-use crate::metrics::{JobMetrics, TaskMetrics};
+use crate::enumerator::{AskSplit, Enumerator, SplitRequest};
+use crate::exchange::{self, Exchange};
+use crate::links::{LinkOptions, Links};
+use crate::metrics::{JobMetrics, TaskMetrics, Traffic};
 use crate::panics;
 use crate::pump::{Origin, Pump, Splits};
 use crate::slot::Slot;
-use crate::spool::{Spool, SpoolBudget, SpoolReader, SpoolWriter};
-use crate::subtask::{Cancel, Report, Subtask, SubtaskPlan};
-use crate::wiring::{channel_number, channels_into, targets};
+use crate::spool::{SpoolBudget, SpoolStore};
+use crate::subtask::{Cancel, Fail, Report, Subtask, SubtaskPlan};
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -99,6 +100,8 @@ pub struct Worker {
     enumerators: Slot,
     jobs: HashMap<JobId, Job>,
     coordinator: mpsc::Sender<ToCoordinator>,
+    /// The way to other executors of the job; an embedded cluster has none.
+    exchange: Option<Exchange>,
 }
 
 /// What is kept for a job.
@@ -108,7 +111,8 @@ struct Job {
     metrics: Arc<JobMetrics>,
     alignment: Arc<AlignmentRegistry>,
     links: Links,
-    enumerators: HashMap<VertexId, Addr<Enumerator>>,
+    /// With the job epoch each was made for: one that has handed out splits is of no use to readers deployed again.
+    enumerators: HashMap<VertexId, (u32, Addr<Enumerator>)>,
     subtasks: HashMap<AttemptId, Addr<Subtask>>,
 }
 
@@ -125,8 +129,15 @@ impl Worker {
             clock: Clock::default(),
             jobs: HashMap::new(),
             coordinator,
+            exchange: None,
         };
         (worker, handle)
+    }
+
+    /// Connects the tasks with those of other executors: of the one job that `exchange` was started for.
+    pub fn with_exchange(mut self, exchange: Exchange) -> Self {
+        self.exchange = Some(exchange);
+        self
     }
 
     /// Registers, then obeys until `orders` ends; then stops everything.
@@ -134,13 +145,19 @@ impl Worker {
         let profile = WorkerProfile { slots: self.options.slots, ..WorkerProfile::default() };
         let register = ToCoordinator::Register { worker: self.options.worker, profile };
         if self.coordinator.send(register).await.is_ok() {
-            while let Some(order) = orders.recv().await {
-                match order {
-                    ToWorker::Deploy { job, spec, tasks, .. } => {
-                        self.deploy(job, spec.graph.clone(), tasks).await
+            loop {
+                let broken = async {
+                    match &mut self.exchange {
+                        Some(exchange) => exchange.next_event().await,
+                        None => std::future::pending().await,
                     }
-                    ToWorker::Cancel { job, attempts } => self.cancel(job, &attempts).await,
-                    ToWorker::Release { job } => self.release(job),
+                };
+                tokio::select! {
+                    order = orders.recv() => match order {
+                        Some(order) => self.obey(order).await,
+                        None => break,
+                    },
+                    event = broken => self.fail(&event),
                 }
             }
         }
@@ -150,9 +167,30 @@ impl Worker {
         self.enumerators.stop();
     }
 
-    async fn deploy(&mut self, job: JobId, graph: Arc<JobGraph>, tasks: Vec<Placement>) {
-        if let Err(error) = self.prepare_job(job, &graph) {
-            return self.refuse(job, &graph, &tasks, &error).await;
+    async fn obey(&mut self, order: ToWorker) {
+        match order {
+            ToWorker::Deploy { job, spec, tasks, peers, hosts } => {
+                self.deploy(job, &spec, tasks, &peers, &hosts).await;
+            }
+            ToWorker::Cancel { job, attempts } => self.cancel(job, &attempts).await,
+            ToWorker::Release { job } => self.release(job),
+        }
+    }
+
+    async fn deploy(
+        &mut self,
+        job: JobId,
+        spec: &JobSpec,
+        tasks: Vec<Placement>,
+        peers: &[Placement],
+        hosts: &[WorkerHost],
+    ) {
+        let graph = &spec.graph;
+        if let Err(error) = self.prepare_job(job, spec) {
+            return self.refuse(job, graph, &tasks, &error).await;
+        }
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.learn(peers, hosts, &tasks, self.exchange.as_ref().map(Exchange::handle));
         }
         // All tasks are planned before the first one starts, so that a mistake starts none.
         let plans: Result<Vec<_>> = tasks
@@ -161,11 +199,21 @@ impl Worker {
             .collect();
         match plans {
             Ok(plans) => plans.into_iter().for_each(|(slot, plan)| self.start_subtask(job, slot, plan)),
-            Err(error) => self.refuse(job, &graph, &tasks, &error).await,
+            Err(error) => self.refuse(job, graph, &tasks, &error).await,
         }
     }
 
-    fn prepare_job(&mut self, id: JobId, graph: &Arc<JobGraph>) -> Result<()> {
+    /// A connection is lost: the tasks that used it end.
+    fn fail(&mut self, event: &exchange::Event) {
+        for attempt in &event.attempts {
+            if let Some(subtask) = self.jobs.values().find_map(|job| job.subtasks.get(attempt)) {
+                subtask.do_send(Fail(Error::new(ErrorKind::Io, event.reason.as_str())));
+            }
+        }
+    }
+
+    fn prepare_job(&mut self, id: JobId, spec: &JobSpec) -> Result<()> {
+        let graph = &spec.graph;
         if self.jobs.contains_key(&id) {
             return Ok(());
         }
@@ -182,21 +230,24 @@ impl Worker {
                  ({submitted:016x}); a job graph must not depend on the host, the time or chance"
             )));
         }
+        let alignment = Arc::<AlignmentRegistry>::default();
         let budget = SpoolBudget::new(self.options.spool_memory_bytes, self.options.scratch.clone());
-        let links = Links {
-            graph: graph.clone(),
+        let spools = Arc::new(SpoolStore::new(budget, spec.settings.restart != RestartStrategy::None));
+        let exchange = self.exchange.as_ref().map(Exchange::handle);
+        if let Some(exchange) = &exchange {
+            exchange.attach(spools.clone(), alignment.clone());
+        }
+        let options = LinkOptions {
+            worker: self.options.worker,
             capacity: self.options.channel_capacity,
             encode: self.options.encode_local,
-            queues: HashMap::new(),
-            credits: HashMap::new(),
-            spools: HashMap::new(),
-            budget: Arc::new(budget),
         };
+        let links = Links::new(graph.clone(), options, exchange, spools);
         let job = Job {
             program,
             graph: graph.clone(),
             metrics,
-            alignment: Arc::default(),
+            alignment,
             links,
             enumerators: HashMap::new(),
             subtasks: HashMap::new(),
@@ -212,11 +263,16 @@ impl Worker {
         let vertex = graph
             .vertex(task.vertex)
             .ok_or_else(|| Error::graph(format!("vertex {} is not in the job graph", task.vertex)))?;
-        let congestion = Arc::<Congestion>::default();
-        let mut outputs = job.links.outputs(task, &congestion);
-        let inputs = (!vertex.is_source).then(|| job.links.inputs(task));
-        let enumerator =
-            vertex.is_source.then(|| job.enumerator(task.vertex, vertex.parallelism, &self.enumerators));
+        let (congestion, traffic) = (Arc::<Congestion>::default(), Arc::<Traffic>::default());
+        let mut outputs = job.links.outputs(attempt, &congestion, &traffic)?;
+        let inputs = match vertex.is_source {
+            true => None,
+            false => Some(job.links.inputs(attempt, &traffic)?),
+        };
+        let ask_split = match vertex.is_source {
+            true => Some(job.splits(vertex, attempt, &self.enumerators)?),
+            false => None,
+        };
         let (program, metrics, alignment) = (job.program.clone(), job.metrics.clone(), job.alignment.clone());
         let (clock, scratch) = (self.clock, self.options.scratch.clone());
         let report = reporter(self.coordinator.clone(), id);
@@ -238,7 +294,8 @@ impl Worker {
             let ctx = Rc::new(ctx);
             let built = program
                 .build_task(task.vertex, &ctx, &mut |edge| outputs.remove(&edge).unwrap_or_default())?;
-            let task_metrics = Arc::new(TaskMetrics::new(task, built.metrics, ctx.records_sent.clone()));
+            let task_metrics =
+                Arc::new(TaskMetrics::new(attempt, built.metrics, ctx.records_sent.clone(), traffic));
             metrics.add(task_metrics.clone());
             let origin = match inputs {
                 Some(inputs) => Origin::Gate(inputs.gate(&program, task.vertex)?),
@@ -251,7 +308,7 @@ impl Worker {
             vertex_name: vertex.name.clone(),
             parallelism,
             build: Box::new(build),
-            enumerator,
+            ask_split,
             report,
         })
     }
@@ -307,11 +364,54 @@ impl Worker {
 }
 
 impl Job {
-    fn enumerator(&mut self, vertex: VertexId, parallelism: u32, thread: &Slot) -> Addr<Enumerator> {
-        let program = self.program.clone();
-        let start =
-            || thread.start_actor(move || Enumerator::new(|| program.enumerator(vertex, parallelism)));
-        self.enumerators.entry(vertex).or_insert_with(start).clone()
+    /// Takes in where tasks run, and forgets deployments that newer ones have replaced.
+    fn learn(
+        &mut self,
+        peers: &[Placement],
+        hosts: &[WorkerHost],
+        tasks: &[Placement],
+        exchange: Option<exchange::Handle>,
+    ) {
+        self.links.learn(peers, hosts);
+        let newest: HashMap<_, _> =
+            tasks.iter().map(|placement| (placement.attempt.task, placement)).collect();
+        self.subtasks.retain(|attempt, _| {
+            newest.get(&attempt.task).is_none_or(|placement| placement.attempt.attempt <= attempt.attempt)
+        });
+        let epoch = tasks.iter().map(|placement| placement.attempt.job_epoch).max();
+        if let (Some(epoch), Some(exchange)) = (epoch, exchange) {
+            exchange.align(epoch, self.links.other_workers());
+        }
+    }
+
+    /// How a source task asks for splits: of the enumerator, which lives where subtask 0 of the source runs.
+    fn splits(&mut self, vertex: &Vertex, attempt: AttemptId, thread: &Slot) -> Result<AskSplit> {
+        let position = self.graph.vertices.iter().position(|other| other.id == vertex.id).unwrap_or_default();
+        let position =
+            u16::try_from(position).map_err(|_| Error::graph("a job graph of more than 65535 vertices"))?;
+        if let Some((worker, exchange)) = self.links.enumerator_host(vertex.id)? {
+            return exchange.remote_splits(worker, position, attempt);
+        }
+        let enumerator = self.enumerator(vertex, attempt.job_epoch, thread);
+        let ask = move |enumerator: Addr<Enumerator>| -> AskSplit {
+            Box::new(move |subtask, reply| enumerator.do_send(SplitRequest { subtask, reply }))
+        };
+        if let Some(exchange) = self.links.exchange() {
+            exchange.serve_splits(position, attempt.job_epoch, ask(enumerator.clone()));
+        }
+        Ok(ask(enumerator))
+    }
+
+    fn enumerator(&mut self, vertex: &Vertex, epoch: u32, thread: &Slot) -> Addr<Enumerator> {
+        if let Some((made, enumerator)) = self.enumerators.get(&vertex.id)
+            && *made == epoch
+        {
+            return enumerator.clone();
+        }
+        let (program, id, parallelism) = (self.program.clone(), vertex.id, vertex.parallelism);
+        let enumerator = thread.start_actor(move || Enumerator::new(|| program.enumerator(id, parallelism)));
+        self.enumerators.insert(vertex.id, (epoch, enumerator.clone()));
+        enumerator
     }
 }
 
@@ -329,84 +429,4 @@ fn reporter(coordinator: mpsc::Sender<ToCoordinator>, job: JobId) -> Box<dyn FnO
             }
         })
     })
-}
-
-/// The ends of all channels of a job in this process; made when the first of both ends is deployed.
-struct Links {
-    graph: Arc<JobGraph>,
-    capacity: usize,
-    encode: bool,
-    queues: HashMap<TaskId, Arc<GateQueue>>,
-    credits: HashMap<(TaskId, u32), Arc<Credit>>,
-    spools: HashMap<(usize, u32, u32), Arc<Spool>>,
-    budget: Arc<SpoolBudget>,
-}
-
-/// Writers by edge.
-type Outputs = HashMap<usize, Vec<Box<dyn ChannelWriter>>>;
-
-impl Links {
-    fn queue(&mut self, task: TaskId) -> Arc<GateQueue> {
-        self.queues.entry(task).or_default().clone()
-    }
-
-    fn credit(&mut self, task: TaskId, channel: u32) -> Arc<Credit> {
-        let capacity = self.capacity;
-        self.credits.entry((task, channel)).or_insert_with(|| Arc::new(Credit::new(capacity))).clone()
-    }
-
-    fn spool(&mut self, edge: usize, source: u32, target: u32) -> Arc<Spool> {
-        let budget = &self.budget;
-        self.spools.entry((edge, source, target)).or_insert_with(|| Spool::new(budget.clone())).clone()
-    }
-
-    fn outputs(&mut self, task: TaskId, congestion: &Arc<Congestion>) -> Outputs {
-        let graph = self.graph.clone();
-        let mut outputs = Outputs::new();
-        for (index, edge) in graph.outputs(task.vertex) {
-            let writers = targets(&graph, edge, task.subtask).map(|target| -> Box<dyn ChannelWriter> {
-                if edge.exchange == Exchange::Blocking {
-                    return Box::new(SpoolWriter(self.spool(index, task.subtask, target)));
-                }
-                let receiver = TaskId { vertex: edge.target, subtask: target };
-                let number = channel_number(&graph, receiver, index, task.subtask);
-                let credit = self.credit(receiver, number);
-                credit.connect(congestion.clone());
-                Box::new(LocalWriter::new(self.queue(receiver), number, credit, self.encode))
-            });
-            outputs.insert(index, writers.collect());
-        }
-        outputs
-    }
-
-    fn inputs(&mut self, task: TaskId) -> Inputs {
-        let graph = self.graph.clone();
-        let mut channels = Vec::new();
-        for (number, channel) in channels_into(&graph, task).into_iter().enumerate() {
-            let edge = &graph.edges[channel.edge];
-            channels.push(if edge.exchange == Exchange::Blocking {
-                let spool = self.spool(channel.edge, channel.source, task.subtask);
-                (edge.input, None, Some(spool))
-            } else {
-                (edge.input, Some(self.credit(task, number as u32)), None)
-            });
-        }
-        Inputs { queue: self.queue(task), channels }
-    }
-}
-
-/// The receiving ends of a task's channels, on their way to its slot.
-struct Inputs {
-    queue: Arc<GateQueue>,
-    channels: Vec<(u16, Option<Arc<Credit>>, Option<Arc<Spool>>)>,
-}
-
-impl Inputs {
-    fn gate(self, program: &Program, vertex: VertexId) -> Result<InputGate> {
-        let mut gate = InputGate::new(self.queue);
-        for (input, credit, spool) in self.channels {
-            gate.add(input, program.decoder(vertex, input)?, credit, spool.map(SpoolReader::new));
-        }
-        Ok(gate)
-    }
 }

@@ -1,9 +1,10 @@
 //! Spooled results: what a blocking edge's sender writes and its receiver reads once it is complete.
 //!
 //! A spool keeps batches in memory within the budget of its job, then frames in the job's one temporary file, of which it
-//! remembers its blocks. It is read once, memory first; reading frees the memory, the file goes with the job.
+//! remembers its blocks. It is read in the order it was written. In a job that is never restarted it is read once, and
+//! reading frees the memory; else a reader that is started again reads it from the beginning, so it is kept, encoded.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -17,7 +18,9 @@ use flott_dataflow::exchange::ChannelWriter;
 use flott_schema::{Error, Result};
 
 use crate::channel::Item;
+use crate::exchange::header::ChannelId;
 use crate::frame;
+use crate::metrics::{Traffic, add};
 
 /// Memory that all spools of a job share, and the file they overflow into.
 pub struct SpoolBudget {
@@ -66,6 +69,7 @@ struct SpoolFile {
 }
 
 /// Where a frame lies in the file.
+#[derive(Clone, Copy)]
 struct Block {
     offset: u64,
     length: usize,
@@ -89,26 +93,63 @@ impl SpoolFile {
     }
 }
 
+/// The spooled results of a job in this process, by channel and the job epoch of the task that writes.
+pub struct SpoolStore {
+    budget: Arc<SpoolBudget>,
+    keep: bool,
+    spools: Mutex<HashMap<(ChannelId, u32), Arc<Spool>>>,
+}
+
+impl SpoolStore {
+    /// An empty store; `keep`: results may be read again.
+    pub fn new(budget: SpoolBudget, keep: bool) -> Self {
+        SpoolStore { budget: Arc::new(budget), keep, spools: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(ChannelId, u32), Arc<Spool>>> {
+        self.spools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The result of a channel; whoever asks first, its writer or its reader, makes it.
+    pub fn spool(&self, channel: ChannelId, writer_epoch: u32) -> Arc<Spool> {
+        let make = || Spool::new(self.budget.clone(), self.keep);
+        self.lock().entry((channel, writer_epoch)).or_insert_with(make).clone()
+    }
+
+    /// Drops the results that `stands` does not hold to.
+    pub fn retain(&self, stands: impl Fn(ChannelId, u32) -> bool) {
+        self.lock().retain(|(channel, epoch), _| stands(*channel, *epoch));
+    }
+}
+
 /// The result of one channel of a blocking edge.
 pub struct Spool {
     state: Mutex<State>,
     budget: Arc<SpoolBudget>,
+    keep: bool,
+}
+
+/// A batch in memory.
+enum Held {
+    Batch(Box<dyn ErasedBatch>),
+    Frame(Vec<u8>),
+    Taken,
 }
 
 #[derive(Default)]
 struct State {
     /// With the bytes each batch takes of the budget.
-    memory: VecDeque<(Item, usize)>,
+    memory: Vec<(Held, usize)>,
     file: Option<Arc<SpoolFile>>,
-    blocks: VecDeque<Block>,
+    blocks: Vec<Block>,
     complete: bool,
-    waker: Option<Waker>,
+    wakers: Vec<Waker>,
 }
 
 impl Spool {
-    /// An empty spool.
-    pub fn new(budget: Arc<SpoolBudget>) -> Arc<Self> {
-        Arc::new(Spool { state: Mutex::default(), budget })
+    /// An empty spool; `keep`: it may be read more than once.
+    pub fn new(budget: Arc<SpoolBudget>, keep: bool) -> Arc<Self> {
+        Arc::new(Spool { state: Mutex::default(), budget, keep })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,28 +157,31 @@ impl Spool {
     }
 
     fn add_batch(&self, batch: Box<dyn ErasedBatch>) -> Result<()> {
-        let bytes = batch.weight_bytes();
+        let frame = if self.keep { Some(frame::encode(&*batch)?) } else { None };
+        let bytes = frame.as_ref().map_or_else(|| batch.weight_bytes(), Vec::len);
         let mut state = self.lock();
         // Once some are in the file, all that follow go there: order is kept.
         if state.file.is_none() && self.budget.try_take(bytes) {
-            state.memory.push_back((Item::Batch(batch), bytes));
+            state.memory.push((frame.map_or(Held::Batch(batch), Held::Frame), bytes));
             return Ok(());
         }
         let file = match &state.file {
             Some(file) => file.clone(),
             None => state.file.insert(self.budget.file()?).clone(),
         };
-        let block = file.append(&frame::encode(&*batch)?)?;
-        state.blocks.push_back(block);
+        let frame = match frame {
+            Some(frame) => frame,
+            None => frame::encode(&*batch)?,
+        };
+        let block = file.append(&frame)?;
+        state.blocks.push(block);
         Ok(())
     }
 
     fn complete(&self) {
         let mut state = self.lock();
         state.complete = true;
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
+        state.wakers.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -149,14 +193,27 @@ impl Drop for Spool {
 }
 
 /// The sending end of a spooled channel: it never blocks its task.
-pub struct SpoolWriter(pub Arc<Spool>);
+pub struct SpoolWriter {
+    spool: Arc<Spool>,
+    traffic: Arc<Traffic>,
+}
+
+impl SpoolWriter {
+    /// Writes `spool`.
+    pub fn new(spool: Arc<Spool>, traffic: Arc<Traffic>) -> Self {
+        SpoolWriter { spool, traffic }
+    }
+}
 
 impl ChannelWriter for SpoolWriter {
     fn send(&mut self, element: Element) -> Result<()> {
         match element {
-            Element::Batch(batch) => self.0.add_batch(batch),
+            Element::Batch(batch) => {
+                add(&self.traffic.batches_out, 1);
+                self.spool.add_batch(batch)
+            }
             Element::Signal(Signal::EndOfInput) => {
-                self.0.complete();
+                self.spool.complete();
                 Ok(())
             }
             // A complete result has no time but its end.
@@ -168,35 +225,61 @@ impl ChannelWriter for SpoolWriter {
 /// The receiving end of a spooled channel.
 pub struct SpoolReader {
     spool: Arc<Spool>,
+    /// Number of the next batch, those in memory first.
+    next: usize,
     /// Signals that end the channel.
     tail: VecDeque<Signal>,
 }
 
 impl SpoolReader {
-    /// Reads `spool`.
+    /// Reads `spool` from the beginning.
     pub fn new(spool: Arc<Spool>) -> Self {
         let tail = VecDeque::from([Signal::Watermark(i64::MAX), Signal::EndOfInput]);
-        SpoolReader { spool, tail }
+        SpoolReader { spool, next: 0, tail }
+    }
+
+    /// Whether the result is complete; if not, `cx` is woken when it is.
+    pub fn poll_complete(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.spool.lock();
+        if state.complete {
+            return Poll::Ready(());
+        }
+        if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// The next item, once the spool is complete; `None` behind the last.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Item>>> {
+        self.poll_complete(cx).map(|()| self.next_item())
+    }
+
+    /// The next item of a complete spool; `None` behind the last. May read from disk.
+    pub fn next_item(&mut self) -> Result<Option<Item>> {
         let mut state = self.spool.lock();
-        if !state.complete {
-            state.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        if let Some((item, bytes)) = state.memory.pop_front() {
+        let number = self.next;
+        self.next += 1;
+        if let Some((held, bytes)) = state.memory.get_mut(number) {
+            if let Held::Frame(frame) = held {
+                return Ok(Some(Item::Frame(frame.clone())));
+            }
+            let bytes = std::mem::take(bytes);
+            let taken = std::mem::replace(held, Held::Taken);
             drop(state);
             self.spool.budget.give_back(bytes);
-            return Poll::Ready(Ok(Some(item)));
+            return match taken {
+                Held::Batch(batch) => Ok(Some(Item::Batch(batch))),
+                _ => Err(Error::internal("a spooled result was read twice in a job that is never restarted")),
+            };
         }
-        if let (Some(block), Some(file)) = (state.blocks.pop_front(), state.file.clone()) {
+        if let (Some(block), Some(file)) = (state.blocks.get(number - state.memory.len()), &state.file) {
+            let (block, file) = (*block, file.clone());
             drop(state);
-            return Poll::Ready(file.read(&block).map(|frame| Some(Item::Frame(frame))));
+            return Ok(Some(Item::Frame(file.read(&block)?)));
         }
         drop(state);
-        Poll::Ready(Ok(self.tail.pop_front().map(Item::Signal)))
+        Ok(self.tail.pop_front().map(Item::Signal))
     }
 }
 
@@ -214,7 +297,7 @@ mod tests {
             let batch = match item? {
                 Some(Item::Batch(batch)) => batch,
                 Some(Item::Frame(bytes)) => frame::decode(&bytes, decoder_of::<Batch<u64>>())?,
-                Some(Item::Signal(_)) => continue,
+                Some(_) => continue,
                 None => break,
             };
             records.extend(batch.into_any().downcast::<Batch<u64>>().unwrap().records);
@@ -222,9 +305,13 @@ mod tests {
         Ok(records)
     }
 
-    fn filled(limit_bytes: usize, folder: &std::path::Path) -> Arc<Spool> {
-        let spool = Spool::new(Arc::new(SpoolBudget::new(limit_bytes, folder.to_path_buf())));
-        let mut writer = SpoolWriter(spool.clone());
+    fn writer(spool: Arc<Spool>) -> SpoolWriter {
+        SpoolWriter::new(spool, Arc::default())
+    }
+
+    fn filled(limit_bytes: usize, keep: bool, folder: &std::path::Path) -> Arc<Spool> {
+        let spool = Spool::new(Arc::new(SpoolBudget::new(limit_bytes, folder.to_path_buf())), keep);
+        let mut writer = SpoolWriter::new(spool.clone(), Arc::default());
         for start in 0..100u64 {
             writer
                 .send(Element::Batch(Box::new(Batch::of((start * 10..start * 10 + 10).collect()))))
@@ -238,7 +325,7 @@ mod tests {
     fn a_spool_gives_back_all_in_order_from_memory_and_from_disk() {
         let folder = tempfile::tempdir().unwrap();
         for limit_bytes in [0, 4000, usize::MAX] {
-            let spool = filled(limit_bytes, folder.path());
+            let spool = filled(limit_bytes, false, folder.path());
             assert_eq!(records(&spool).unwrap(), (0..1000).collect::<Vec<_>>(), "limit {limit_bytes}");
             assert_eq!(spool.budget.used_bytes.load(Ordering::Relaxed), 0);
         }
@@ -248,8 +335,8 @@ mod tests {
     #[test]
     fn long_texts_take_of_the_budget_what_they_weigh() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::new(Arc::new(SpoolBudget::new(100_000, folder.path().to_path_buf())));
-        let mut writer = SpoolWriter(spool.clone());
+        let spool = Spool::new(Arc::new(SpoolBudget::new(100_000, folder.path().to_path_buf())), false);
+        let mut writer = writer(spool.clone());
         for _ in 0..20 {
             writer.send(Element::Batch(Box::new(Batch::of(vec!["x".repeat(1000); 10])))).unwrap();
         }
@@ -259,10 +346,24 @@ mod tests {
     }
 
     #[test]
+    fn a_result_that_is_kept_is_read_again_and_one_that_is_not_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        for limit_bytes in [0, 500, usize::MAX] {
+            let spool = filled(limit_bytes, true, folder.path());
+            for _ in 0..2 {
+                assert_eq!(records(&spool).unwrap(), (0..1000).collect::<Vec<_>>(), "limit {limit_bytes}");
+            }
+        }
+        let once = filled(usize::MAX, false, folder.path());
+        records(&once).unwrap();
+        assert!(records(&once).unwrap_err().to_string().contains("read twice"));
+    }
+
+    #[test]
     fn nothing_is_read_before_it_is_complete() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::new(Arc::new(SpoolBudget::new(0, folder.path().to_path_buf())));
-        SpoolWriter(spool.clone()).send(Element::Batch(Box::new(Batch::of(vec![1u64])))).unwrap();
+        let spool = Spool::new(Arc::new(SpoolBudget::new(0, folder.path().to_path_buf())), false);
+        writer(spool.clone()).send(Element::Batch(Box::new(Batch::of(vec![1u64])))).unwrap();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(SpoolReader::new(spool).poll_next(&mut cx).is_pending());
     }
@@ -271,11 +372,11 @@ mod tests {
     fn all_spools_of_a_job_share_one_file_and_each_gets_its_own_back() {
         let folder = tempfile::tempdir().unwrap();
         let budget = Arc::new(SpoolBudget::new(0, folder.path().to_path_buf()));
-        let spools: Vec<Arc<Spool>> = (0..20).map(|_| Spool::new(budget.clone())).collect();
+        let spools: Vec<Arc<Spool>> = (0..20).map(|_| Spool::new(budget.clone(), false)).collect();
         for n in 0..10u64 {
             for (number, spool) in spools.iter().enumerate() {
                 let batch = Batch::of(vec![number as u64 * 100 + n]);
-                SpoolWriter(spool.clone()).send(Element::Batch(Box::new(batch))).unwrap();
+                writer(spool.clone()).send(Element::Batch(Box::new(batch))).unwrap();
             }
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -292,21 +393,21 @@ mod tests {
     fn a_damaged_file_is_noticed_and_named() {
         let folder = tempfile::tempdir().unwrap();
         let only_file = || std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-        let spool = filled(0, folder.path());
+        let spool = filled(0, false, folder.path());
         let mut bytes = std::fs::read(only_file()).unwrap();
         bytes[frame::HEADER_BYTES + 3] ^= 1;
         std::fs::write(only_file(), bytes).unwrap();
         assert!(records(&spool).unwrap_err().to_string().contains("checksum"));
         drop(spool);
-        let spool = filled(0, folder.path());
+        let spool = filled(0, false, folder.path());
         std::fs::write(only_file(), b"short").unwrap();
         assert!(records(&spool).unwrap_err().to_string().contains("flott-spool-"));
     }
 
     #[test]
     fn a_folder_that_cannot_be_written_to_is_named() {
-        let spool = Spool::new(Arc::new(SpoolBudget::new(0, PathBuf::from("/no/such/folder"))));
-        let error = SpoolWriter(spool).send(Element::Batch(Box::new(Batch::of(vec![1u64])))).unwrap_err();
+        let spool = Spool::new(Arc::new(SpoolBudget::new(0, PathBuf::from("/no/such/folder"))), false);
+        let error = writer(spool).send(Element::Batch(Box::new(Batch::of(vec![1u64])))).unwrap_err();
         assert!(error.to_string().contains("/no/such/folder"), "{error}");
     }
 }

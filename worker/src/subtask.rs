@@ -6,13 +6,13 @@ use std::task::{Context as TaskCx, Poll};
 use std::time::Duration;
 
 use actix::fut::ActorFuture;
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use flott_dataflow::source::Assignment;
 use flott_schema::control::{TaskFailure, TaskState};
 use flott_schema::ids::AttemptId;
 use flott_schema::{Error, Result};
 
-use crate::enumerator::{Enumerator, SplitRequest};
+use crate::enumerator::AskSplit;
 use crate::panics;
 use crate::pump::{Progress, Pump};
 
@@ -30,7 +30,7 @@ pub struct SubtaskPlan {
     /// Builds the task on the slot's thread.
     pub build: Box<dyn FnOnce() -> Result<Pump> + Send>,
     /// For a source.
-    pub enumerator: Option<Addr<Enumerator>>,
+    pub ask_split: Option<AskSplit>,
     /// Makes the report on the slot's thread.
     pub report: Box<dyn FnOnce() -> Report + Send>,
 }
@@ -42,7 +42,7 @@ pub struct Subtask {
     parallelism: u32,
     build: Option<Box<dyn FnOnce() -> Result<Pump> + Send>>,
     pump: Option<Pump>,
-    enumerator: Option<Addr<Enumerator>>,
+    ask_split: Option<AskSplit>,
     report: Report,
 }
 
@@ -55,7 +55,7 @@ impl Subtask {
             parallelism: plan.parallelism,
             build: Some(plan.build),
             pump: None,
-            enumerator: plan.enumerator,
+            ask_split: plan.ask_split,
             report: (plan.report)(),
         }
     }
@@ -97,8 +97,10 @@ impl Subtask {
     }
 
     fn request_split(&mut self, ctx: &mut Context<Self>) {
-        if let Some(enumerator) = &self.enumerator {
-            enumerator.do_send(SplitRequest { subtask: self.attempt.task.subtask, reply: ctx.address() });
+        if let Some(ask) = &self.ask_split {
+            let address = ctx.address();
+            // A reader that is gone needs no answer.
+            ask(self.attempt.task.subtask, Box::new(move |answer| address.do_send(SplitAnswer(answer))));
         }
     }
 }
@@ -168,6 +170,21 @@ impl Handler<Cancel> for Subtask {
 
     fn handle(&mut self, _cancel: Cancel, ctx: &mut Self::Context) {
         self.end(Ok(TaskState::Canceled), ctx);
+    }
+}
+
+/// Ends the task with an error that came from outside of it.
+pub struct Fail(pub Error);
+
+impl Message for Fail {
+    type Result = ();
+}
+
+impl Handler<Fail> for Subtask {
+    type Result = ();
+
+    fn handle(&mut self, Fail(error): Fail, ctx: &mut Self::Context) {
+        self.end(Err(error), ctx);
     }
 }
 

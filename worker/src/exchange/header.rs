@@ -15,6 +15,9 @@ pub const BODY_BYTES_MAX: usize = 1 << 30;
 /// `detail` of a credit frame that gives up the channel.
 pub const ABANDONED: u32 = u32::MAX;
 
+/// `detail` of a credit frame that says that the end of input has come.
+pub const RECEIVED: u32 = u32::MAX - 1;
+
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -33,11 +36,13 @@ pub enum Kind {
     SpoolRequest = 6,
     /// The lowest watermark of an alignment group in an executor.
     Alignment = 7,
+    /// A spooled result cannot be read.
+    Failure = 8,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Batch,
         Kind::Signal,
         Kind::Credit,
@@ -45,6 +50,7 @@ impl Kind {
         Kind::SplitAnswer,
         Kind::SpoolRequest,
         Kind::Alignment,
+        Kind::Failure,
     ];
 
     fn from_number(number: u16) -> Option<Self> {

@@ -646,6 +646,7 @@ pub enum FrameKind {
     SplitAnswer = 5,
     SpoolRequest = 6,
     Alignment = 7,
+    Failure = 8,
 }
 
 impl ::capnp::introspect::Introspect for FrameKind {
@@ -666,6 +667,7 @@ impl ::core::convert::TryFrom<u16> for FrameKind {
             5 => ::core::result::Result::Ok(Self::SplitAnswer),
             6 => ::core::result::Result::Ok(Self::SpoolRequest),
             7 => ::core::result::Result::Ok(Self::Alignment),
+            8 => ::core::result::Result::Ok(Self::Failure),
             n => ::core::result::Result::Err(::capnp::NotInSchema(n)),
         }
     }
@@ -678,7 +680,7 @@ impl ::capnp::traits::HasTypeId for FrameKind {
     const TYPE_ID: u64 = 0x8124_919e_9d6b_114fu64;
 }
 mod frame_kind {
-pub(crate) static ENCODED_NODE: [::capnp::Word; 54] = [
+pub(crate) static ENCODED_NODE: [::capnp::Word; 58] = [
     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
     ::capnp::word(79, 17, 107, 157, 158, 145, 36, 129),
     ::capnp::word(15, 0, 0, 0, 2, 0, 0, 0),
@@ -688,7 +690,7 @@ pub(crate) static ENCODED_NODE: [::capnp::Word; 54] = [
     ::capnp::word(21, 0, 0, 0, 202, 0, 0, 0),
     ::capnp::word(33, 0, 0, 0, 7, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(29, 0, 0, 0, 199, 0, 0, 0),
+    ::capnp::word(29, 0, 0, 0, 223, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(101, 120, 99, 104, 97, 110, 103, 101),
@@ -696,30 +698,33 @@ pub(crate) static ENCODED_NODE: [::capnp::Word; 54] = [
     ::capnp::word(114, 97, 109, 101, 75, 105, 110, 100),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
-    ::capnp::word(32, 0, 0, 0, 1, 0, 2, 0),
+    ::capnp::word(36, 0, 0, 0, 1, 0, 2, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(89, 0, 0, 0, 42, 0, 0, 0),
+    ::capnp::word(101, 0, 0, 0, 42, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(81, 0, 0, 0, 50, 0, 0, 0),
+    ::capnp::word(93, 0, 0, 0, 50, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(2, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(73, 0, 0, 0, 58, 0, 0, 0),
+    ::capnp::word(85, 0, 0, 0, 58, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(3, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(65, 0, 0, 0, 58, 0, 0, 0),
+    ::capnp::word(77, 0, 0, 0, 58, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(4, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(57, 0, 0, 0, 106, 0, 0, 0),
+    ::capnp::word(69, 0, 0, 0, 106, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(5, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(53, 0, 0, 0, 98, 0, 0, 0),
+    ::capnp::word(65, 0, 0, 0, 98, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(6, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(49, 0, 0, 0, 106, 0, 0, 0),
+    ::capnp::word(61, 0, 0, 0, 106, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(7, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(45, 0, 0, 0, 82, 0, 0, 0),
+    ::capnp::word(57, 0, 0, 0, 82, 0, 0, 0),
+    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+    ::capnp::word(8, 0, 0, 0, 0, 0, 0, 0),
+    ::capnp::word(53, 0, 0, 0, 66, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(110, 111, 110, 101, 0, 0, 0, 0),
     ::capnp::word(98, 97, 116, 99, 104, 0, 0, 0),
@@ -733,6 +738,7 @@ pub(crate) static ENCODED_NODE: [::capnp::Word; 54] = [
     ::capnp::word(117, 101, 115, 116, 0, 0, 0, 0),
     ::capnp::word(97, 108, 105, 103, 110, 109, 101, 110),
     ::capnp::word(116, 0, 0, 0, 0, 0, 0, 0),
+    ::capnp::word(102, 97, 105, 108, 117, 114, 101, 0),
 ];
 pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
     ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)
