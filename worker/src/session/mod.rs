@@ -23,3 +23,6 @@ pub use flott_schema::answer::{FilePart, ProgramRun};
 pub use handle::{SessionEnd, SessionHandle, SessionState};
 pub use run::{Options, start};
 pub use side::WorkerSide;
+
+#[cfg(test)]
+mod tests;
