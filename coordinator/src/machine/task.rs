@@ -29,6 +29,13 @@ impl<const N: usize> StateTimes<N> {
 pub struct TaskCounts([u32; TaskState::ALL.len()]);
 
 impl TaskCounts {
+    /// Counts tasks by their states.
+    pub fn of_states(states: impl Iterator<Item = TaskState>) -> Self {
+        let mut counts = TaskCounts::default();
+        states.for_each(|state| counts.add(state));
+        counts
+    }
+
     /// Tasks in `state`.
     pub fn of(&self, state: TaskState) -> u32 {
         self.0[state as usize]

@@ -1,0 +1,232 @@
+//! The numbers behind the metric endpoints, by Flink's names.
+//!
+//! A metric is an id and a number. Without `get`, an endpoint lists the ids; with it, it gives the values as text; the
+//! aggregated endpoints give minimum, maximum, average, sum and skew over subtasks, jobs or workers as numbers.
+
+use std::collections::BTreeMap;
+
+use flott_schema::graph::Vertex;
+use flott_schema::stats::{OperatorStats, TaskStats, WorkerUsage};
+use serde_json::{Map, Value, json};
+
+use super::body::Body;
+use super::error::ApiError;
+use super::path::Parameters;
+use crate::live::TaskSamples;
+
+/// A value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Number {
+    Int(i64),
+    Float(f64),
+    Flag(bool),
+}
+
+impl Number {
+    fn text(self) -> String {
+        match self {
+            Number::Int(number) => number.to_string(),
+            Number::Float(number) => format!("{number:?}"),
+            Number::Flag(flag) => flag.to_string(),
+        }
+    }
+
+    /// As a number to aggregate; flags are none.
+    fn float(self) -> Option<f64> {
+        match self {
+            Number::Int(number) => Some(number as f64),
+            Number::Float(number) => Some(number),
+            Number::Flag(_) => None,
+        }
+    }
+}
+
+impl From<u64> for Number {
+    fn from(number: u64) -> Self {
+        Number::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+/// Metrics by id.
+pub(super) type Metrics = BTreeMap<String, Number>;
+
+/// How much a counter of a task grew, per second between its last two samples; 0 before the second one.
+pub(super) fn per_second(samples: &TaskSamples, of: impl Fn(&TaskStats) -> u64) -> f64 {
+    let Some(previous) = &samples.previous else { return 0.0 };
+    let elapsed_ms = samples.latest.at_ms.saturating_sub(previous.at_ms);
+    if elapsed_ms == 0 {
+        return 0.0;
+    }
+    let grown = of(&samples.latest.value).saturating_sub(of(&previous.value));
+    grown as f64 * 1_000.0 / elapsed_ms as f64
+}
+
+/// Counters of a task that Flink gives as a total and as a rate.
+const COUNTERS: [(&str, fn(&TaskStats) -> u64); 6] = [
+    ("numRecordsIn", |stats| stats.records_in),
+    ("numRecordsOut", |stats| stats.records_out),
+    ("numBytesIn", |stats| stats.bytes_in),
+    ("numBytesOut", |stats| stats.bytes_out),
+    ("numBuffersIn", |stats| stats.batches_in),
+    ("numBuffersOut", |stats| stats.batches_out),
+];
+
+/// Times of a task: the rate is milliseconds per second.
+const TIMES: [(&str, &str, fn(&TaskStats) -> u64); 3] = [
+    ("busyTimeMsPerSecond", "accumulateBusyTimeMs", |stats| stats.busy_ms),
+    ("idleTimeMsPerSecond", "accumulateIdleTimeMs", |stats| stats.idle_ms),
+    ("backPressuredTimeMsPerSecond", "accumulateBackPressuredTimeMs", |stats| stats.backpressured_ms),
+];
+
+/// Share of its time for which a task that counts as backpressured waits for its outputs, in milliseconds per second.
+const BACKPRESSURED_FROM: f64 = 100.0;
+
+/// The metrics of a task, with those of its operators as `<operator>.<metric>`.
+pub(super) fn of_task(vertex: &Vertex, samples: &TaskSamples) -> Metrics {
+    let stats = &samples.latest.value;
+    let mut metrics = Metrics::new();
+    for (name, of) in COUNTERS {
+        metrics.insert(name.into(), of(stats).into());
+        metrics.insert(format!("{name}PerSecond"), Number::Float(per_second(samples, of)));
+    }
+    for (rate, total, of) in TIMES {
+        metrics.insert(rate.into(), Number::Float(per_second(samples, of)));
+        metrics.insert(total.into(), of(stats).into());
+    }
+    let waiting = per_second(samples, |stats| stats.backpressured_ms);
+    metrics.insert("isBackPressured".into(), Number::Flag(waiting >= BACKPRESSURED_FROM));
+    metrics.insert("currentInputWatermark".into(), watermark(stats));
+    let late = stats.operators.iter().map(|operator| operator.late_records_dropped).sum::<u64>();
+    metrics.insert("numLateRecordsDropped".into(), late.into());
+    for (index, operator) in stats.operators.iter().enumerate() {
+        let name = operator_name(vertex, operator, index);
+        let of_operator = |of: fn(&OperatorStats) -> u64| {
+            per_second(samples, move |stats| stats.operators.get(index).map_or(0, of))
+        };
+        let mut put = |metric: &str, number: Number| metrics.insert(format!("{name}.{metric}"), number);
+        put("numRecordsIn", operator.records_in.into());
+        put("numRecordsInPerSecond", Number::Float(of_operator(|operator| operator.records_in)));
+        put("numRecordsOut", operator.records_out.into());
+        put("numRecordsOutPerSecond", Number::Float(of_operator(|operator| operator.records_out)));
+        put("numLateRecordsDropped", operator.late_records_dropped.into());
+        put("numRecordsInErrors", operator.undecodable_records.into());
+    }
+    metrics
+}
+
+/// The watermark, or what Flink gives before the first.
+pub(super) fn watermark(stats: &TaskStats) -> Number {
+    Number::Int(stats.input_watermark_ms.unwrap_or(i64::MIN))
+}
+
+/// The name of an operator inside a metric's id: without what separates ids.
+fn operator_name(vertex: &Vertex, stats: &OperatorStats, index: usize) -> String {
+    let by_id = stats.operator.and_then(|id| vertex.operators.iter().find(|operator| operator.id == id));
+    let name =
+        by_id.or_else(|| vertex.operators.get(index)).map_or("operator", |operator| operator.name.as_str());
+    name.replace([' ', '.', ':', ','], "_")
+}
+
+/// The metrics of a worker.
+pub(super) fn of_worker(usage: &WorkerUsage, memory_bytes: u64) -> Metrics {
+    let used = usage.resident_bytes + usage.executors_resident_bytes;
+    let metrics: [(&str, Number); 8] = [
+        ("Status.JVM.Memory.Heap.Used", used.into()),
+        ("Status.JVM.Memory.Heap.Committed", used.into()),
+        ("Status.JVM.Memory.Heap.Max", memory_bytes.into()),
+        ("Status.JVM.CPU.Time", (usage.cpu_ms.saturating_mul(1_000_000)).into()),
+        ("Status.Process.Memory.Resident", usage.resident_bytes.into()),
+        ("Status.Process.Executors.Memory.Resident", usage.executors_resident_bytes.into()),
+        ("Status.Process.Executors.Count", u64::from(usage.executors).into()),
+        ("System.Memory.Available", usage.host_free_bytes.into()),
+    ];
+    metrics.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
+}
+
+/// What an endpoint of metrics answers: the ids, or the values that `get` names.
+pub(super) fn listed(metrics: &Metrics, parameters: &Parameters) -> Body {
+    match parameters.list("get") {
+        None => Body::of(&metrics.keys().map(|id| json!({ "id": id })).collect::<Vec<_>>()),
+        Some(wanted) => values(metrics, wanted.into_iter()),
+    }
+}
+
+/// The values of the metrics with these ids; unknown ones are left out, as in Flink.
+pub(super) fn values<'a>(metrics: &Metrics, ids: impl Iterator<Item = &'a str>) -> Body {
+    let found = ids.filter_map(|id| Some((id, metrics.get(id)?)));
+    Body::of(&found.map(|(id, number)| json!({ "id": id, "value": number.text() })).collect::<Vec<_>>())
+}
+
+/// What an aggregated endpoint of metrics answers: the ids, or aggregates over `members` of those that `get` names.
+pub(super) fn aggregated(members: &[Metrics], parameters: &Parameters) -> Result<Body, ApiError> {
+    let Some(wanted) = parameters.list("get") else {
+        let mut ids: Vec<&String> = members.iter().flat_map(Metrics::keys).collect();
+        ids.sort();
+        ids.dedup();
+        return Ok(Body::of(&ids.into_iter().map(|id| json!({ "id": id })).collect::<Vec<_>>()));
+    };
+    let aggregates = match parameters.list("agg") {
+        None => AGGREGATES.to_vec(),
+        Some(names) => names.into_iter().map(aggregate).collect::<Result<_, _>>()?,
+    };
+    let mut answers = Vec::new();
+    for id in wanted {
+        let values: Vec<f64> = members.iter().filter_map(|metrics| metrics.get(id)?.float()).collect();
+        if values.is_empty() {
+            continue;
+        }
+        let mut answer = Map::from_iter([("id".to_owned(), json!(id))]);
+        answer.extend(aggregates.iter().map(|(name, of)| ((*name).to_owned(), json!(of(&values)))));
+        answers.push(Value::Object(answer));
+    }
+    Ok(Body::of(&answers))
+}
+
+type Aggregate = (&'static str, fn(&[f64]) -> f64);
+
+const AGGREGATES: [Aggregate; 5] = [
+    ("min", |values| values.iter().copied().fold(f64::INFINITY, f64::min)),
+    ("max", |values| values.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+    ("avg", mean),
+    ("sum", |values| values.iter().sum()),
+    ("skew", skew),
+];
+
+fn aggregate(name: &str) -> Result<Aggregate, ApiError> {
+    let found = AGGREGATES.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.ok_or_else(|| {
+        ApiError::parameters(format!("Cannot resolve query parameter (agg) from value \"{name}\"."))
+    })
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// How far the values lie apart, in percent: the mean absolute deviation, as a share of the mean, and at most 100 (Flink's
+/// definition for its dashboard).
+fn skew(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    if values.len() < 2 || mean == 0.0 {
+        return 0.0;
+    }
+    let deviation = values.iter().map(|value| (value - mean).abs()).sum::<f64>() / values.len() as f64;
+    (deviation / mean * 100.0).min(100.0)
+}
+
+/// The subtasks, jobs or other members that a range such as `0,2-4` selects.
+pub(super) fn selected(ranges: Option<Vec<&str>>, member: u32) -> Result<bool, ApiError> {
+    let Some(ranges) = ranges else { return Ok(true) };
+    for range in ranges {
+        let wrong = || {
+            ApiError::parameters(format!("Cannot resolve query parameter (subtasks) from value \"{range}\"."))
+        };
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let first: u32 = first.parse().map_err(|_| wrong())?;
+        let last: u32 = last.parse().map_err(|_| wrong())?;
+        if (first..=last).contains(&member) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
