@@ -11,7 +11,9 @@ use flott_dataflow::context::OperatorContext;
 use flott_dataflow::sink::{NothingToCommit, Sink, SinkWriter};
 use flott_dataflow::source::{Assignment, Boundedness, ReadBatch, Source, SourceReader, SplitEnumerator};
 use flott_schema::Result;
+use flott_schema::config::Configuration;
 use flott_worker::executor;
+use flott_worker::supervisor::{self, WorkerProcess};
 
 /// Prints the graph instead of running it.
 const GRAPH_ONLY: &str = "EXECUTOR_JOB_GRAPH_ONLY";
@@ -19,6 +21,10 @@ const GRAPH_ONLY: &str = "EXECUTOR_JOB_GRAPH_ONLY";
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let behaviour = arguments.first().cloned().unwrap_or_default();
+    if behaviour == "is a worker" {
+        let configuration = Configuration::from_pairs(&arguments[1..])?;
+        return supervisor::run(WorkerProcess::from_configuration(&configuration)?);
+    }
     let graph_only = std::env::var_os(GRAPH_ONLY).is_some();
     let environment = executor::environment()?;
     if !graph_only {

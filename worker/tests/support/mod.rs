@@ -1,5 +1,8 @@
 //! A supervisor with a coordinator played by the test.
 
+// Each test binary uses its share of these.
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -31,10 +34,11 @@ use tokio::time::{sleep, timeout};
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Set in a test binary that is a worker process for another test.
 const WORKER_PROCESS: &str = "EXECUTORS_TEST_IS_WORKER";
-const WORKER: WorkerId = WorkerId(5);
+/// The id of the worker.
+pub const WORKER: WorkerId = WorkerId(5);
 
 /// The program of `examples/executor_job.rs`.
-fn program() -> &'static (PathBuf, ProgramDigest) {
+pub fn program() -> &'static (PathBuf, ProgramDigest) {
     static PROGRAM: OnceLock<(PathBuf, ProgramDigest)> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let this = std::env::current_exe().unwrap();
@@ -144,26 +148,9 @@ impl Worker {
     }
 
     async fn deploy_program(&mut self, job: JobId, arguments: &[&str], digest: ProgramDigest) {
-        let program = ProgramRef {
-            digest,
-            name: "executor_job".into(),
-            arguments: arguments.iter().map(|argument| argument.to_string()).collect(),
-            execution: 0,
-            configuration: Vec::new(),
-        };
-        let settings = JobSettings { cancellation_timeout_ms: 500, ..JobSettings::default() };
-        let graph = Arc::new(graph(arguments));
-        let spec = Arc::new(JobSpec { graph, program: Some(program), settings });
-        self.specs.push((job, spec.clone()));
-        let tasks: Vec<_> = attempts(&spec)
-            .into_iter()
-            .map(|attempt| Placement {
-                attempt,
-                slot: SlotId { worker: WORKER, index: attempt.task.subtask },
-            })
-            .collect();
-        let peers = tasks.clone().into();
-        self.order(ToWorker::Deploy { job, spec, tasks, peers, hosts: Arc::new([]) }).await;
+        let (spec, order) = deployment(job, arguments, digest);
+        self.specs.push((job, spec));
+        self.order(order).await;
     }
 
     pub async fn cancel(&mut self, job: JobId) {
@@ -215,6 +202,25 @@ impl Worker {
         });
         of_job.map(|path| std::fs::read_to_string(path).unwrap()).collect()
     }
+}
+
+/// The order to start the program's tasks, each in the slot with the number of its subtask.
+pub fn deployment(job: JobId, arguments: &[&str], digest: ProgramDigest) -> (Arc<JobSpec>, ToWorker) {
+    let program = ProgramRef {
+        digest,
+        name: "executor_job".into(),
+        arguments: arguments.iter().map(|argument| argument.to_string()).collect(),
+        execution: 0,
+        configuration: Vec::new(),
+    };
+    let settings = JobSettings { cancellation_timeout_ms: 500, ..JobSettings::default() };
+    let graph = Arc::new(graph(arguments));
+    let spec = Arc::new(JobSpec { graph, program: Some(program), settings });
+    let slot = |attempt: &AttemptId| SlotId { worker: WORKER, index: attempt.task.subtask };
+    let attempts = attempts(&spec).into_iter();
+    let tasks: Vec<_> = attempts.map(|attempt| Placement { attempt, slot: slot(&attempt) }).collect();
+    let peers = tasks.clone().into();
+    (spec.clone(), ToWorker::Deploy { job, spec, tasks, peers, hosts: Arc::new([]) })
 }
 
 fn new_job() -> JobId {
@@ -269,7 +275,7 @@ pub fn executors_of(job: JobId) -> Vec<u32> {
 }
 
 /// Waits until a condition that no event tells of holds.
-pub async fn eventually(holds: impl Fn() -> bool) {
+pub async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
         sleep(Duration::from_millis(5)).await;
     }
