@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use flott_schema::config::options::ExchangeCompression;
 use flott_schema::ids::JobId;
 use flott_schema::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,12 @@ pub struct Environment {
     pub slots: u32,
     /// Batches that a channel takes before it blocks its sender.
     pub channel_capacity: usize,
+    /// Credit with which each channel from another executor begins, bytes.
+    pub window_bytes: u32,
+    /// How records to other executors are compressed.
+    pub compression: ExchangeCompression,
+    /// How long other executors may take until they can be reached.
+    pub connect_timeout_ms: u64,
     /// Bytes of spooled results kept in memory.
     pub spool_memory_bytes: usize,
     /// Where temporary files go.
@@ -37,6 +44,12 @@ pub struct RuntimeOptions {
     pub slots: u32,
     /// Batches that a channel takes before it blocks its sender.
     pub channel_capacity: usize,
+    /// Credit with which each channel from another executor begins, bytes.
+    pub window_bytes: u32,
+    /// How records to other executors are compressed.
+    pub compression: ExchangeCompression,
+    /// How long other executors may take until they can be reached.
+    pub connect_timeout_ms: u64,
     /// Bytes of spooled results kept in memory.
     pub spool_memory_bytes: usize,
     /// Where temporary files go.
@@ -59,6 +72,9 @@ impl Environment {
             execution,
             slots: runtime.slots,
             channel_capacity: runtime.channel_capacity,
+            window_bytes: runtime.window_bytes,
+            compression: runtime.compression,
+            connect_timeout_ms: runtime.connect_timeout_ms,
             spool_memory_bytes: runtime.spool_memory_bytes,
             scratch: runtime.scratch.clone(),
         }
@@ -100,6 +116,9 @@ mod tests {
         let runtime = RuntimeOptions {
             slots: 2,
             channel_capacity: 8,
+            window_bytes: 1 << 20,
+            compression: ExchangeCompression::None,
+            connect_timeout_ms: 60_000,
             spool_memory_bytes: 1 << 20,
             scratch: "/tmp".into(),
         };

@@ -8,16 +8,14 @@ use flott_schema::wire::from_bytes;
 use flott_schema::{Error, Result};
 use tokio::sync::mpsc;
 
-use crate::exchange::Handshake;
+use crate::exchange::{Handshake, Incoming};
 use crate::fd_passing;
 
 /// Connections that may wait to be taken in.
 const CONNECTIONS_MAX: usize = 64;
 
-/// A connection whose handshake has been read and checked, but not answered. The stream does not block.
-pub type Incoming = (Handshake, TcpStream);
-
-/// Takes connections from the socket at `path`, on a thread of its own; the receiver ends with the socket.
+/// Takes connections from the socket at `path`, on a thread of its own; the receiver ends with the socket. The
+/// streams do not block.
 pub fn incoming(path: &Path) -> Result<mpsc::Receiver<Incoming>> {
     let mut socket =
         UnixStream::connect(path).map_err(|error| Error::io(format!("socket {}", path.display()), error))?;

@@ -1,22 +1,29 @@
 //! An executor from its hello to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flott_dataflow::program::Program;
 use flott_schema::Result;
+use flott_schema::config::options::ExchangeCompression;
 use flott_schema::control::{TaskReport, ToCoordinator, ToWorker};
 use flott_schema::ids::JobId;
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
 
+use crate::exchange::{self, Compression, Exchange};
 use crate::executor::environment::Environment;
 use crate::executor::incoming::incoming;
 use crate::executor::session::{Session, Speaker};
+use crate::metrics::JobMetrics;
 use crate::service::{Options, Worker};
 
 /// Reports of tasks that may wait to be sent.
 const REPORTS_MAX: usize = 1024;
 /// Reports that are sent together.
 const REPORTS_AT_ONCE: usize = 256;
+/// How often the worker hears how the tasks do.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// The exit status of an executor whose worker is gone.
 const ORPHANED: i32 = 3;
 
@@ -47,8 +54,7 @@ pub fn run(environment: Environment, program: Program) -> ! {
 
 async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
     let job = environment.job()?;
-    let Session { worker, orders, closed, speaker, token: _ } =
-        Session::open(&environment.control, job).await?;
+    let Session { worker, token, orders, closed, speaker } = Session::open(&environment.control, job).await?;
     actix::spawn(async move {
         let _ = closed.await;
         // Without its worker it must not go on, whatever its tasks are at; so nothing is waited for or tidied up.
@@ -56,7 +62,18 @@ async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
         // SAFETY: _exit takes a number and does not return.
         unsafe { libc::_exit(ORPHANED) }
     });
-    let _connections = incoming(&environment.data)?;
+    let exchange_options = exchange::Options {
+        token,
+        window_bytes: environment.window_bytes,
+        compression: match environment.compression {
+            ExchangeCompression::None => Compression::None,
+            ExchangeCompression::Lz4 => Compression::Lz4,
+            ExchangeCompression::Zstd => Compression::Zstd,
+        },
+        connect_deadline: Duration::from_millis(environment.connect_timeout_ms),
+        ..exchange::Options::new(job, worker)
+    };
+    let exchange = Exchange::start(exchange_options, incoming(&environment.data)?)?;
     let options = Options {
         channel_capacity: environment.channel_capacity,
         spool_memory_bytes: environment.spool_memory_bytes,
@@ -65,11 +82,12 @@ async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
     };
     let (reports, outbox) = mpsc::channel(REPORTS_MAX);
     let (runtime, handle) = Worker::start(options, reports);
-    handle.add_program(job, program);
+    let metrics = handle.add_program(job, program);
     let (to_runtime, runtime_orders) = mpsc::channel(1);
-    actix::spawn(forward_reports(outbox, speaker));
+    actix::spawn(forward_reports(outbox, speaker.clone()));
+    actix::spawn(send_stats(speaker, metrics, job));
     actix::spawn(forward_orders(orders, to_runtime, job));
-    runtime.run(runtime_orders).await;
+    runtime.with_exchange(exchange).run(runtime_orders).await;
     Ok(())
 }
 
@@ -107,6 +125,18 @@ async fn forward_reports(mut outbox: mpsc::Receiver<ToCoordinator>, speaker: Spe
             eprintln!("a report did not reach the worker: {error}");
             // SAFETY: as above.
             unsafe { libc::_exit(ORPHANED) }
+        }
+    }
+}
+
+async fn send_stats(speaker: Speaker, metrics: Arc<JobMetrics>, job: JobId) {
+    let mut tick = interval(STATS_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let stats = metrics.stats(job);
+        if !stats.is_empty() && speaker.stats(&stats).await.is_err() {
+            return;
         }
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flott_schema::answer::{FilePart, ProgramRun};
 use flott_schema::config::{Configuration, PortRanges, options};
@@ -78,11 +79,14 @@ impl WorkerProcess {
             ..WorkerProfile::default()
         };
         let mut session = session::Options::new(addresses, token.clone(), profile);
-        let wait = configuration.get(&options::REGISTRATION_TIMEOUT)?;
-        session.registration_timeout_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        session.registration_timeout_ms = milliseconds(configuration.get(&options::REGISTRATION_TIMEOUT)?);
         let runtime = RuntimeOptions {
             slots,
             channel_capacity: configuration.get(&options::WORKER_CHANNEL_CAPACITY)? as usize,
+            window_bytes: u32::try_from(configuration.get(&options::WORKER_CHANNEL_BYTES)?.bytes())
+                .unwrap_or(u32::MAX),
+            compression: configuration.get(&options::WORKER_CHANNEL_COMPRESSION)?,
+            connect_timeout_ms: milliseconds(configuration.get(&options::WORKER_CHANNEL_CONNECT_TIMEOUT)?),
             spool_memory_bytes: configuration.get(&options::WORKER_SPOOL_MEMORY)?.as_usize(),
             scratch: scratch.clone(),
         };
@@ -221,6 +225,10 @@ impl ProgramSource for FromCluster {
             Ok((part.bytes, part.size))
         })
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The control ports to try.

@@ -136,7 +136,7 @@ mod tests {
         let statistics = Statistics::default();
         statistics.set_tasks(ExecutorNumber(1), vec![stats.clone()]);
         statistics.set_tasks(ExecutorNumber(1), vec![stats.clone()]);
-        assert_eq!(statistics.take().tasks, [stats.clone()]);
+        assert_eq!(statistics.take().tasks, std::slice::from_ref(&stats));
         statistics.forget(ExecutorNumber(1));
         assert_eq!(statistics.take().tasks, [stats]);
         assert_eq!(statistics.take().tasks, []);

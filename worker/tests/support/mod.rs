@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use flott_schema::config::options::ExchangeCompression;
 use flott_schema::control::{Order, Placement, TaskReport, TaskState, ToWorker};
 use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, WorkerId};
@@ -87,6 +88,9 @@ pub fn run(change: impl FnOnce(Options) -> Options, test: impl AsyncFnOnce(&mut 
             runtime: RuntimeOptions {
                 slots: 2,
                 channel_capacity: 8,
+                window_bytes: 1 << 20,
+                compression: ExchangeCompression::None,
+                connect_timeout_ms: 60_000,
                 spool_memory_bytes: 1 << 20,
                 scratch: folder.path().join("tmp"),
             },

@@ -1,8 +1,23 @@
 //! Workers: their slots, addresses, batches and channels.
 
+use std::time::Duration;
+
 use crate::config::MemorySize;
 use crate::config::option::{checks, options};
 use crate::config::ports::PortRanges;
+use crate::config::words::words;
+
+words! {
+    /// How records are compressed on their way between workers.
+    ExchangeCompression {
+        /// Not at all.
+        None = "NONE",
+        /// LZ4: cheap.
+        Lz4 = "LZ4",
+        /// Zstandard: smaller, dearer.
+        Zstd = "ZSTD",
+    }
+}
 
 options! {
     "Workers";
@@ -40,6 +55,19 @@ options! {
     /// Number of batches that a channel holds before its sender waits.
     WORKER_CHANNEL_CAPACITY: u32 = "worker.channel.capacity", default("8"),
         check(|batches| (1..=65_536).contains(batches), "a whole number from 1 to 65536");
+
+    /// Bytes under way on a channel between two workers before its sender waits; one batch may go over it.
+    WORKER_CHANNEL_BYTES: MemorySize = "worker.channel.bytes", default("1 mb"),
+        check(|size| (1024..=1 << 30).contains(&size.bytes()), "a memory size from 1 kb to 1 gb");
+
+    /// Compression of records between workers; batches that do not shrink are sent as they are. Flink's default is LZ4: it costs
+    /// more time than it saves on networks of 10 Gbit/s and more.
+    WORKER_CHANNEL_COMPRESSION: ExchangeCompression = "worker.channel.compression", default("NONE"),
+        also(&["taskmanager.network.compression.codec"]);
+
+    /// How long a task tries to reach the host of another one, with the start of the other's process there, before it fails.
+    WORKER_CHANNEL_CONNECT_TIMEOUT: Duration = "worker.channel.connect-timeout", default("1 min"),
+        check(checks::longer_than_zero, checks::LONGER_THAN_ZERO);
 
     /// Memory for the results of a job's blocking edges on one worker, before they go to disk.
     WORKER_SPOOL_MEMORY: MemorySize = "worker.spool.memory", default("64 mb"),
