@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Starts or stops one worker on this host.
+#
+# usage: scripts/worker.sh start [INSTANCE] [-D key=value]...             in the background
+#        scripts/worker.sh start-foreground [INSTANCE] [-D key=value]...  here, until Ctrl-C
+#        scripts/worker.sh stop [INSTANCE]
+#        scripts/worker.sh stop-all
+#        scripts/worker.sh status [INSTANCE]
+#
+# INSTANCE is a number that tells workers of one host apart; default 1. Logs, those of the jobs too, are in
+# $FLOTT_LOG_DIR/worker-INSTANCE.
+# shellcheck source=lib/cluster.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/cluster.sh"
+
+action=${1:-}
+[ $# -eq 0 ] || shift
+instance=1
+if [[ ${1:-} =~ ^[0-9]+$ ]]; then instance=$1; shift; fi
+
+case "$action" in
+  -h | --help) usage ;;
+  start)
+    find_flott
+    launch worker "$instance" "$@"
+    ;;
+  start-foreground)
+    find_flott
+    arguments=(worker)
+    [ ! -e "$FLOTT_CONF_DIR/flott.yaml" ] || arguments+=(--config "$FLOTT_CONF_DIR/flott.yaml")
+    exec "$FLOTT_BIN" "${arguments[@]}" "$@"
+    ;;
+  stop) end worker "$instance" ;;
+  stop-all) for instance in $(instances worker); do end worker "$instance"; done ;;
+  status)
+    pid=$(living "$FLOTT_PID_DIR/flott-worker-$instance.pid") || { say "worker $instance does not run"; exit 1; }
+    say "worker $instance runs (process $pid)"
+    ;;
+  *) wrong "start, start-foreground, stop, stop-all or status is wanted, not '$action'" ;;
+esac
