@@ -9,11 +9,14 @@ mod cancel;
 mod cluster;
 mod completions;
 mod connection;
+mod coordinator;
 mod info;
 mod later;
 mod list;
+mod process;
 mod run;
 mod table;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -41,6 +44,8 @@ enum Command {
     Info(info::Arguments),
     Cancel(cancel::Arguments),
     Cluster(cluster::Arguments),
+    Coordinator(coordinator::Arguments),
+    Worker(worker::Arguments),
     Completions(completions::Arguments),
     #[command(hide = true)]
     Stop(later::Arguments),
@@ -61,6 +66,8 @@ pub fn main() -> ExitCode {
         Command::Info(arguments) => arguments.run(),
         Command::Cancel(arguments) => arguments.run(),
         Command::Cluster(arguments) => arguments.run(),
+        Command::Coordinator(arguments) => arguments.run(),
+        Command::Worker(arguments) => arguments.run(),
         Command::Completions(arguments) => arguments.run(CommandLine::command()),
         Command::Stop(arguments) => {
             arguments.run("stop", "`flott cancel JOB` ends a job without a savepoint")
