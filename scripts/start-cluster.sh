@@ -6,7 +6,7 @@
 #
 # conf/coordinators: one HOST[:REST-PORT[:CONTROL-PORT]] a line; one, three or five of them (default ports 8081 and 6123).
 # conf/workers: one HOST a line; a host that stands there twice gets two workers.
-# Pairs of -D go to every process, over conf/flott.yaml. FLOTT_CONF_DIR, FLOTT_LOG_DIR, FLOTT_BIN: see scripts/lib/cluster.sh.
+# Pairs of -D go to every process, over conf/flott.yaml. FLOTT_CONFIG_DIR, FLOTT_LOG_DIR, FLOTT_BIN: see scripts/lib/cluster.sh.
 # shellcheck source=lib/cluster.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/cluster.sh"
 
@@ -20,11 +20,11 @@ while [ $# -gt 0 ]; do
   esac
 done
 find_flott
-mapfile -t coordinators < <(host_lines "$FLOTT_CONF_DIR/coordinators")
-mapfile -t workers < <(host_lines "$FLOTT_CONF_DIR/workers")
+mapfile -t coordinators < <(host_lines "$FLOTT_CONFIG_DIR/coordinators")
+mapfile -t workers < <(host_lines "$FLOTT_CONFIG_DIR/workers")
 case ${#coordinators[@]} in
   1 | 3 | 5) ;;
-  *) fail "$FLOTT_CONF_DIR/coordinators has ${#coordinators[@]} lines; a group has one, three or five coordinators" ;;
+  *) fail "$FLOTT_CONFIG_DIR/coordinators has ${#coordinators[@]} lines; a group has one, three or five coordinators" ;;
 esac
 
 # host, REST port and control port of a line of conf/coordinators.

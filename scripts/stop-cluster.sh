@@ -12,7 +12,7 @@ case "${1:-}" in
 esac
 
 ending=()
-for host in $(host_lines "$FLOTT_CONF_DIR/workers" | sort -u); do
+for host in $(host_lines "$FLOTT_CONFIG_DIR/workers" | sort -u); do
   is_here "$host" || on "$host" worker.sh stop-all
 done
 for instance in $(instances worker); do
@@ -24,5 +24,5 @@ declare -A instance_of=()
 while IFS=: read -r host _; do
   instance_of[$host]=$((${instance_of[$host]:-0} + 1))
   is_here "$host" || on "$host" coordinator.sh stop "${instance_of[$host]}"
-done < <(host_lines "$FLOTT_CONF_DIR/coordinators")
+done < <(host_lines "$FLOTT_CONFIG_DIR/coordinators")
 for instance in $(instances coordinator); do "$FLOTT_ROOT/scripts/coordinator.sh" stop "$instance"; done

@@ -26,7 +26,7 @@ case "$action" in
   start-foreground)
     find_flott
     arguments=(worker)
-    [ ! -e "$FLOTT_CONF_DIR/flott.yaml" ] || arguments+=(--config "$FLOTT_CONF_DIR/flott.yaml")
+    [ ! -e "$FLOTT_CONFIG_DIR/flott.yaml" ] || arguments+=(--config "$FLOTT_CONFIG_DIR/flott.yaml")
     exec "$FLOTT_BIN" "${arguments[@]}" "$@"
     ;;
   stop) end worker "$instance" ;;

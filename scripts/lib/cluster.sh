@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 #
 # FLOTT_BIN       the flott command; default: the one built by cargo, else the one in PATH
-# FLOTT_CONF_DIR  folder of flott.yaml, coordinators and workers; default: conf of this project
+# FLOTT_CONFIG_DIR  folder of flott.yaml, coordinators and workers; default: conf of this project
 # FLOTT_LOG_DIR   folder of log files; default: log of this project
 # FLOTT_PID_DIR   folder of process ids; default: FLOTT_LOG_DIR
 # FLOTT_SSH_OPTS  options of ssh for hosts other than this one
@@ -10,7 +10,7 @@
 set -euo pipefail
 
 FLOTT_ROOT=${FLOTT_ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
-FLOTT_CONF_DIR=${FLOTT_CONF_DIR:-$FLOTT_ROOT/conf}
+FLOTT_CONFIG_DIR=${FLOTT_CONFIG_DIR:-$FLOTT_ROOT/conf}
 FLOTT_LOG_DIR=${FLOTT_LOG_DIR:-$FLOTT_ROOT/log}
 FLOTT_PID_DIR=${FLOTT_PID_DIR:-$FLOTT_LOG_DIR}
 
@@ -72,7 +72,7 @@ launch() {
   fi
   mkdir -p "$logs" "$FLOTT_PID_DIR"
   local arguments=("$role" -D "env.log.dir=$logs")
-  [ ! -e "$FLOTT_CONF_DIR/flott.yaml" ] || arguments+=(--config "$FLOTT_CONF_DIR/flott.yaml")
+  [ ! -e "$FLOTT_CONFIG_DIR/flott.yaml" ] || arguments+=(--config "$FLOTT_CONFIG_DIR/flott.yaml")
   # A session of its own: it outlives the terminal, and Ctrl-C there is not meant for it.
   setsid "$FLOTT_BIN" "${arguments[@]}" "$@" </dev/null >"$logs/flott-$role.out" 2>&1 &
   pid=$!
@@ -83,7 +83,8 @@ launch() {
 # Whether a process that was started still lives; else says what it said last.
 check_alive() {
   local role=$1 instance=$2
-  living "$FLOTT_PID_DIR/flott-$role-$instance.pid" >/dev/null && return
+  # Just after its start it may not have become the flott command yet, so its name is not asked for.
+  kill -0 "$(cat "$FLOTT_PID_DIR/flott-$role-$instance.pid")" 2>/dev/null && return
   tail -n 5 "$FLOTT_LOG_DIR/$role-$instance/flott-$role.out" >&2 || true
   rm -f "$FLOTT_PID_DIR/flott-$role-$instance.pid"
   fail "$role $instance has ended; its log is $FLOTT_LOG_DIR/$role-$instance"
@@ -128,7 +129,7 @@ on() {
   shift
   # shellcheck disable=SC2206 # Options are words.
   local options=(-o BatchMode=yes -o ConnectTimeout=10 ${FLOTT_SSH_OPTS:-})
-  command=$(printf '%q ' env "FLOTT_CONF_DIR=$FLOTT_CONF_DIR" "FLOTT_LOG_DIR=$FLOTT_LOG_DIR" "FLOTT_PID_DIR=$FLOTT_PID_DIR" \
+  command=$(printf '%q ' env "FLOTT_CONFIG_DIR=$FLOTT_CONFIG_DIR" "FLOTT_LOG_DIR=$FLOTT_LOG_DIR" "FLOTT_PID_DIR=$FLOTT_PID_DIR" \
     ${FLOTT_BIN:+"FLOTT_BIN=$FLOTT_BIN"} "$FLOTT_ROOT/scripts/$1" "${@:2}")
   ssh "${options[@]}" "$host" "$command" || fail "host $host: scripts/$1 failed (Flott has to be at $FLOTT_ROOT there too)"
 }

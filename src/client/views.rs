@@ -27,7 +27,7 @@ pub struct Overview {
     /// Jobs that failed.
     pub jobs_failed: u32,
     /// The version of Flott.
-    pub flink_version: String,
+    pub flott_version: String,
 }
 
 /// `GET /jobs/overview`

@@ -106,8 +106,8 @@ fn wait(client: &Client, workers: u32, timeout: Duration) -> Result<()> {
 
 fn described(client: &Client, overview: &Overview, workers: &[WorkerView]) -> String {
     let mut text = format!("cluster at {}", client.addresses());
-    if !overview.flink_version.is_empty() {
-        text.push_str(&format!(" (version {})", overview.flink_version));
+    if !overview.flott_version.is_empty() {
+        text.push_str(&format!(" (version {})", overview.flott_version));
     }
     text.push_str(&format!(
         "\n  workers   {}\n  slots     {} of {} free\n  jobs      {} running, {} finished, {} cancelled, {} failed\n",

@@ -12,6 +12,9 @@ use tracing_subscriber::EnvFilter;
 /// The variable that says what is logged, as `tracing` filters are written: `info`, `debug`, `flott_worker=debug,warn`.
 const FILTER_VARIABLE: &str = "FLOTT_LOG";
 
+/// What is logged if nothing is said: the library of the coordinators' log tells every step of its own.
+const DEFAULT_FILTER: &str = "info,openraft=warn";
+
 /// The flags of such a command.
 #[derive(Args)]
 pub struct Settings {
@@ -52,14 +55,15 @@ impl Settings {
 }
 
 fn read(path: &Path) -> Result<Configuration> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::configuration(format!("cannot read the configuration {}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::configuration(format!("cannot read the configuration {}: {error}", path.display()))
+    })?;
     Ok(Configuration::from_yaml(&text, &path.display().to_string())?)
 }
 
 /// Lines go to a file of the log folder if one is set, else to the standard error.
 fn start_log(role: &str, configuration: &Configuration) -> Result<()> {
-    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| "info".into());
+    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.into());
     let filter = EnvFilter::try_new(&filter)
         .map_err(|error| Error::configuration(format!("{FILTER_VARIABLE} cannot be read: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
@@ -69,7 +73,8 @@ fn start_log(role: &str, configuration: &Configuration) -> Result<()> {
             std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
             let rotation =
                 Rotation { files_kept: configuration.get(&options::LOG_FILES_KEPT)?, ..Rotation::default() };
-            let log = RotatingFile::open(&file, rotation).map_err(|error| Error::io(file.display(), error))?;
+            let log =
+                RotatingFile::open(&file, rotation).map_err(|error| Error::io(file.display(), error))?;
             let log = SharedLog::new(log);
             builder.with_ansi(false).with_writer(move || log.clone()).init();
         }
@@ -86,7 +91,8 @@ mod tests {
     fn pairs_go_over_the_file_and_a_bad_file_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "worker.slots: 2\nparallelism.default: 3\n").unwrap();
-        let settings = Settings { config: Some(file.path().into()), properties: vec!["worker.slots=4".into()] };
+        let settings =
+            Settings { config: Some(file.path().into()), properties: vec!["worker.slots=4".into()] };
         let configuration = settings.configuration().unwrap();
         assert_eq!(configuration.get(&options::WORKER_SLOTS).unwrap(), 4);
         assert_eq!(configuration.get(&options::PARALLELISM_DEFAULT).unwrap(), 3);

@@ -177,6 +177,8 @@ impl RaftJournal {
             Order::Apply { proposer, number, events, .. } => {
                 self.cut_log();
                 let proposal = (proposer == self.proposer).then_some(number);
+                // The word that it was taken may come later than the next proposal.
+                self.under_way.take_if(|under_way| proposal == Some(under_way.proposal));
                 Some(Notice::Committed { proposal, events })
             }
             Order::Capture(reply) => {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use flott_schema::{Error, Result};
+use flott::{Error, Result};
 
 /// A directory, which goes with the process if it is a temporary one.
 #[derive(Debug)]
@@ -17,7 +17,9 @@ impl Directory {
     /// The directory that is named (`coordinator.data-dir`), or a temporary one.
     pub fn open(named: Option<&Path>) -> Result<Self> {
         let (path, is_temporary) = match named {
-            Some(path) => (std::path::absolute(path).map_err(|error| Error::io(path.display(), error))?, false),
+            Some(path) => {
+                (std::path::absolute(path).map_err(|error| Error::io(path.display(), error))?, false)
+            }
             None => (std::env::temp_dir().join(format!("flott-coordinator-{}", std::process::id())), true),
         };
         if is_temporary && path.exists() {

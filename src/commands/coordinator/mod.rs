@@ -1,12 +1,22 @@
 //! `flott coordinator`: runs a coordinator.
+//!
+//! * `options`: what the configuration says; `directory`: where files are kept; `assembly`: the parts, put together
+//!
+//! Who may call it: the command line. What must never happen here: a decision about a job.
+
+mod assembly;
+mod directory;
+mod options;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use flott::coordinator::process::{CoordinatorProcess, run};
 use flott::{Error, Result};
+
+use assembly::run;
+use options::CoordinatorProcess;
 
 use super::process::Settings;
 

@@ -1,21 +1,20 @@
-//! The process itself.
+//! A whole coordinator: journal, service, control port, REST API and stored programs, put together.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use flott_schema::{Error, ErrorKind, Result};
+use flott::coordinator::journal::raft::{PeerOptions, RaftJournal, RaftOptions, connect_peers};
+use flott::coordinator::programs::{ProgramPeers, Programs};
+use flott::coordinator::rest::{Server, ServerHandle, Services};
+use flott::coordinator::rpc::{self, Parts, RpcHandle, RpcLink};
+use flott::coordinator::{Coordinator, Handle};
+use flott::{Error, ErrorKind, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::directory::Directory;
 use super::options::CoordinatorProcess;
-use super::store::Store;
-use crate::journal::raft::{PeerOptions, RaftJournal, RaftOptions, connect_peers};
-use crate::programs::{ProgramPeers, Programs};
-use crate::rest::{Server, ServerHandle, Services};
-use crate::rpc::{self, Parts, RpcHandle, RpcLink};
-use crate::service::{Coordinator, Handle};
 
 /// Deadline for a connection to another member.
 const CONNECT_TIMEOUT_MS: u64 = 2_000;
@@ -69,12 +68,15 @@ async fn start(process: CoordinatorProcess) -> Result<Running> {
     let CoordinatorProcess { service, control, rest, data, address, members, rest_address } = process;
     let directory = Directory::open(data.as_deref())?;
     if directory.is_temporary() {
-        tracing::warn!("coordinator.data-dir is not set: jobs and programs are forgotten when this coordinator ends");
+        tracing::warn!(
+            "coordinator.data-dir is not set: jobs and programs are forgotten when this coordinator ends"
+        );
     }
     let raft = RaftOptions { members, ..RaftOptions::new(directory.folder(JOURNAL), address) };
     let token = control.token.clone();
     let peers = PeerOptions { token, rest_address, connect_timeout_ms: CONNECT_TIMEOUT_MS };
-    let network = connect_peers(peers).map_err(|error| Error::io("the thread of the other coordinators", error))?;
+    let network =
+        connect_peers(peers).map_err(|error| Error::io("the thread of the other coordinators", error))?;
     let program_peers: ProgramPeers = raft.program_peers(&network)?;
     let programs = Programs::open(directory.folder(PROGRAMS), rest.content_length_max_bytes, program_peers)?;
     let (journal, member) = RaftJournal::start(raft, network).await?;
@@ -83,20 +85,19 @@ async fn start(process: CoordinatorProcess) -> Result<Running> {
     let link = RpcLink::new();
     let (coordinator, handle) = Coordinator::with_journal(service, link.clone(), journal);
     let service = tokio::spawn(coordinator.run());
-    let store = Store { programs: programs.clone(), handle: handle.clone() };
     let parts = Parts {
         handle: handle.clone(),
         link,
-        programs: Arc::new(store.clone()),
+        programs: Arc::new(programs.clone()),
         peer: Some(Box::new(move || member.peer())),
     };
     let control = rpc::start(control, parts)?;
-    tokio::spawn(programs.keep_swept(handle.clone()));
+    tokio::spawn(programs.clone().keep_swept(handle.clone()));
 
     let end = Arc::<Notify>::default();
     let stop = end.clone();
     let services = Services {
-        programs: Some(Arc::new(store)),
+        programs: Some(programs),
         stop_cluster: Arc::new(move || stop.notify_one()),
         ..Services::new(handle.clone(), Arc::new(control.stats()), Arc::new(control.clone()))
     };

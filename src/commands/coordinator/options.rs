@@ -2,17 +2,16 @@
 
 use std::path::PathBuf;
 
-use flott_schema::config::{Configuration, options};
-use flott_schema::security::{Token, check_binding};
-use flott_schema::{Error, Result};
-
-use crate::{rest, rpc, service};
+use flott::coordinator::{rest, rpc};
+use flott::schema::config::{Configuration, options};
+use flott::schema::security::{Token, check_binding};
+use flott::{Error, Result};
 
 /// A coordinator process, before it runs.
 #[derive(Clone, Debug)]
 pub struct CoordinatorProcess {
     /// The service of jobs.
-    pub service: service::Options,
+    pub service: flott::coordinator::Options,
     /// The control port.
     pub control: rpc::Options,
     /// The REST API.
@@ -50,10 +49,10 @@ impl CoordinatorProcess {
         let rest_host = configuration.get(&options::REST_ADDRESS)?.unwrap_or_else(|| host.clone());
         let rest_port = configuration.get(&options::REST_PORT)?;
         let slot_wait = configuration.get(&options::SLOT_REQUEST_TIMEOUT)?;
-        let service = service::Options {
+        let service = flott::coordinator::Options {
             slot_wait_ms: u64::try_from(slot_wait.as_millis()).unwrap_or(u64::MAX),
             worker_return_ms: control.heartbeat_timeout_ms,
-            ..service::Options::default()
+            ..flott::coordinator::Options::default()
         };
         Ok(CoordinatorProcess {
             service,
