@@ -33,9 +33,9 @@ pub enum Event {
     WorkerReturned {
         /// The worker.
         worker: WorkerId,
-        /// Everything it has of jobs that it was not told to release: the attempts that live; and those that have ended,
-        /// with their last state, as long as it keeps results for them or their end was not acknowledged. Orders of the
-        /// session before must not take effect any more once this list is made. A task that is placed there and missing
+        /// The attempts that were ordered and whose end is not acknowledged, in a state that they are or were in (reports that
+        /// are not acknowledged follow); more may be named, such as ended ones whose results it keeps. Orders of the session
+        /// before must not take effect any more once this list is made. A task that is placed there, not over and missing
         /// has failed (was cancelled, if it was to stop), unless it was still to be deployed: then it is ordered again.
         tasks: Vec<RunningTask>,
         /// When.

@@ -95,6 +95,11 @@ impl ExceptionHistory {
     pub(super) fn push(&mut self, exception: JobException, kept_max: usize) {
         self.total += 1;
         self.latest.push_back(exception);
+        self.keep(kept_max);
+    }
+
+    /// Forgets all but the latest.
+    pub(super) fn keep(&mut self, kept_max: usize) {
         while self.latest.len() > kept_max {
             self.latest.pop_front();
         }

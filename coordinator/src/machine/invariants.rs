@@ -76,7 +76,6 @@ pub(super) fn check_job_briefly(job: &JobRecord) -> Result<(), String> {
     if job.state.is_terminal() {
         ensure(open == 0, || format!("{state} with {open} tasks that have not ended"))?;
         ensure(job.regions.iter().all(|region| region.slots.is_empty()), || format!("{state} holds slots"))?;
-        ensure(job.workers.is_empty(), || format!("{state} is still known to workers"))?;
     }
     match job.state {
         JobState::Created => {

@@ -199,7 +199,8 @@ pub struct JobRecord {
     pub(super) vertices: Vec<VertexRecord>,
     pub(super) regions: Vec<Region>,
     pub(super) region_of_vertex: Vec<usize>,
-    /// Workers that were sent tasks and may keep something for the job.
+    /// Workers that were sent tasks and may keep something for the job. Those of a job that is over were told to
+    /// drop it.
     pub(super) workers: BTreeSet<WorkerId>,
     pub(super) wait: Option<SlotWait>,
     pub(super) waits: u32,

@@ -94,17 +94,14 @@ impl Step<'_> {
     /// The job is over: its workers are told, and the oldest of the ended jobs may be forgotten.
     fn close(&mut self, job: JobId) {
         let record = self.state.jobs.get_mut(&job).expect("its job is known");
-        for worker in std::mem::take(&mut record.workers) {
-            self.effects.push(Effect::Release { worker, job });
-        }
+        // The workers stay noted: an order may be lost, see `returned`.
+        let workers = record.workers.iter();
+        self.effects.extend(workers.map(|worker| Effect::Release { worker: *worker, job }));
         let outcome = record.outcome().expect("the job is over");
         self.effects.push(Effect::JobEnded { job, outcome });
         self.state.open.retain(|open| *open != job);
         self.state.ended.push_back(job);
-        while self.state.ended.len() > self.state.limits.ended_jobs_max {
-            let oldest = self.state.ended.pop_front().expect("it is not empty");
-            self.state.jobs.remove(&oldest);
-        }
+        self.state.forget_oldest();
     }
 
     /// A worker is gone: its tasks fail, and so do regions whose results it kept for readers that have yet to read them.

@@ -14,6 +14,10 @@ use super::lifecycle::Losses;
 use super::step::Step;
 use super::task::{Report, TaskRecord, judge};
 
+/// Jobs that a worker is told once more to drop: those that ended before its connection or its leader did, and no more than
+/// its queue takes at once.
+const RELEASES_REPEATED_MAX: usize = 64;
+
 /// What a worker says it runs of one job.
 type Attempts = BTreeMap<AttemptId, TaskState>;
 
@@ -30,9 +34,20 @@ impl Step<'_> {
         for (job, attempts) in &said {
             self.stop_strangers(worker, *job, attempts);
         }
+        self.release_again(worker, &said);
         for job in self.state.open.clone() {
             if self.state.jobs[&job].workers.contains(&worker) {
                 self.compare(worker, job, said.get(&job).unwrap_or(&Attempts::new()));
+            }
+        }
+    }
+
+    /// Lets the worker drop jobs that ended lately: the order may have been lost with its connection or its leader, and it need
+    /// not name jobs of which nothing runs.
+    fn release_again(&mut self, worker: WorkerId, said: &BTreeMap<JobId, Attempts>) {
+        for job in self.state.ended.iter().rev().take(RELEASES_REPEATED_MAX) {
+            if self.state.jobs[job].workers.contains(&worker) && !said.contains_key(job) {
+                self.effects.push(Effect::Release { worker, job: *job });
             }
         }
     }

@@ -82,6 +82,22 @@ impl ClusterState {
         }
     }
 
+    /// Changes the limits, as a coordinator does that was configured anew. What is too much by them is forgotten.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.forget_oldest();
+        for job in self.jobs.values_mut() {
+            job.exceptions.keep(limits.exceptions_max);
+        }
+    }
+
+    pub(super) fn forget_oldest(&mut self) {
+        while self.ended.len() > self.limits.ended_jobs_max {
+            let oldest = self.ended.pop_front().expect("it is not empty");
+            self.jobs.remove(&oldest);
+        }
+    }
+
     /// The job, running or ended and not yet forgotten.
     pub fn job(&self, job: JobId) -> Option<&JobRecord> {
         self.jobs.get(&job)

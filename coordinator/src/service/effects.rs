@@ -51,14 +51,12 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     }
 
     pub(super) fn start_restart_delay(&mut self, job: JobId, number: u32, delay_ms: u64) {
-        // A thousand years: longer than anybody waits, and short enough for the arithmetic of instants.
-        let delay_ms = delay_ms.min(1_000 * 365 * 24 * 3_600 * 1_000);
-        let due = Instant::now() + Duration::from_millis(delay_ms);
-        self.timers.set(due, Due::RestartDelay { job, number });
+        self.timers.set(in_ms(delay_ms), Due::RestartDelay { job, number });
     }
 
     pub(super) fn start_slot_wait(&mut self, job: JobId, wait: u32) {
-        let due = Instant::now() + Duration::from_millis(self.options.slot_wait_ms);
+        let own_ms = self.state.job(job).and_then(|record| record.spec().settings.slot_wait_ms);
+        let due = in_ms(own_ms.unwrap_or(self.options.slot_wait_ms));
         self.timers.set(due, Due::SlotWait { job, wait });
     }
 
@@ -79,4 +77,11 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             self.write(Event::WorkerLost { worker, at_ms: self.now_ms() }, None);
         }
     }
+}
+
+/// A thousand years: longer than anybody waits, and short enough for the arithmetic of instants.
+const WAIT_MS_MAX: u64 = 1_000 * 365 * 24 * 3_600 * 1_000;
+
+fn in_ms(wait_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX))
 }

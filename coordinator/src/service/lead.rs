@@ -10,7 +10,7 @@ use super::run::Coordinator;
 use super::timers::Due;
 use crate::journal::{Journal, Role};
 use crate::link::WorkerLink;
-use crate::machine::{ClusterState, Timer};
+use crate::machine::{ClusterState, Limits, Timer};
 
 impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     /// The role at the start.
@@ -61,6 +61,9 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     /// The state of a snapshot takes the place of the state so far. Who waits for a job that ended meanwhile is told.
     pub(super) fn restore(&mut self, state: ClusterState) {
         self.state = state;
+        // A snapshot brings the limits of who took it; this coordinator may be configured anew.
+        let limits = Limits { ended_jobs_max: self.options.ended_jobs_max, ..self.state.limits() };
+        self.state.set_limits(limits);
         for (job, waiters) in std::mem::take(&mut self.waiters) {
             match self.state.job(job).map(|record| record.outcome()) {
                 Some(None) => {

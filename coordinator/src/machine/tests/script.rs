@@ -5,6 +5,7 @@
 //! restart strategies. Events: `> register w1 SLOTS`, `> lost w1`, `> submit j1 GRAPH [STRATEGY]`,
 //! `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]` (the current attempt where none is given), `> all j1 VERTEX STATE` (one
 //! report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`, `> delay j1 [NUMBER]`. Time is ten milliseconds an event;
+//! `> returned w1 [j1 VERTEX/SUBTASK[#ATTEMPT] STATE, ...]` is a worker that is back with these tasks;
 //! `> pass MS` lets more go by. `> times j1` is a question and no event. Lines below an event, and only these, are output.
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use flott_schema::control::{Placement, TaskFailure, TaskState};
+use flott_schema::control::{Placement, RunningTask, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::{ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, WorkerId};
@@ -175,6 +176,12 @@ impl Player {
                 at_ms,
             },
             ["lost", w] => Event::WorkerLost { worker: worker(w), at_ms },
+            ["returned", w, tasks @ ..] => {
+                let tasks = tasks.join(" ");
+                let tasks = tasks.split(',').map(str::trim).filter(|task| !task.is_empty());
+                let tasks = tasks.map(|task| self.running_task(task)).collect();
+                Event::WorkerReturned { worker: worker(w), tasks, at_ms }
+            }
             ["submit", j, name, strategy @ ..] => {
                 let settings = strategy.first().map(|name| self.strategies[*name].clone());
                 let graph = Arc::new(self.graphs[*name].clone());
@@ -251,6 +258,16 @@ impl Player {
         }
     }
 
+    fn running_task(&self, text: &str) -> RunningTask {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match &self.events(&["task", words[0], words[1], words[2]])[..] {
+            [Event::TaskStateChanged { job, attempt, state, .. }] => {
+                RunningTask { job: *job, attempt: *attempt, state: *state }
+            }
+            other => panic!("no task: {other:?}"),
+        }
+    }
+
     /// Jobs that are not over or have just ended, and all slots.
     fn print_state(&self, before: &ClusterState, out: &mut String) {
         for forgotten in before.jobs().filter(|job| self.state.job(job.id()).is_none()) {
@@ -313,7 +330,8 @@ impl Player {
 
 fn print_effect(state: &ClusterState, effect: &Effect, out: &mut String) {
     let name = |job: JobId, attempt: &AttemptId| {
-        let vertex = state.job(job).and_then(|job| job.graph().vertex(attempt.task.vertex)).unwrap();
+        let Some(job) = state.job(job) else { return format!("unknown/{}", attempt.task.subtask) };
+        let vertex = job.graph().vertex(attempt.task.vertex).unwrap();
         let number = if attempt.attempt == 0 { String::new() } else { format!("#{}", attempt.attempt) };
         format!("{}/{}{number}", vertex.name, attempt.task.subtask)
     };

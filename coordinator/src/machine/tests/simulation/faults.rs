@@ -1,6 +1,5 @@
 //! What goes wrong from outside: workers, executors, connections and leaders that are lost, and links that repeat.
 
-use flott_schema::control::RunningTask;
 use flott_schema::ids::{JobId, WorkerId};
 
 use super::World;
@@ -57,13 +56,7 @@ impl World {
                 }
             }
         }
-        let tasks = worker.tasks.iter();
-        let tasks = tasks.map(|((job, attempt), (_, state))| RunningTask {
-            job: *job,
-            attempt: *attempt,
-            state: *state,
-        });
-        let tasks = tasks.collect();
+        let tasks = worker.running(self.random.percent(50));
         harmed.into_iter().for_each(|job| self.harm(job));
         self.apply(Event::WorkerReturned { worker: id, tasks, at_ms: self.now_ms });
     }

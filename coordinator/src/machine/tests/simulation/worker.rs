@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use flott_schema::control::{Placement, TaskFailure, TaskState};
+use flott_schema::control::{Placement, RunningTask, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::{Exchange, ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, SlotId};
@@ -113,6 +113,29 @@ impl SimWorker {
         };
         let failure = fails.then(|| failure_of(attempt));
         Event::TaskStateChanged { job, attempt, state: *state, failure, at_ms }
+    }
+
+    /// What it says of its tasks when it comes back: the whole truth, or no more than it must, namely those whose end is not
+    /// acknowledged, and nothing of what reports are yet to tell.
+    pub(super) fn running(&self, whole: bool) -> Vec<RunningTask> {
+        let waits = |task: &(JobId, AttemptId)| {
+            self.outbox.iter().any(|event| match event {
+                Event::TaskStateChanged { job, attempt, .. } => (*job, *attempt) == *task,
+                _ => false,
+            })
+        };
+        let mut running = Vec::new();
+        for (task, (_, state)) in &self.tasks {
+            let (job, attempt) = *task;
+            match (*state, !whole && waits(task)) {
+                (state, false) if whole || !state.is_terminal() => {
+                    running.push(RunningTask { job, attempt, state });
+                }
+                (_, true) => running.push(RunningTask { job, attempt, state: TaskState::Deploying }),
+                _ => {}
+            }
+        }
+        running
     }
 
     /// The process of a job is gone: its tasks have failed, and its results are lost.
