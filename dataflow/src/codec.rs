@@ -1,6 +1,7 @@
 //! The wire form of typed rows: version byte, timestamps, then the records in postcard's format
 //! (<https://postcard.jamesmunns.com/wire-format>).
 
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,10 +29,34 @@ pub fn encode_rows<T: Record>(batch: &Batch<T>, bytes: &mut Vec<u8>) -> Result<(
             }
         }
     }
-    for record in &batch.records {
-        encode_value(record, bytes)?;
+    // About what plain records take; texts make it grow.
+    bytes.reserve(batch.records.len() * size_of::<T>());
+    let mut serializer = postcard::Serializer { output: Append(bytes) };
+    let each = batch.records.iter().try_for_each(|record| record.serialize(&mut serializer));
+    each.map_err(|error| not_serialised::<T>(&error))
+}
+
+/// Where postcard puts the bytes it makes: behind those of a vector, several at once.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
     }
-    Ok(())
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads the wire form of a batch.
@@ -45,10 +70,9 @@ pub fn decode_rows<T: Record>(bytes: &[u8]) -> Result<Batch<T>> {
     let timestamps = match take(&mut input, 1)?[0] {
         SAME => Timestamps::Same(read_i64(&mut input)?),
         EACH => {
-            if input.len() < count * 8 {
-                return Err(corrupt("fewer timestamps than records"));
-            }
-            Timestamps::Each((0..count).map(|_| read_i64(&mut input)).collect::<Result<_>>()?)
+            let each = take(&mut input, count * 8).map_err(|_| corrupt("fewer timestamps than records"))?;
+            let (each, _) = each.as_chunks::<8>();
+            Timestamps::Each(each.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
         }
         other => return Err(corrupt(&format!("unknown timestamp form {other}"))),
     };
@@ -64,16 +88,17 @@ pub fn decode_rows<T: Record>(bytes: &[u8]) -> Result<Batch<T>> {
 
 /// Appends one value in postcard's format.
 pub fn encode_value<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<()> {
-    let taken = std::mem::take(bytes);
-    *bytes = postcard::to_extend(value, taken).map_err(|error| {
-        Error::user(format!("a value of type {} cannot be serialised: {error}", std::any::type_name::<T>()))
-    })?;
-    Ok(())
+    let mut serializer = postcard::Serializer { output: Append(bytes) };
+    value.serialize(&mut serializer).map_err(|error| not_serialised::<T>(&error))
 }
 
 /// Reads one value written by [`encode_value`].
 pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|error| undecodable::<T>(&error))
+}
+
+fn not_serialised<T: ?Sized>(error: &postcard::Error) -> Error {
+    Error::user(format!("a value of type {} cannot be serialised: {error}", std::any::type_name::<T>()))
 }
 
 fn undecodable<T>(error: &postcard::Error) -> Error {
