@@ -13,27 +13,23 @@ use crate::context::{OperatorContext, TaskContext};
 use crate::element::{MAX_WATERMARK, Signal};
 use crate::exchange::{ChannelWriter, KeyedOutput, OutputFactory};
 use crate::function::{Function, Prototype};
-use crate::key::{KeySelector, hash_keys};
+use crate::key::{KeySelector, hash_keys, key_of, stable_hash};
 use crate::operator::{Collector, Operator, OperatorStage, SideOutputs};
 use crate::operators::bounded::ending::Ending;
-use crate::operators::bounded::size::mean_owned_bytes;
+use crate::operators::bounded::size::{SAMPLED_OF_SLICE, mean_owned_bytes_of};
 use crate::stage::{Flow, StageBox};
-use crate::state::{KeyTable, MISSING};
-
-/// Records whose keys are looked up together: what they touch stays in the first-level cache.
-const PIECE: usize = 128;
+use crate::state::UpdateTable;
 
 /// A table of reduced records and the scratch a batch needs.
 struct Reduced<S: KeySelector<T>, T> {
     selector: S,
-    table: KeyTable<S::Key, T>,
+    table: UpdateTable<S::Key, T>,
     hashes: Vec<u64>,
-    found: Vec<u32>,
 }
 
 impl<S: KeySelector<T>, T: Clone> Reduced<S, T> {
     fn new(selector: S) -> Self {
-        Reduced { selector, table: KeyTable::default(), hashes: Vec::new(), found: Vec::new() }
+        Reduced { selector, table: UpdateTable::default(), hashes: Vec::new() }
     }
 
     /// Reduces a batch into the table; `seen` sees each record with the reduced value of its key.
@@ -44,47 +40,43 @@ impl<S: KeySelector<T>, T: Clone> Reduced<S, T> {
         reduce: &mut impl FnMut(&mut T, &mut T),
         mut seen: impl FnMut(&mut T, &T),
     ) {
-        hash_keys(&self.selector, records, &mut self.hashes);
-        for (number, piece) in records.chunks_mut(PIECE).enumerate() {
-            let first = number * PIECE;
-            let keys = piece.iter().map(|record| self.selector.key(record));
-            self.table.find_all(&self.hashes, first, keys, &mut self.found);
-            for (index, (record, entry)) in piece.iter_mut().zip(&self.found).enumerate() {
-                let entry = match *entry {
-                    MISSING => match find_or_insert(
-                        &self.selector,
-                        &mut self.table,
-                        self.hashes[first + index],
-                        record,
-                    ) {
-                        Some(entry) => entry,
-                        None => continue,
-                    },
-                    entry => entry as usize,
-                };
-                let value = self.table.value_mut(entry);
-                reduce(value, record);
-                seen(record, value);
+        let Reduced { selector, table, hashes } = self;
+        let mut update = |table: &mut UpdateTable<S::Key, T>, hash: u64, record: &mut T| {
+            let found = table.find(hash, selector.key(record).borrow());
+            match found {
+                Some(position) => {
+                    let value = table.value_mut(position);
+                    reduce(value, record);
+                    seen(record, value);
+                }
+                None => insert(selector, table, hash, record),
+            }
+        };
+        // What fits the caches is quickest in one go; what does not, is fetched ahead.
+        if table.is_large() {
+            hash_keys(selector, records, hashes);
+            for (index, record) in records.iter_mut().enumerate() {
+                table.prefetch_ahead(hashes, index);
+                update(table, hashes[index], record);
+            }
+        } else {
+            for record in records {
+                let hash = stable_hash(selector.key(record).borrow());
+                update(table, hash, record);
             }
         }
     }
 }
 
-/// A key that was not in the table when its piece began: inserts it with `record` as its value, or finds the entry that
-/// a record before it has made.
+/// The first record of a key is its value.
 #[cold]
-fn find_or_insert<S: KeySelector<T>, T: Clone>(
+fn insert<S: KeySelector<T>, T: Clone>(
     selector: &S,
-    table: &mut KeyTable<S::Key, T>,
+    table: &mut UpdateTable<S::Key, T>,
     hash: u64,
     record: &T,
-) -> Option<usize> {
-    let key = selector.key(record);
-    let found = table.find(hash, key.borrow());
-    if found.is_none() {
-        table.insert_new(hash, key.borrow().clone(), record.clone());
-    }
-    found
+) {
+    table.insert_new(hash, key_of(selector, record), record.clone());
 }
 
 /// Emits the reduced value after every record.
@@ -151,7 +143,7 @@ impl<S: KeySelector<T>, T: Record, F> FinalReduce<S, T, F> {
             return false;
         }
         let table = &self.reduced.table;
-        let owned_bytes = mean_owned_bytes(table.entries(), self.batches);
+        let owned_bytes = mean_owned_bytes_of(table.sample(self.batches, SAMPLED_OF_SLICE));
         self.owned_bytes = match self.batches {
             0 => owned_bytes,
             _ => (self.owned_bytes * 3 + owned_bytes) / 4,

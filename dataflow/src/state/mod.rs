@@ -1,6 +1,6 @@
 //! Keyed state: what a function remembers about the key of the record it is processing.
 //!
-//! What lives here: the key table, the typed tables of states, the handles that functions hold, timers, time to live.
+//! What lives here: the tables of keys, the typed tables of states, the handles that functions hold, timers, time to live.
 //! A table is typed and in memory; a backend that keeps more than memory holds stands behind it, asked once per batch
 //! for what is missing. Who may call it: operators; functions through their handles. What must never happen here:
 //! serialisation or a virtual call per record.
@@ -11,6 +11,7 @@ mod keyed;
 mod store;
 mod timers;
 mod ttl;
+mod update_table;
 
 pub use handles::{AggregatingState, KeyedScope, ListState, MapState, ReducingState, ValueState};
 pub(crate) use key_table::prefetch;
@@ -19,3 +20,4 @@ pub use keyed::KeyedState;
 pub use store::StateStore;
 pub use timers::{TimeDomain, Timer, Timers};
 pub use ttl::{StateTtl, TtlUpdate, TtlVisibility};
+pub use update_table::UpdateTable;

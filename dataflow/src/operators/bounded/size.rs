@@ -10,7 +10,7 @@ use crate::codec::encode_value;
 const SAMPLED: u32 = 32;
 
 /// So many values of a slice are measured.
-const SAMPLED_OF_SLICE: usize = 8;
+pub const SAMPLED_OF_SLICE: usize = 8;
 
 /// The memory a value owns besides its own size, by its encoded size; `None` for what cannot be encoded, which is
 /// reported when it has to be.
@@ -28,9 +28,17 @@ pub fn mean_owned_bytes<T: Serialize>(values: &[T], turn: usize) -> usize {
         return 0;
     }
     let step = values.len().div_ceil(SAMPLED_OF_SLICE);
+    mean_owned_bytes_of(values.iter().skip(turn % step).step_by(step))
+}
+
+/// The mean memory that these values own besides their own size, bytes; all are measured.
+pub fn mean_owned_bytes_of<'a, T: Serialize + 'a>(values: impl Iterator<Item = &'a T>) -> usize {
+    if !std::mem::needs_drop::<T>() {
+        return 0;
+    }
     let mut encoded = Vec::new();
     let (mut sum, mut count) = (0, 0);
-    for value in values.iter().skip(turn % step).step_by(step) {
+    for value in values {
         if let Some(bytes) = owned_bytes(value, &mut encoded) {
             sum += bytes;
             count += 1;

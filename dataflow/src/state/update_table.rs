@@ -1,0 +1,307 @@
+//! A hash table for values that are updated record by record.
+//!
+//! Open addressing with linear probing, entries in place, and one byte of hash for each entry in front of them, as in
+//! Swiss tables (Benzaquen, Evlogimenos, Kulukundis, Perepelitsa: *Swiss Tables and absl::Hash*, CppCon 2017). Sixteen of these
+//! bytes are compared at once, so a lookup reads one line of them, which is mostly in the first-level cache, and one
+//! entry. [`KeyTable`](super::KeyTable) keeps its entries dense instead: better to scan and to remove from, dearer to update.
+//!
+//! Hashes are the stable hashes of the keys. Their low bits have chosen the key group, so the table uses the high half: its
+//! first bits for the home of an entry, others for the byte.
+
+use std::mem::MaybeUninit;
+
+use crate::key::{Key, stable_hash};
+use crate::state::key_table::prefetch;
+
+/// Bytes compared at once; so many of the first ones are repeated behind the last, so that a group never wraps.
+const GROUP: usize = 16;
+const SMALLEST: usize = 16;
+const EMPTY: u8 = 0;
+/// Above this many bytes of entries a batch prefetches: below, they stay in the second-level cache anyway.
+const PREFETCH_FROM_BYTES: usize = 512 << 10;
+/// How many records before its lookup an entry is fetched; its byte twice as early.
+const AHEAD: usize = 12;
+
+/// A table from `K` to `V` without removal of single keys.
+pub struct UpdateTable<K, V> {
+    /// What is in each slot: [`EMPTY`], or 0x80 with seven bits of the hash.
+    tags: Vec<u8>,
+    /// 2^bits in number, at most 3/4 of them filled.
+    slots: Vec<MaybeUninit<(K, V)>>,
+    bits: u32,
+    len: usize,
+}
+
+/// A bit for each byte of a group that equals `tag`, and one for each that is empty.
+#[inline(always)]
+fn compare(group: &[u8; GROUP], tag: u8) -> (u32, u32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 belongs to x86-64; the load covers the 16 bytes of the group, and needs no alignment.
+    unsafe {
+        use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
+        let group = _mm_loadu_si128(group.as_ptr().cast());
+        let hits = _mm_movemask_epi8(_mm_cmpeq_epi8(group, _mm_set1_epi8(tag.cast_signed())));
+        // Only filled slots have the highest bit.
+        (hits.cast_unsigned(), !_mm_movemask_epi8(group).cast_unsigned() & 0xffff)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let bits = |wanted: u8| {
+            group.iter().enumerate().fold(0, |bits, (bit, byte)| bits | u32::from(*byte == wanted) << bit)
+        };
+        (bits(tag), bits(EMPTY))
+    }
+}
+
+#[inline]
+fn tag_of(hash: u64) -> u8 {
+    (hash >> 32) as u8 | 0x80
+}
+
+impl<K, V> Default for UpdateTable<K, V> {
+    fn default() -> Self {
+        UpdateTable::of_size(SMALLEST.trailing_zeros())
+    }
+}
+
+impl<K, V> UpdateTable<K, V> {
+    fn of_size(bits: u32) -> Self {
+        let capacity = 1usize << bits;
+        let mut slots = Vec::with_capacity(capacity);
+        slots.resize_with(capacity, MaybeUninit::uninit);
+        UpdateTable { tags: vec![EMPTY; capacity + GROUP], slots, bits, len: 0 }
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Memory held, bytes, without what keys and values own.
+    pub fn memory_bytes(&self) -> usize {
+        self.tags.len() + self.slots.len() * size_of::<(K, V)>()
+    }
+
+    /// Whether a batch gains from [`UpdateTable::prefetch_ahead`].
+    pub fn is_large(&self) -> bool {
+        self.slots.len() * size_of::<(K, V)>() >= PREFETCH_FROM_BYTES
+    }
+
+    /// Prefetches for position `index` of a batch: call with each index in turn before the lookup.
+    #[inline(always)]
+    pub fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
+        if let Some(hash) = hashes.get(index + 2 * AHEAD) {
+            prefetch(&self.tags[self.home(*hash)]);
+        }
+        if let Some(hash) = hashes.get(index + AHEAD) {
+            prefetch(&self.slots[self.home(*hash)]);
+        }
+    }
+
+    /// The value at a position that [`UpdateTable::find`] gave, with nothing inserted since.
+    #[inline(always)]
+    pub fn value_mut(&mut self, position: usize) -> &mut V {
+        assert!(self.tags[position] != EMPTY, "a position of an entry");
+        // SAFETY: a slot whose tag is not empty is filled.
+        unsafe { &mut self.slots[position].assume_init_mut().1 }
+    }
+
+    /// The entries, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        let filled = self.slots.iter().zip(&self.tags).filter(|(_, tag)| **tag != EMPTY);
+        // SAFETY: a slot whose tag is not empty is filled.
+        filled.map(|(slot, _)| unsafe { slot.assume_init_ref() })
+    }
+
+    /// Some entries that stand together, other ones for another `turn`.
+    pub fn sample(&self, turn: usize, wanted: usize) -> impl Iterator<Item = &(K, V)> {
+        let (last, capacity) = (self.slots.len() - 1, self.slots.len());
+        let first = turn.wrapping_mul(capacity / 3 + 1);
+        let positions = (0..capacity).map(move |step| first.wrapping_add(step) & last);
+        let filled = positions.filter(|position| self.tags[*position] != EMPTY).take(wanted);
+        // SAFETY: a slot whose tag is not empty is filled.
+        filled.map(|position| unsafe { self.slots[position].assume_init_ref() })
+    }
+
+    /// Takes all entries, leaving the table empty. They come scattered: in the order of their hashes they would pile up in
+    /// the first part of the next table that they are put into, as it grows.
+    pub fn take_entries(&mut self) -> Vec<(K, V)> {
+        let mut entries = Vec::with_capacity(self.len);
+        let last = self.slots.len() - 1;
+        // Odd, so that every slot is met once; by the golden ratio, so that neighbours in the result are far apart.
+        let stride = (self.slots.len() as f64 * 0.618_033_988_75) as usize | 1;
+        self.len = 0;
+        for step in 0..=last {
+            let position = step.wrapping_mul(stride) & last;
+            if std::mem::replace(&mut self.tags[position], EMPTY) != EMPTY {
+                // SAFETY: the slot was filled, and its tag now says that it is not any more.
+                entries.push(unsafe { self.slots[position].assume_init_read() });
+            }
+        }
+        // The repeated ones.
+        self.tags[last + 1..].fill(EMPTY);
+        entries
+    }
+
+    /// Where the entry of a hash would like to be.
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        (hash >> (u64::BITS - self.bits)) as usize
+    }
+
+    /// Fills the first free slot from the home of `hash`. There is one: the table is never full.
+    fn place(&mut self, hash: u64, entry: (K, V)) {
+        let last = self.slots.len() - 1;
+        let mut position = self.home(hash);
+        while self.tags[position] != EMPTY {
+            position = (position + 1) & last;
+        }
+        self.tags[position] = tag_of(hash);
+        if position < GROUP {
+            let repeated = self.slots.len() + position;
+            self.tags[repeated] = tag_of(hash);
+        }
+        self.slots[position].write(entry);
+        self.len += 1;
+    }
+}
+
+impl<K: Key, V> UpdateTable<K, V> {
+    /// The position of a key's entry.
+    #[inline(always)]
+    pub fn find(&self, hash: u64, key: &K) -> Option<usize> {
+        let last = self.slots.len() - 1;
+        let mut first = self.home(hash);
+        loop {
+            // SAFETY: a home is below 2^bits, as is anything under that mask, and behind each of these positions there are
+            // `GROUP - 1` further tags.
+            let group = unsafe { &*self.tags.as_ptr().add(first).cast::<[u8; GROUP]>() };
+            let (mut hits, empty) = compare(group, tag_of(hash));
+            while hits != 0 {
+                let position = (first + hits.trailing_zeros() as usize) & last;
+                // SAFETY: the position is below 2^bits, and its tag is not empty, so the slot is filled.
+                let entry = unsafe { self.slots.get_unchecked(position).assume_init_ref() };
+                if entry.0 == *key {
+                    return Some(position);
+                }
+                hits &= hits - 1;
+            }
+            if empty != 0 {
+                return None;
+            }
+            first = (first + GROUP) & last;
+        }
+    }
+
+    /// Adds an entry for a key that is not in the table. Positions found before are void.
+    pub fn insert_new(&mut self, hash: u64, key: K, value: V) {
+        if (self.len + 1) * 4 > self.slots.len() * 3 {
+            self.grow();
+        }
+        self.place(hash, (key, value));
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let mut smaller = std::mem::replace(self, UpdateTable::of_size(self.bits + 1));
+        let UpdateTable { tags, slots, .. } = &mut smaller;
+        for (slot, tag) in slots.iter_mut().zip(tags) {
+            if *tag == EMPTY {
+                continue;
+            }
+            // SAFETY: a slot whose tag is not empty is filled.
+            let hash = stable_hash(unsafe { &slot.assume_init_ref().0 });
+            *tag = EMPTY;
+            // SAFETY: it was filled, and its tag now says that it is not any more.
+            self.place(hash, unsafe { slot.assume_init_read() });
+        }
+    }
+}
+
+impl<K, V> Drop for UpdateTable<K, V> {
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<(K, V)>() {
+            drop(self.take_entries());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::rc::Rc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_behaves_like_a_hash_map(steps in prop::collection::vec((0u16..400, -1000i32..1000, 0u8..50), 0..900)) {
+            let mut table: UpdateTable<String, i32> = UpdateTable::default();
+            let mut model: HashMap<String, i32> = HashMap::new();
+            for (key, value, take) in steps {
+                let key = key.to_string();
+                let hash = stable_hash(&key);
+                match table.find(hash, &key) {
+                    Some(position) => *table.value_mut(position) += value,
+                    None => table.insert_new(hash, key.clone(), value),
+                }
+                *model.entry(key).or_insert(0) += value;
+                prop_assert_eq!(table.len(), model.len());
+                prop_assert_eq!(table.iter().count(), model.len());
+                if take == 0 {
+                    let taken: HashMap<_, _> = table.take_entries().into_iter().collect();
+                    prop_assert_eq!(taken, std::mem::take(&mut model));
+                    prop_assert!(table.is_empty());
+                }
+            }
+            let left: HashMap<_, _> = table.take_entries().into_iter().collect();
+            prop_assert_eq!(left, model);
+        }
+    }
+
+    #[test]
+    fn a_million_keys_are_found_again() {
+        let mut table: UpdateTable<u64, u64> = UpdateTable::default();
+        for key in 0..1_000_000u64 {
+            table.insert_new(stable_hash(&key), key, key * 2);
+        }
+        for key in 0..1_000_000u64 {
+            let position = table.find(stable_hash(&key), &key).unwrap();
+            assert_eq!(*table.value_mut(position), key * 2);
+        }
+        assert_eq!(table.find(stable_hash(&1_000_000u64), &1_000_000), None);
+    }
+
+    #[test]
+    fn what_one_table_gives_spreads_evenly_in_the_next() {
+        let mut table: UpdateTable<u64, ()> = UpdateTable::default();
+        for key in 0..100_000u64 {
+            table.insert_new(stable_hash(&key), key, ());
+        }
+        let taken = table.take_entries();
+        // In the order of hashes, the first tenth would lie in the first tenth of the slots.
+        let homes = taken[..10_000].iter().map(|(key, ())| stable_hash(key) >> 60);
+        let mut counts = [0; 16];
+        homes.for_each(|home| counts[home as usize] += 1);
+        assert!(counts.iter().all(|count| (500..750).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn what_the_table_owns_is_dropped_once() {
+        let owned = Rc::new(());
+        let mut table: UpdateTable<u32, Rc<()>> = UpdateTable::default();
+        for key in 0..100u32 {
+            table.insert_new(stable_hash(&key), key, owned.clone());
+        }
+        assert_eq!(Rc::strong_count(&owned), 101);
+        drop(table);
+        assert_eq!(Rc::strong_count(&owned), 1);
+    }
+}
