@@ -4,7 +4,7 @@
 //! [`journal`], where events are committed before they are applied; [`service`], the loop that owns the machine's state
 //! and performs its effects; [`link`], the way to the workers; [`live`], numbers and answers of workers that are not
 //! replicated; [`rpc`], the control port; [`programs`], the stored programs of jobs; [`rest`], the REST API, and
-//! [`metrics`], what Prometheus reads.
+//! [`metrics`], what Prometheus reads; [`process`], which puts them together.
 //! Who may call it: the `flott` binary and the embedded cluster, through a [`Handle`].
 //! What must never happen here: user code, knowledge of operators, a record of a job.
 
@@ -13,6 +13,7 @@ pub mod link;
 pub mod live;
 pub mod machine;
 pub mod metrics;
+pub mod process;
 pub mod programs;
 pub mod rest;
 pub mod rpc;

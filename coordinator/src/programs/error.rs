@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flott_schema::error::ErrorKind;
+use flott_schema::error::{Error, ErrorKind};
 use flott_schema::job::ProgramDigest;
 
 /// Why a program was not stored or is not there.
@@ -69,5 +69,11 @@ impl ProgramError {
             | ProgramError::OutOfOrder { .. } => ErrorKind::BadInput,
             ProgramError::Disk { .. } | ProgramError::NoMajority { .. } => ErrorKind::Io,
         }
+    }
+
+    /// The error in the form that crosses rooms.
+    pub fn into_error(self) -> Error {
+        let kind = self.kind();
+        Error::from(self).with_kind(kind)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flott_schema::answer::FilePart;
-use flott_schema::error::{Error, Result};
+use flott_schema::error::Result;
 use flott_schema::job::ProgramDigest;
 
 use super::error::ProgramError;
@@ -42,7 +42,7 @@ pub struct Programs {
 impl ReadProgram for Programs {
     fn read(&self, digest: ProgramDigest, offset: u64, length_max: u32) -> Result<FilePart> {
         let read = Programs::read(self, digest, offset, length_max);
-        let (bytes, size) = read.map_err(|error| Error::new(error.kind(), error.to_string()))?;
+        let (bytes, size) = read.map_err(ProgramError::into_error)?;
         Ok(FilePart { bytes, size })
     }
 }

@@ -42,6 +42,11 @@ impl Writes {
         }
     }
 
+    /// Whether nothing waits and nothing is under way.
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.under_way.is_none()
+    }
+
     /// The next group, unless one is under way or nothing waits.
     fn next_group(&mut self) -> Option<(u64, Vec<Event>)> {
         if self.under_way.is_some() || self.pending.is_empty() {
@@ -85,6 +90,14 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         }
     }
 
+    /// Has an event committed that the coordinator found out by itself. There is always room for it, since there are no
+    /// more of them than workers and waits of jobs; who does not lead leaves it to the leader.
+    pub(super) fn note(&mut self, event: Event) {
+        if self.role.borrow().term().is_some() {
+            self.writes.pending.push_back((event, None));
+        }
+    }
+
     /// Why events cannot be proposed, if they cannot.
     fn refusal(&self, events: &[Event]) -> Option<CoordinatorError> {
         if let Role::Follower { leader } = &*self.role.borrow() {
@@ -96,7 +109,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         }
         // Judged once more when it is applied: what is under way may change the answer.
         match events {
-            [event] if self.writes.pending.is_empty() => judge(&self.state, event).err(),
+            [event] if self.writes.is_idle() => judge(&self.state, event).err(),
             _ => None,
         }
     }

@@ -74,7 +74,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     pub(super) fn give_up(&mut self, worker: WorkerId, why: &str) {
         if self.losing.insert(worker) {
             tracing::warn!(worker = worker.0, why, "worker given up");
-            self.write(Event::WorkerLost { worker, at_ms: self.now_ms() }, None);
+            self.note(Event::WorkerLost { worker, at_ms: self.now_ms() });
         }
     }
 }

@@ -1,6 +1,11 @@
 //! Settings of a coordinator.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use flott_schema::config::{Configuration, options};
+use flott_schema::error::Result;
+
+use crate::machine::Limits;
 
 /// Settings of a coordinator.
 #[derive(Clone, Debug)]
@@ -17,10 +22,25 @@ pub struct Options {
     pub request_timeout_ms: u64,
     /// Job state changes kept for a slow subscriber.
     pub changes_kept: usize,
-    /// Ended jobs that are remembered.
+    /// Ended jobs that are remembered; every coordinator of a group has to be given the same number.
     pub ended_jobs_max: usize,
+    /// Exceptions of a job that are remembered; every coordinator of a group has to be given the same number.
+    pub exceptions_max: usize,
     /// Milliseconds since 1970, for the time stamps of events.
     pub now_ms: fn() -> u64,
+}
+
+impl Options {
+    /// What `configuration` says; the rest as by default.
+    pub fn from_configuration(configuration: &Configuration) -> Result<Self> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Ok(Options {
+            slot_wait_ms: millis(configuration.get(&options::SLOT_REQUEST_TIMEOUT)?),
+            worker_return_ms: millis(configuration.get(&options::HEARTBEAT_TIMEOUT)?),
+            exceptions_max: configuration.get(&options::WEB_EXCEPTION_HISTORY_SIZE)? as usize,
+            ..Options::default()
+        })
+    }
 }
 
 impl Default for Options {
@@ -33,7 +53,8 @@ impl Default for Options {
             worker_return_ms: 50_000,
             request_timeout_ms: 10_000,
             changes_kept: 256,
-            ended_jobs_max: 1_000,
+            ended_jobs_max: Limits::default().ended_jobs_max,
+            exceptions_max: Limits::default().exceptions_max,
             now_ms: || {
                 SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
             },

@@ -61,7 +61,10 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             timeout_ms: options.request_timeout_ms,
         };
         let coordinator = Coordinator {
-            state: ClusterState::new(Limits { ended_jobs_max: options.ended_jobs_max, ..Limits::default() }),
+            state: ClusterState::new(Limits {
+                ended_jobs_max: options.ended_jobs_max,
+                exceptions_max: options.exceptions_max,
+            }),
             link,
             journal,
             role,
@@ -141,10 +144,10 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             Command::NewWorker { reply } => {
                 let _ = reply.send(self.new_worker());
             }
-            Command::FromWorker { messages, reply } => self.write_all(
-                messages.into_iter().map(|message| Self::event_of(message, at_ms)).collect(),
-                reply,
-            ),
+            Command::FromWorker { messages, reply } => {
+                let events = messages.into_iter().map(|message| Self::event_of(message, at_ms)).collect();
+                self.write_all(events, reply);
+            }
             Command::WorkerLost(worker) => self.give_up(worker, "it was reported lost"),
             Command::Stop => return std::ops::ControlFlow::Break(()),
             question => {

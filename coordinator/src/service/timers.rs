@@ -91,7 +91,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     // Most waits end because slots came.
                     let current = self.state.job(job).and_then(|record| record.slot_wait());
                     if current.is_some_and(|current| current.number == wait) {
-                        self.write(Event::SlotWaitExpired { job, wait, at_ms: self.now_ms() }, None);
+                        self.note(Event::SlotWaitExpired { job, wait, at_ms: self.now_ms() });
                     }
                 }
                 Due::RestartDelay { job, number } => {
@@ -99,7 +99,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     if restart.is_some_and(|restart| restart.number == number && !restart.delay_is_over()) {
                         // Said again until it is committed: nothing else would start the job.
                         self.timers.set(now + RESTART_REPEAT, Due::RestartDelay { job, number });
-                        self.write(Event::RestartDelayExpired { job, number, at_ms: self.now_ms() }, None);
+                        self.note(Event::RestartDelayExpired { job, number, at_ms: self.now_ms() });
                     }
                 }
                 Due::Return(worker) => {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use flott_schema::error::{Error, ErrorKind};
+
 /// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -48,4 +50,15 @@ pub enum JournalError {
     /// openraft has stopped.
     #[error("the group of coordinators: {0}")]
     Raft(String),
+}
+
+impl JournalError {
+    /// The error in the form that crosses rooms.
+    pub fn into_error(self) -> Error {
+        let kind = match &self {
+            JournalError::Members(_) => ErrorKind::Configuration,
+            _ => ErrorKind::Io,
+        };
+        Error::from(self).with_kind(kind)
+    }
 }

@@ -11,7 +11,7 @@ use flott_schema::stable_hash::stable_hash;
 use openraft::error::{InitializeError, RaftError};
 use openraft::{BasicNode, RaftMetrics, ServerState};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::error::JournalError;
 use super::log_store::LogStore;
@@ -131,10 +131,21 @@ impl RaftJournal {
         if !self.raft.is_initialized().await.map_err(|error| failed(&error))? {
             let nodes: BTreeMap<u64, BasicNode> =
                 group.iter().map(|(id, address)| (*id, BasicNode::new(address))).collect();
-            match self.raft.initialize(nodes).await {
-                // Another member was quicker to form the same group.
-                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-                Err(error) => return Err(failed(&error)),
+            // One member forms the group, and the others hear of it; the next one does if nobody has. A member that
+            // stands for election while a leader is there already would make it step down.
+            let rank = group.iter().take_while(|(id, _)| *id != self.id).count() as u32;
+            match rank {
+                0 => form(&self.raft, nodes).await?,
+                _ => {
+                    let patience = Duration::from_millis(2 * self.options.election_timeout_max_ms()) * rank;
+                    let raft = self.raft.clone();
+                    tokio::spawn(async move {
+                        sleep(patience).await;
+                        if let Err(error) = form(&raft, nodes).await {
+                            tracing::warn!(%error, "the group was not formed");
+                        }
+                    });
+                }
             }
         }
         let membership = self.raft.metrics().borrow().membership_config.clone();
@@ -181,10 +192,7 @@ impl RaftJournal {
                 self.under_way.take_if(|under_way| proposal == Some(under_way.proposal));
                 Some(Notice::Committed { proposal, events })
             }
-            Order::Capture(reply) => {
-                self.snapshot_asked = false;
-                Some(Notice::Capture(reply))
-            }
+            Order::Capture(reply) => Some(Notice::Capture(reply)),
             Order::Restore(state, done) => Some(Notice::Restore(state, done)),
         }
     }
@@ -192,8 +200,8 @@ impl RaftJournal {
     /// Asks for a snapshot when the log has become long.
     fn cut_log(&mut self) {
         let Some(store) = self.store.upgrade() else { return };
-        if !self.snapshot_asked && store.log_bytes() > self.options.snapshot_log_bytes {
-            self.snapshot_asked = true;
+        let is_long = store.log_bytes() > self.options.snapshot_log_bytes;
+        if std::mem::replace(&mut self.snapshot_asked, is_long) != is_long && is_long {
             let raft = self.raft.clone();
             tokio::spawn(async move { raft.trigger().snapshot().await });
         }
@@ -242,6 +250,14 @@ impl RaftJournal {
             self.role = role.clone();
             Notice::Role(role)
         })
+    }
+}
+
+/// Forms the group, unless it is formed already.
+async fn form(raft: &Raft, nodes: BTreeMap<u64, BasicNode>) -> Result<(), JournalError> {
+    match raft.initialize(nodes).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(JournalError::Raft(error.to_string())),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Settings of a member of a group of coordinators.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use flott_schema::config::{Configuration, options};
+use flott_schema::error::Result;
 use flott_schema::stable_hash::stable_hash;
 use openraft::{Config, SnapshotPolicy};
 
@@ -52,6 +55,21 @@ impl RaftOptions {
             snapshot_log_bytes: 16 << 20,
             snapshot_log_entries: 10_000,
         }
+    }
+
+    /// What `configuration` says. The log goes below `data_directory`.
+    pub fn from_configuration(configuration: &Configuration, data_directory: &Path) -> Result<Self> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let host = configuration.get(&options::COORDINATOR_HOST)?;
+        let port = configuration.get(&options::COORDINATOR_PORT)?.iter().next().unwrap_or_default();
+        Ok(RaftOptions {
+            members: configuration.get(&options::COORDINATOR_MEMBERS)?,
+            heartbeat_interval_ms: millis(configuration.get(&options::COORDINATOR_HEARTBEAT_INTERVAL)?),
+            election_timeout_ms: millis(configuration.get(&options::COORDINATOR_ELECTION_TIMEOUT)?),
+            snapshot_log_bytes: configuration.get(&options::COORDINATOR_SNAPSHOT_LOG_SIZE)?.bytes(),
+            snapshot_log_entries: u64::from(configuration.get(&options::COORDINATOR_SNAPSHOT_LOG_ENTRIES)?),
+            ..RaftOptions::new(data_directory.join("log"), format!("{host}:{port}"))
+        })
     }
 
     /// The longest wait before an election.

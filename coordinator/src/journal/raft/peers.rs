@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use capnp_rpc::rpc_twoparty_capnp::Side;
@@ -35,8 +36,8 @@ const CALLS_PER_MEMBER_MAX: usize = 64;
 pub struct PeerOptions {
     /// The secret of the cluster.
     pub token: Token,
-    /// `host:port` of the own REST API, which the others tell to clients while this one leads.
-    pub rest_address: String,
+    /// `host:port` of the own REST API, once it is known: the others tell it to clients while this one leads.
+    pub rest_address: Arc<OnceLock<String>>,
     /// Deadline for making a connection.
     pub connect_timeout_ms: u64,
 }
@@ -138,6 +139,10 @@ async fn serve(peer: Rc<Peer>, mut requests: mpsc::Receiver<Request>) {
 }
 
 impl Peer {
+    fn rest_address(&self) -> &str {
+        self.options.rest_address.get().map_or("", String::as_str)
+    }
+
     async fn connect(&self, number: u64) -> Result<Link, String> {
         let stream = TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
@@ -205,7 +210,7 @@ async fn carry_out(peer: &Peer, client: form::raft_peer::Client, request: Reques
         }};
     }
     match request {
-        Request::Append(rpc, reply) => answer!(reply, append(&client, &rpc, &peer.options.rest_address)),
+        Request::Append(rpc, reply) => answer!(reply, append(&client, &rpc, peer.rest_address())),
         Request::Vote(rpc, reply) => answer!(reply, vote(&client, &rpc)),
         Request::Snapshot(rpc, reply) => answer!(reply, install_snapshot(&client, &rpc)),
         Request::StoreProgram(part, reply) => answer!(reply, store_program(&client, &part)),

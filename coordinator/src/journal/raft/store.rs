@@ -97,18 +97,20 @@ impl Store {
 
     /// Reads every record once.
     fn check(&self) -> Result<()> {
+        let snapshot = self.snapshot_meta()?.and_then(|meta| meta.last_log_id).map(|id| id.index);
         let mut bytes = 0;
         for record in self.database.iterator_cf(self.family(LOG), IteratorMode::Start) {
             let (key, value) = record.map_err(|error| self.refused(error))?;
-            self.entry(&key, &value)?;
-            bytes += value.len() as u64;
+            let entry = self.entry(&key, &value)?;
+            if snapshot.is_none_or(|last| entry.log_id.index > last) {
+                bytes += value.len() as u64;
+            }
         }
         self.log_bytes.store(bytes, Ordering::Relaxed);
         self.vote()?;
         self.log_id(COMMITTED_KEY)?;
         self.log_id(PURGED_KEY)?;
-        self.get(SNAPSHOT, SNAPSHOT_DATA_KEY)?;
-        self.snapshot_meta().map(|_| ())
+        self.get(SNAPSHOT, SNAPSHOT_DATA_KEY).map(|_| ())
     }
 
     // The log.

@@ -101,6 +101,23 @@ async fn a_snapshot_replaces_the_log_and_the_state_comes_from_both() {
 }
 
 #[tokio::test]
+async fn a_log_of_few_large_entries_is_cut_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = RaftOptions { snapshot_log_bytes: 4_000, ..alone(directory.path()) };
+    let node = Node::start(options, Options::default()).unwrap();
+    leads(&node).await;
+    for job in 0..60 {
+        submit(&node, job).await;
+    }
+    node.stop().await;
+    let (store, _) = super::super::store::Store::open(directory.path()).unwrap();
+    assert!(store.snapshot_meta().unwrap().is_some());
+    let behind = store.last().unwrap().unwrap().index
+        - store.snapshot_meta().unwrap().unwrap().last_log_id.unwrap().index;
+    assert!(behind < 40, "{behind} entries follow the snapshot");
+}
+
+#[tokio::test]
 async fn many_reports_share_a_wait_for_the_disk() {
     const TASKS: u32 = 1_000;
     let directory = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ use crate::link::InMemoryLink;
 use crate::machine::tests::graph::streaming;
 use crate::programs::Programs;
 use crate::rpc::{self, RpcLink};
-use crate::service::{Coordinator, Handle, Options};
+use crate::service::{Coordinator, CoordinatorError, Handle, Options};
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -48,7 +48,7 @@ impl Node {
             runtime.block_on(async move {
                 let peers = PeerOptions {
                     token: secret(),
-                    rest_address: format!("rest-of-{}", raft.address),
+                    rest_address: Arc::new(format!("rest-of-{}", raft.address).into()),
                     connect_timeout_ms: 1_000,
                 };
                 let network = connect_peers(peers).unwrap();
@@ -138,6 +138,22 @@ pub async fn leader_of(nodes: &[&Node]) -> (usize, u64) {
         })
     });
     futures_util::future::select_all(waiting).await.0
+}
+
+/// Submits a job to whichever node leads, and returns when it is committed.
+pub async fn submit_to(nodes: &[&Node], job: u128) {
+    let submitting = async {
+        loop {
+            let (leader, _) = leader_of(nodes).await;
+            match nodes[leader].handle.submit(JobId(job), JobSpec::embedded(graph(1))).await {
+                Ok(()) | Err(CoordinatorError::DuplicateJob(_)) => return,
+                // The leader has changed meanwhile, and may have committed it nevertheless.
+                Err(CoordinatorError::NotLeader { .. } | CoordinatorError::Timeout { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    timeout(DEADLINE, submitting).await.expect("a leader takes the job");
 }
 
 /// Asks until the answer is yes.

@@ -36,8 +36,8 @@ impl Group {
     fn start_with(&self, index: usize, change: impl FnOnce(RaftOptions) -> RaftOptions) -> Node {
         let options = RaftOptions {
             members: self.members.clone(),
-            heartbeat_interval_ms: 50,
-            election_timeout_ms: 300,
+            heartbeat_interval_ms: 100,
+            election_timeout_ms: 1_000,
             ..RaftOptions::new(self.path(index), self.members[index].clone())
         };
         Node::start(change(options), Options::default()).unwrap()
@@ -110,21 +110,21 @@ async fn a_submitted_job_survives_the_loss_of_the_leader() {
 async fn a_member_that_was_away_for_long_gets_a_snapshot() {
     let group = Group::new();
     let small = |options| RaftOptions { snapshot_log_entries: 10, ..options };
-    let nodes = (0..3).map(|index| (index, group.start_with(index, small))).collect();
-    let ((_, leader), mut others) = split(nodes).await;
-    let (index, away) = others.remove(0);
-    submit(&leader, 0).await;
+    let mut nodes: Vec<_> = (0..3).map(|index| group.start_with(index, small)).collect();
+    submit_to(&nodes.iter().collect::<Vec<_>>(), 0).await;
+    let away = nodes.remove(1);
     away.kill().await;
+    let others: Vec<&Node> = nodes.iter().collect();
     for job in 1..60 {
-        submit(&leader, job).await;
+        submit_to(&others, job).await;
     }
-    let back = group.start_with(index, small);
+    let back = group.start_with(1, small);
     eventually("the last job", async || has_job(&back, 59).await).await;
     for job in 0..60 {
         assert!(has_job(&back, job).await);
     }
     back.stop().await;
-    assert!(snapshot_index(&group.path(index)) > 0);
+    assert!(snapshot_index(&group.path(1)) > 0);
 }
 
 fn snapshot_index(directory: &Path) -> u64 {
@@ -173,4 +173,20 @@ async fn a_program_is_with_a_majority_before_jobs_may_name_it_and_later_with_all
     back.kill().await;
     let error = leader.programs.replicate(stored.digest).await.unwrap_err();
     assert!(matches!(error, ProgramError::NoMajority { stored: 1, members: 3, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_group_is_formed_also_when_any_of_its_members_is_not_there() {
+    for missing in 0..3 {
+        let group = Group::new();
+        let present: Vec<_> = (0..3)
+            .filter(|index| *index != missing)
+            .map(|index| {
+                group.start_with(index, |options| RaftOptions { election_timeout_ms: 300, ..options })
+            })
+            .collect();
+        submit_to(&present.iter().collect::<Vec<_>>(), 7).await;
+        let late = group.start(missing);
+        eventually("the job at the late one", async || has_job(&late, 7).await).await;
+    }
 }
