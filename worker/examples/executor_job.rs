@@ -93,7 +93,7 @@ fn take_all_memory() -> u64 {
     std::process::exit(5)
 }
 
-/// Numbers from 0; an endless source says nothing after them.
+/// Numbers from 0; an endless source says nothing at all.
 #[derive(Clone)]
 struct Numbers {
     count: u64,

@@ -9,7 +9,7 @@ use flott_schema::config::options::ExchangeCompression;
 use flott_schema::control::{TaskReport, ToCoordinator, ToWorker};
 use flott_schema::ids::JobId;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::exchange::{self, Compression, Exchange};
 use crate::executor::environment::Environment;
@@ -24,6 +24,8 @@ const REPORTS_MAX: usize = 1024;
 const REPORTS_AT_ONCE: usize = 256;
 /// How often the worker hears how the tasks do.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long its last word about them may take.
+const LAST_STATS_DEADLINE: Duration = Duration::from_millis(500);
 /// The exit status of an executor whose worker is gone.
 const ORPHANED: i32 = 3;
 
@@ -85,9 +87,11 @@ async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
     let metrics = handle.add_program(job, program);
     let (to_runtime, runtime_orders) = mpsc::channel(1);
     actix::spawn(forward_reports(outbox, speaker.clone()));
-    actix::spawn(send_stats(speaker, metrics, job));
+    actix::spawn(send_stats(speaker.clone(), metrics.clone(), job));
     actix::spawn(forward_orders(orders, to_runtime, job));
     runtime.with_exchange(exchange).run(runtime_orders).await;
+    // The last numbers of tasks that were short-lived; not worth a wait if the worker does not take them.
+    let _ = timeout(LAST_STATS_DEADLINE, speaker.stats(&metrics.stats(job))).await;
     Ok(())
 }
 
