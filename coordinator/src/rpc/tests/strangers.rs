@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flott_schema::config::Configuration;
 use flott_schema::error::ErrorKind;
 use flott_schema::security::{CONTROL_PROTOCOL, Token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -152,6 +153,18 @@ fn an_address_that_others_can_reach_is_not_bound_without_a_token() {
         assert!(error.to_string().contains("coordinator.bind-host"), "{error}");
         start(open(Token::new("correct-horse").unwrap()), parts()).unwrap();
     });
+}
+
+#[test]
+fn settings_come_out_of_the_configuration_and_a_timeout_below_the_interval_is_refused() {
+    let config = |pairs: &[&str]| Configuration::from_pairs(pairs.iter().copied()).unwrap();
+    let pairs = ["coordinator.port=7000-7002", "heartbeat.interval=2 s", "heartbeat.timeout=9 s"];
+    let options = Options::from_configuration(&config(&pairs), Token::none()).unwrap();
+    assert_eq!((options.heartbeat_interval_ms, options.heartbeat_timeout_ms), (2_000, 9_000));
+    assert_eq!((options.bind_host.as_str(), options.ports), ("127.0.0.1", vec![7_000, 7_001, 7_002]));
+    let equal = ["heartbeat.interval=9 s", "heartbeat.timeout=9 s"];
+    let error = Options::from_configuration(&config(&equal), Token::none()).unwrap_err();
+    assert!(error.to_string().contains("heartbeat.timeout must be longer"), "{error}");
 }
 
 #[test]
