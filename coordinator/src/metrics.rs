@@ -95,8 +95,24 @@ impl ProcessNumbers {
     }
 }
 
+/// The numbers of a task, or of one of its operators.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskSeries {
+    /// `task` or `task_operator`: a part of the names.
+    pub scope: &'static str,
+    /// Which task of which job, on which worker.
+    pub labels: Vec<(&'static str, String)>,
+    /// Flink's names and the values.
+    pub values: Vec<(String, f64)>,
+}
+
 /// Everything as text.
-pub fn render(cluster: &ClusterNumbers, process: &ProcessNumbers, leads: bool) -> String {
+pub fn render(
+    cluster: &ClusterNumbers,
+    process: &ProcessNumbers,
+    leads: bool,
+    tasks: &[TaskSeries],
+) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();
     with_local_recorder(&recorder, || {
@@ -127,6 +143,11 @@ pub fn render(cluster: &ClusterNumbers, process: &ProcessNumbers, leads: bool) -
             of_job("flink_jobmanager_job_numRestarts", job.restarts);
             of_job("flink_jobmanager_job_numRunningTasks", job.tasks_running);
             of_job("flink_jobmanager_job_numTasks", job.tasks);
+        }
+        for series in tasks {
+            for (name, value) in &series.values {
+                gauge!(format!("flink_taskmanager_job_{}_{name}", series.scope), &series.labels).set(*value);
+            }
         }
     });
     rendered.render()

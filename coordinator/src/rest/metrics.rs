@@ -31,6 +31,14 @@ impl Number {
         }
     }
 
+    /// As a gauge; a flag is 0 or 1.
+    pub(super) fn gauge(self) -> f64 {
+        match self {
+            Number::Flag(flag) => f64::from(u8::from(flag)),
+            other => other.float().unwrap_or(0.0),
+        }
+    }
+
     /// As a number to aggregate; flags are none.
     fn float(self) -> Option<f64> {
         match self {
@@ -81,8 +89,18 @@ const TIMES: [(&str, &str, fn(&TaskStats) -> u64); 3] = [
 /// Share of its time for which a task that counts as backpressured waits for its outputs, in milliseconds per second.
 const BACKPRESSURED_FROM: f64 = 100.0;
 
-/// The metrics of a task, with those of its operators as `<operator>.<metric>`.
+/// The metrics of a task, with those of its operators as `<operator>.<metric>`, the name without what separates ids.
 pub(super) fn of_task(vertex: &Vertex, samples: &TaskSamples) -> Metrics {
+    let mut metrics = of_task_alone(samples);
+    for (operator, of_operator) in of_operators(vertex, samples) {
+        let operator = operator.replace([' ', '.', ':', ','], "_");
+        metrics.extend(of_operator.into_iter().map(|(name, number)| (format!("{operator}.{name}"), number)));
+    }
+    metrics
+}
+
+/// The metrics of a task without those of its operators.
+pub(super) fn of_task_alone(samples: &TaskSamples) -> Metrics {
     let stats = &samples.latest.value;
     let mut metrics = Metrics::new();
     for (name, of) in COUNTERS {
@@ -98,20 +116,29 @@ pub(super) fn of_task(vertex: &Vertex, samples: &TaskSamples) -> Metrics {
     metrics.insert("currentInputWatermark".into(), watermark(stats));
     let late = stats.operators.iter().map(|operator| operator.late_records_dropped).sum::<u64>();
     metrics.insert("numLateRecordsDropped".into(), late.into());
-    for (index, operator) in stats.operators.iter().enumerate() {
-        let name = operator_name(vertex, operator, index);
-        let of_operator = |of: fn(&OperatorStats) -> u64| {
-            per_second(samples, move |stats| stats.operators.get(index).map_or(0, of))
-        };
-        let mut put = |metric: &str, number: Number| metrics.insert(format!("{name}.{metric}"), number);
-        put("numRecordsIn", operator.records_in.into());
-        put("numRecordsInPerSecond", Number::Float(of_operator(|operator| operator.records_in)));
-        put("numRecordsOut", operator.records_out.into());
-        put("numRecordsOutPerSecond", Number::Float(of_operator(|operator| operator.records_out)));
-        put("numLateRecordsDropped", operator.late_records_dropped.into());
-        put("numRecordsInErrors", operator.undecodable_records.into());
-    }
     metrics
+}
+
+/// The metrics of each operator of a task, with its name.
+pub(super) fn of_operators<'a>(
+    vertex: &'a Vertex,
+    samples: &'a TaskSamples,
+) -> impl Iterator<Item = (&'a str, Metrics)> {
+    samples.latest.value.operators.iter().enumerate().map(move |(index, operator)| {
+        let rate = |of: fn(&OperatorStats) -> u64| {
+            Number::Float(per_second(samples, move |stats| stats.operators.get(index).map_or(0, of)))
+        };
+        let metrics: [(&str, Number); 6] = [
+            ("numRecordsIn", operator.records_in.into()),
+            ("numRecordsInPerSecond", rate(|operator| operator.records_in)),
+            ("numRecordsOut", operator.records_out.into()),
+            ("numRecordsOutPerSecond", rate(|operator| operator.records_out)),
+            ("numLateRecordsDropped", operator.late_records_dropped.into()),
+            ("numRecordsInErrors", operator.undecodable_records.into()),
+        ];
+        let metrics = metrics.into_iter().map(|(name, number)| (name.to_owned(), number));
+        (operator_name(vertex, operator, index), metrics.collect())
+    })
 }
 
 /// The watermark, or what Flink gives before the first.
@@ -119,12 +146,10 @@ pub(super) fn watermark(stats: &TaskStats) -> Number {
     Number::Int(stats.input_watermark_ms.unwrap_or(i64::MIN))
 }
 
-/// The name of an operator inside a metric's id: without what separates ids.
-fn operator_name(vertex: &Vertex, stats: &OperatorStats, index: usize) -> String {
+/// The name of an operator, by its id or its place in the chain.
+fn operator_name<'a>(vertex: &'a Vertex, stats: &OperatorStats, index: usize) -> &'a str {
     let by_id = stats.operator.and_then(|id| vertex.operators.iter().find(|operator| operator.id == id));
-    let name =
-        by_id.or_else(|| vertex.operators.get(index)).map_or("operator", |operator| operator.name.as_str());
-    name.replace([' ', '.', ':', ','], "_")
+    by_id.or_else(|| vertex.operators.get(index)).map_or("operator", |operator| operator.name.as_str())
 }
 
 /// The metrics of a worker.

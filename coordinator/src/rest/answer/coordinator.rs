@@ -1,12 +1,19 @@
 //! The coordinator's own process.
 
+use std::sync::Arc;
+
 use actix_web::HttpResponse;
 use actix_web::http::header;
+use flott_schema::control::TaskState;
+use flott_schema::graph::JobGraph;
+use flott_schema::ids::{AttemptId, JobId};
 use serde_json::json;
 
 use super::files::{self, Files};
 use super::{body, json};
-use crate::metrics::{ClusterNumbers, ProcessNumbers, render};
+use crate::machine::{ClusterState, JobRecord};
+use crate::metrics::{ClusterNumbers, ProcessNumbers, TaskSeries, render};
+use crate::rest::body::Hosts;
 use crate::rest::error::ApiError;
 use crate::rest::gate::Api;
 use crate::rest::metrics::{self, Metrics};
@@ -67,10 +74,61 @@ async fn own_metrics(api: &Api) -> Result<Metrics, ApiError> {
     Ok(metrics.into_iter().map(|(name, number)| (name.to_owned(), number.into())).collect())
 }
 
-/// `/metrics`, in Prometheus' text.
+/// `/metrics`, in Prometheus' text: this process, and what the leader knows of the tasks that run.
 pub(super) async fn prometheus(api: &Api) -> Result<HttpResponse, ApiError> {
-    let cluster = api.services.handle.read("metrics", ClusterNumbers::of).await?;
+    let (cluster, places) =
+        api.services.handle.read("metrics", |state| (ClusterNumbers::of(state), places(state))).await?;
     let leads = api.services.handle.role().term().is_some();
+    let tasks = if leads { tasks(api, &places) } else { Vec::new() };
     let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    Ok(HttpResponse::Ok().insert_header(kind).body(render(&cluster, &ProcessNumbers::read(), leads)))
+    let text = render(&cluster, &ProcessNumbers::read(), leads, &tasks);
+    Ok(HttpResponse::Ok().insert_header(kind).body(text))
+}
+
+/// The running tasks of a job: its graph, and for each task the name of its worker.
+type Places = (JobId, Arc<JobGraph>, Vec<(AttemptId, String)>);
+
+fn places(state: &ClusterState) -> Vec<Places> {
+    let open = state.jobs().filter(|job| !job.state().is_terminal());
+    let of_job = |job: &JobRecord| {
+        let hosts = Hosts::of_job(state, job);
+        let tasks = job.vertices().iter().flat_map(|vertex| vertex.tasks());
+        let running = tasks.filter(|task| task.state() == TaskState::Running);
+        (job.id(), job.graph().clone(), running.map(|task| (task.attempt(), hosts.of(task).name)).collect())
+    };
+    open.map(of_job).collect()
+}
+
+fn tasks(api: &Api, places: &[Places]) -> Vec<TaskSeries> {
+    let mut series = Vec::new();
+    for (job, graph, tasks) in places {
+        let numbers = api.services.stats.tasks(*job);
+        for (attempt, worker) in tasks {
+            let samples =
+                numbers.get(&attempt.task).filter(|samples| samples.latest.value.attempt == *attempt);
+            let (Some(samples), Some(vertex)) = (samples, graph.vertex(attempt.task.vertex)) else {
+                continue;
+            };
+            let labels = vec![
+                ("tm_id", worker.clone()),
+                ("job_id", job.to_string()),
+                ("job_name", graph.name.clone()),
+                ("task_id", vertex.id.to_string()),
+                ("task_name", vertex.name.clone()),
+                ("subtask_index", attempt.task.subtask.to_string()),
+                ("task_attempt_num", attempt.attempt.to_string()),
+            ];
+            for (operator, metrics) in metrics::of_operators(vertex, samples) {
+                let labels = labels.iter().cloned().chain([("operator_name", operator.to_owned())]).collect();
+                series.push(TaskSeries { scope: "task_operator", labels, values: gauges(metrics) });
+            }
+            let values = gauges(metrics::of_task_alone(samples));
+            series.push(TaskSeries { scope: "task", labels, values });
+        }
+    }
+    series
+}
+
+fn gauges(metrics: Metrics) -> Vec<(String, f64)> {
+    metrics.into_iter().map(|(name, number)| (name, number.gauge())).collect()
 }

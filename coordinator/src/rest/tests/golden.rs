@@ -184,6 +184,20 @@ async fn prometheus_reads_flinks_names() {
     let job =
         format!("flink_jobmanager_job_runningState{{job_id=\"{}\",job_name=\"word count\"}} 1", JobId(2));
     assert!(answer.body.lines().any(|found| found == job), "no '{job}' in {}", answer.body);
+    let task = |name: &str, rest: &str| {
+        let id = JobId(2).to_string();
+        let is_it = |line: &&str| {
+            line.starts_with(&format!("{name}{{")) && line.contains(&id) && line.ends_with(rest)
+        };
+        let found = answer.body.lines().filter(is_it);
+        found.filter(|line| line.contains("task_name=\"Count\"")).count()
+    };
+    assert_eq!(task("flink_taskmanager_job_task_numRecordsIn", "} 20000"), 2, "{}", answer.body);
+    assert_eq!(task("flink_taskmanager_job_task_busyTimeMsPerSecond", "} 700"), 2, "{}", answer.body);
+    assert_eq!(
+        task("flink_taskmanager_job_task_operator_numRecordsOut", "operator_name=\"Count\"} 40000"),
+        2
+    );
 }
 
 #[tokio::test]
