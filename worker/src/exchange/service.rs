@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use flott_dataflow::context::Congestion;
 use flott_dataflow::time::alignment::AlignmentRegistry;
-use flott_schema::config::Configuration;
-use flott_schema::config::options::{self, ExchangeCompression};
 use flott_schema::control::WorkerHost;
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::{Error, ErrorKind, Result};
@@ -72,21 +70,6 @@ impl Options {
             compression: Compression::None,
             connect_deadline: Duration::from_secs(60),
         }
-    }
-
-    /// Options for a job on a worker, as the worker is configured; without a token.
-    pub fn from_configuration(job: JobId, worker: WorkerId, configuration: &Configuration) -> Result<Self> {
-        Ok(Options {
-            window_bytes: u32::try_from(configuration.get(&options::WORKER_CHANNEL_BYTES)?.bytes())
-                .unwrap_or(1 << 30),
-            compression: match configuration.get(&options::WORKER_CHANNEL_COMPRESSION)? {
-                ExchangeCompression::None => Compression::None,
-                ExchangeCompression::Lz4 => Compression::Lz4,
-                ExchangeCompression::Zstd => Compression::Zstd,
-            },
-            connect_deadline: configuration.get(&options::WORKER_CHANNEL_CONNECT_TIMEOUT)?,
-            ..Options::new(job, worker)
-        })
     }
 }
 
