@@ -73,7 +73,8 @@ fn flink_list_and_flink_cancel_work() {
     let run = |arguments: &[&str]| {
         let (command, rest) = arguments.split_at(1);
         let output = flink(&[&["run"], command, &["-m", &address], rest].concat());
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.success(), text)
     };
     let (ok, text) = run(&["list"]);
