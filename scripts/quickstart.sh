@@ -18,7 +18,7 @@ input=$(cd "$(dirname "$input")" && pwd)/$(basename "$input")
 
 say "1 of 3: building (some minutes the first time, kept in $CARGO_TARGET_DIR)"
 cd "$FLOTT_ROOT"
-cargo build --release --locked --bin flott --example word_count --example nexmark_windows
+with_progress release cargo build --release --locked --bin flott --example word_count --example nexmark_windows
 
 release=$CARGO_TARGET_DIR/release
 run() { printf '$ %s\n' "$*" >&2; "$@"; }

@@ -71,7 +71,11 @@ fn mistakes_on_the_command_line_are_usage_errors_that_say_what_to_do() {
     for (arguments, wanted) in [
         (&["rum", "job"][..], "similar subcommand exists: 'run'"),
         (&["run"], "<PROGRAM>"),
-        (&["run", "--detached", &program], "unexpected argument '--detached'"),
+        (&["run", "--detached", &program], "-d submits a job to a cluster, but none is named"),
+        (&["run", "-s", "/savepoint", &program], "-s needs savepoints"),
+        (&["stop", "3f9a"], "`flott stop` needs checkpoints"),
+        (&["list"], "no cluster is named: say -m HOST:PORT"),
+        (&["list", "-m", "host:0"], "the port is no number from 1 to 65535"),
         (&["run", &missing], "did you mean"),
         (&["run", folder], "is a folder; build the job with `cargo build --release`"),
         (&["run", "-D", "paralelism.default=2", &program], "the nearest known key is `parallelism.default`"),
@@ -86,10 +90,13 @@ fn mistakes_on_the_command_line_are_usage_errors_that_say_what_to_do() {
 
 #[test]
 fn help_shows_an_example_of_every_command() {
-    for arguments in [&["--help"][..], &["run", "--help"]] {
-        let stdout = run(&mut flott(arguments)).succeeded();
-        assert!(stdout.contains("Examples:\n  flott run "), "{stdout}");
+    for command in ["run", "list", "info", "cancel", "cluster status", "coordinator", "worker", "completions"]
+    {
+        let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let stdout = run(&mut flott(&arguments)).succeeded();
+        assert!(stdout.contains(&format!("Examples:\n  flott {command} ")), "{stdout}");
     }
+    assert!(run(&mut flott(&["--help"])).succeeded().contains("Examples:\n  flott run "));
     let version = run(&mut flott(&["--version"])).succeeded();
     assert_eq!(version, format!("flott {}\n", env!("CARGO_PKG_VERSION")));
 }

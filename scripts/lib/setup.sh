@@ -23,10 +23,13 @@ as_root() {
   fi
 }
 
-# Some of the crates compile C: that takes a compiler, its headers, and a linker. The crates come over HTTPS.
+# Some of the crates compile C and C++ (RocksDB): that takes compilers, their headers, a linker, and libclang for the bindings.
+# The crates come over HTTPS.
 install_packages() {
   local missing=()
   command -v cc >/dev/null || missing+=(gcc)
+  command -v c++ >/dev/null || missing+=(g++)
+  has_libclang || missing+=(libclang-dev)
   [ -e /usr/include/stdio.h ] || [ "$(uname -s)" != Linux ] || missing+=(libc6-dev)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || missing+=(ca-certificates)
   [ "${#missing[@]}" -gt 0 ] || return 0
@@ -35,6 +38,48 @@ install_packages() {
   as_root apt-get update -qq >&2 || true
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 \
     || fail "could not install ${missing[*]}; run: sudo apt-get install ${missing[*]}"
+}
+
+has_libclang() {
+  [ -z "${LIBCLANG_PATH:-}" ] || return 0
+  ldconfig -p 2>/dev/null | grep -q 'libclang[-.]' && return
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null
+}
+
+# A compiler cache saves RocksDB's compile, which is the longest part of a build, when the build output is gone.
+use_ccache() {
+  command -v ccache >/dev/null || return 0
+  export CC=${CC:-ccache cc} CXX=${CXX:-ccache c++}
+}
+
+# watch_rocksdb PROFILE: says from time to time how far the compile of RocksDB is, until it is killed.
+watch_rocksdb() {
+  local folder=$CARGO_TARGET_DIR/$1/build objects total=0 before=0
+  while sleep 15; do
+    objects=$(find "$folder" -path '*librocksdb-sys-*/out/*' -name '*.o' 2>/dev/null | wc -l)
+    if [ "$total" -eq 0 ]; then
+      total=$(find "${CARGO_HOME:-${HOME:-}/.cargo}"/registry/src/*/librocksdb-sys-*/rocksdb_lib_sources.txt 2>/dev/null | tail -n 1 \
+        | xargs -r cat | wc -w)
+    fi
+    if [ "$objects" -gt "$before" ]; then
+      printf '   RocksDB: %s of about %s files compiled\n' "$objects" "${total/#0/340}" >&2
+      before=$objects
+    fi
+  done
+}
+
+# with_progress PROFILE COMMAND...: runs a build and says meanwhile how far RocksDB is.
+with_progress() {
+  local profile=$1 watcher status=0
+  shift
+  if compgen -G "$CARGO_TARGET_DIR/$profile/build/librocksdb-sys-*/out/librocksdb.a" >/dev/null; then "$@"; return; fi
+  say "RocksDB, a C++ library, is compiled once: that takes some minutes"
+  watch_rocksdb "$profile" &
+  watcher=$!
+  "$@" || status=$?
+  kill "$watcher" 2>/dev/null || true
+  wait "$watcher" 2>/dev/null || true
+  return "$status"
 }
 
 # version_at_least WANTED FOUND
@@ -55,5 +100,6 @@ check_rust() {
 }
 
 install_packages
+use_ccache
 check_rust
 mkdir -p "$CARGO_TARGET_DIR"
