@@ -31,6 +31,9 @@ const REPORTS_HELD_MAX: usize = 8 * REPORTS_MAX;
 /// Bytes of a program in one call.
 const PROGRAM_PART_BYTES_MAX: u32 = 4 << 20;
 
+/// Most time between two heartbeats, whatever the leader asks for: the numbers that people look at come with them.
+const NUMBERS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How the service of a connection ended.
 pub(super) enum Served {
     /// The session is over.
@@ -49,7 +52,7 @@ enum Done {
 /// Serves a connection until it breaks or the session ends.
 pub(super) async fn serve(shared: &Rc<Shared>, queues: &mut Queues, registered: Registered) -> Served {
     let Registered { session, mut connection, heartbeat_interval, heartbeat_timeout, .. } = registered;
-    let mut heartbeats = interval(heartbeat_interval);
+    let mut heartbeats = interval(heartbeat_interval.min(NUMBERS_INTERVAL));
     heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut calls: FuturesUnordered<LocalBoxFuture<'static, Done>> = FuturesUnordered::new();
     let mut heartbeat_out = false;
@@ -57,6 +60,12 @@ pub(super) async fn serve(shared: &Rc<Shared>, queues: &mut Queues, registered: 
     loop {
         let group = shared.book.borrow_mut().take_up(REPORTS_MAX, REPORT_BYTES_MAX);
         if !group.is_empty() {
+            if !heartbeat_out && group.iter().any(|report| report.state.is_terminal()) {
+                // The last numbers of a task come before the word that it has ended: who waits for that word reads them.
+                heartbeat_out = true;
+                heartbeats.reset();
+                calls.push(Box::pin(heartbeat(session.clone(), shared.clone(), heartbeat_timeout)));
+            }
             calls.push(Box::pin(report(session.clone(), group, heartbeat_timeout)));
         }
         let room = shared.book.borrow().unacknowledged() < REPORTS_HELD_MAX;
