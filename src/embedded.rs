@@ -178,8 +178,10 @@ async fn drive(
 ) -> Result<JobResult> {
     let metrics = worker.add_program(job, program.clone());
     let graph = &program.graph;
+    // Listens before the first task runs: what the job prints must not invite a Ctrl-C that nobody hears.
+    let interrupts = options.cancel_on_ctrl_c.then(Interrupts::listen).transpose()?;
     handle.submit(job, JobSpec::embedded(program.graph.clone())).await.map_err(|error| error.into_error())?;
-    let outcome = wait(handle, job, program, &metrics, options).await?;
+    let outcome = wait(handle, job, program, &metrics, options, interrupts).await?;
     match outcome {
         JobOutcome::Finished => {
             let result = JobResult {
@@ -207,8 +209,8 @@ async fn wait(
     program: &Arc<Program>,
     metrics: &JobMetrics,
     options: &EmbeddedOptions,
+    interrupts: Option<Interrupts>,
 ) -> Result<JobOutcome> {
-    let interrupts = options.cancel_on_ctrl_c.then(Interrupts::listen).transpose()?;
     let interrupted = async {
         match &interrupts {
             Some(interrupts) => interrupts.requested().await,
