@@ -149,6 +149,12 @@ impl JobMetrics {
         self.tasks().iter().map(|task| task.stats(job)).collect()
     }
 
+    /// The counters of some of them.
+    pub fn stats_of(&self, job: JobId, attempts: &[AttemptId]) -> Vec<TaskStats> {
+        let tasks = self.tasks();
+        tasks.iter().filter(|task| attempts.contains(&task.attempt)).map(|task| task.stats(job)).collect()
+    }
+
     /// The tasks deployed so far.
     pub fn tasks(&self) -> Vec<Arc<TaskMetrics>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -7,7 +7,7 @@ use flott_dataflow::program::Program;
 use flott_schema::Result;
 use flott_schema::config::options::ExchangeCompression;
 use flott_schema::control::{TaskReport, ToCoordinator, ToWorker};
-use flott_schema::ids::JobId;
+use flott_schema::ids::{AttemptId, JobId};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -86,7 +86,7 @@ async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
     let (runtime, handle) = Worker::start(options, reports);
     let metrics = handle.add_program(job, program);
     let (to_runtime, runtime_orders) = mpsc::channel(1);
-    actix::spawn(forward_reports(outbox, speaker.clone()));
+    actix::spawn(forward_reports(outbox, speaker.clone(), metrics.clone(), job));
     actix::spawn(send_stats(speaker.clone(), metrics.clone(), job));
     actix::spawn(forward_orders(orders, to_runtime, job));
     runtime.with_exchange(exchange).run(runtime_orders).await;
@@ -110,7 +110,12 @@ async fn forward_orders(
 }
 
 /// Tells the worker what becomes of the tasks, in order, everything that waits at once.
-async fn forward_reports(mut outbox: mpsc::Receiver<ToCoordinator>, speaker: Speaker) {
+async fn forward_reports(
+    mut outbox: mpsc::Receiver<ToCoordinator>,
+    speaker: Speaker,
+    metrics: Arc<JobMetrics>,
+    job: JobId,
+) {
     let mut waiting = Vec::new();
     while outbox.recv_many(&mut waiting, REPORTS_AT_ONCE).await > 0 {
         let reports: Vec<TaskReport> = waiting
@@ -123,6 +128,15 @@ async fn forward_reports(mut outbox: mpsc::Receiver<ToCoordinator>, speaker: Spe
             .collect();
         if reports.is_empty() {
             continue;
+        }
+        let ended: Vec<AttemptId> = reports
+            .iter()
+            .filter(|report| report.state.is_terminal())
+            .map(|report| report.attempt)
+            .collect();
+        if !ended.is_empty() {
+            // The last numbers of a task go before the word that it has ended. If they cannot be sent, neither can the word.
+            let _ = speaker.stats(&metrics.stats_of(job, &ended)).await;
         }
         if let Err(error) = speaker.report(&reports).await {
             // If the worker is gone, so is this process in a moment; else the worker cannot know the state of the tasks any more.

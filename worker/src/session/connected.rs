@@ -6,6 +6,7 @@ use std::time::Duration;
 use flott_schema::answer::FilePart;
 use flott_schema::control::TaskReport;
 use flott_schema::error::Result;
+use flott_schema::stats::WorkerStats;
 use flott_schema::wire::Wire;
 use flott_schema::wire::broken;
 use flott_schema::wire::fields::write_list;
@@ -60,13 +61,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, queues: &mut Queues, registered: 
     loop {
         let group = shared.book.borrow_mut().take_up(REPORTS_MAX, REPORT_BYTES_MAX);
         if !group.is_empty() {
-            if !heartbeat_out && group.iter().any(|report| report.state.is_terminal()) {
-                // The last numbers of a task come before the word that it has ended: who waits for that word reads them.
-                heartbeat_out = true;
-                heartbeats.reset();
-                calls.push(Box::pin(heartbeat(session.clone(), shared.clone(), heartbeat_timeout)));
-            }
-            calls.push(Box::pin(report(session.clone(), group, heartbeat_timeout)));
+            calls.push(Box::pin(report(session.clone(), shared.clone(), group, heartbeat_timeout)));
         }
         let room = shared.book.borrow().unacknowledged() < REPORTS_HELD_MAX;
         tokio::select! {
@@ -76,7 +71,8 @@ pub(super) async fn serve(shared: &Rc<Shared>, queues: &mut Queues, registered: 
             reason = connection.line.closed() => return Served::Broken(reason),
             _ = heartbeats.tick(), if !heartbeat_out => {
                 heartbeat_out = true;
-                calls.push(Box::pin(heartbeat(session.clone(), shared.clone(), heartbeat_timeout)));
+                let told = tell(session.clone(), shared.side.stats(), heartbeat_timeout);
+                calls.push(Box::pin(async move { Done::Heartbeat(told.await) }));
             }
             Some(done) = calls.next(), if !calls.is_empty() => match done {
                 Done::Heartbeat(Ok(())) => heartbeat_out = false,
@@ -92,18 +88,40 @@ pub(super) async fn serve(shared: &Rc<Shared>, queues: &mut Queues, registered: 
     }
 }
 
-async fn heartbeat(session: worker_session::Client, shared: Rc<Shared>, deadline: Duration) -> Done {
+/// Sends numbers, which are a sign of life too.
+async fn tell(
+    session: worker_session::Client,
+    stats: WorkerStats,
+    deadline: Duration,
+) -> std::result::Result<(), String> {
     let mut request = session.heartbeat_request();
-    if let Err(error) = shared.side.stats().write(request.get().init_stats()) {
+    if let Err(error) = stats.write(request.get().init_stats()) {
         // Numbers for people: a heartbeat without them is better than none.
         tracing::warn!(%error, "the statistics do not fit a heartbeat");
         request = session.heartbeat_request();
         request.get().init_stats().init_usage();
     }
-    Done::Heartbeat(in_time("a heartbeat", deadline, request.send().promise).await)
+    in_time("a heartbeat", deadline, request.send().promise).await
 }
 
-async fn report(session: worker_session::Client, reports: Vec<TaskReport>, deadline: Duration) -> Done {
+async fn report(
+    session: worker_session::Client,
+    shared: Rc<Shared>,
+    reports: Vec<TaskReport>,
+    deadline: Duration,
+) -> Done {
+    let ended: Vec<_> = reports
+        .iter()
+        .filter(|report| report.state.is_terminal())
+        .map(|report| (report.job, report.attempt))
+        .collect();
+    if !ended.is_empty() {
+        // The last numbers of a task come before the word that it has ended: who waits for that word reads them.
+        let told = tell(session.clone(), shared.side.last_stats(&ended), deadline).await;
+        if told.is_err() {
+            return Done::Reports(told);
+        }
+    }
     let mut request = session.report_request();
     let form = request.get();
     if let Err(error) = write_list("reports", &reports, |length| form.init_reports(length)) {

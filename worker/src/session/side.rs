@@ -2,6 +2,7 @@
 
 use flott_schema::answer::{FilePart, ProgramRun};
 use flott_schema::error::Result;
+use flott_schema::ids::{AttemptId, JobId};
 use flott_schema::job::ProgramRef;
 use flott_schema::stats::{LogFile, WorkerStats};
 use futures_util::future::BoxFuture;
@@ -10,6 +11,13 @@ use futures_util::future::BoxFuture;
 pub trait WorkerSide: Send + Sync + 'static {
     /// The numbers that go with a heartbeat. Called on the thread of the session, so it must not wait.
     fn stats(&self) -> WorkerStats;
+
+    /// The numbers of these tasks, which have just ended; they are sent before the word that they have. As [`Self::stats`], which
+    /// is what is given by default.
+    fn last_stats(&self, tasks: &[(JobId, AttemptId)]) -> WorkerStats {
+        let _ = tasks;
+        self.stats()
+    }
 
     /// The log files that the worker keeps. Called where blocking is allowed.
     fn list_logs(&self) -> Result<Vec<LogFile>>;

@@ -186,7 +186,7 @@ impl executor_session::Server for Session {
         _results: executor_session::StatsResults,
     ) -> capnp::Result<()> {
         let tasks: Vec<TaskStats> = fields::list("tasks", params.get()?.get_tasks()).map_err(failed)?;
-        self.links.statistics.set_tasks(self.executor, tasks);
+        self.links.statistics.note_tasks(self.executor, tasks);
         Ok(())
     }
 

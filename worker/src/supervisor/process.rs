@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use flott_schema::answer::{FilePart, ProgramRun};
 use flott_schema::config::{Configuration, PortRanges, options};
+use flott_schema::ids::{AttemptId, JobId};
 use flott_schema::job::{ProgramDigest, ProgramRef};
 use flott_schema::security::{Token, check_binding, is_loopback};
 use flott_schema::stats::{LogFile, WorkerProfile, WorkerStats};
@@ -172,7 +173,7 @@ async fn serve(process: WorkerProcess) -> Result<()> {
     supervisor.run(orders, reports).await;
     match handle.ended().await {
         SessionEnd::Stopped => Ok(()),
-        end => Err(end.into()),
+        end => Err(end.into_error()),
     }
 }
 
@@ -186,6 +187,10 @@ struct Side {
 impl WorkerSide for Side {
     fn stats(&self) -> WorkerStats {
         self.statistics.take()
+    }
+
+    fn last_stats(&self, tasks: &[(JobId, AttemptId)]) -> WorkerStats {
+        self.statistics.of(tasks)
     }
 
     fn list_logs(&self) -> Result<Vec<LogFile>> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use flott_schema::ids::{AttemptId, JobId, TaskId};
 use flott_schema::stats::{TaskStats, WorkerStats, WorkerUsage};
 
 use crate::supervisor::machine::ExecutorNumber;
@@ -17,7 +18,7 @@ pub struct Statistics(Arc<Mutex<Numbers>>);
 #[derive(Default)]
 struct Numbers {
     usage: WorkerUsage,
-    tasks: BTreeMap<ExecutorNumber, Vec<TaskStats>>,
+    tasks: BTreeMap<ExecutorNumber, BTreeMap<TaskId, TaskStats>>,
     /// Of executors that are gone, until they have been read once.
     ended: Vec<TaskStats>,
 }
@@ -27,9 +28,10 @@ impl Statistics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An executor says how its tasks do.
-    pub fn set_tasks(&self, executor: ExecutorNumber, tasks: Vec<TaskStats>) {
-        self.lock().tasks.insert(executor, tasks);
+    /// An executor says how some of its tasks do, or all.
+    pub fn note_tasks(&self, executor: ExecutorNumber, tasks: Vec<TaskStats>) {
+        let tasks = tasks.into_iter().map(|stats| (stats.attempt.task, stats));
+        self.lock().tasks.entry(executor).or_default().extend(tasks);
     }
 
     /// What the processes use now.
@@ -41,7 +43,7 @@ impl Statistics {
     pub fn forget(&self, executor: ExecutorNumber) {
         let mut numbers = self.lock();
         if let Some(tasks) = numbers.tasks.remove(&executor) {
-            numbers.ended.extend(tasks);
+            numbers.ended.extend(tasks.into_values());
             numbers.ended.truncate(ENDED_MAX);
         }
     }
@@ -50,8 +52,19 @@ impl Statistics {
     pub fn take(&self) -> WorkerStats {
         let mut numbers = self.lock();
         let mut tasks = std::mem::take(&mut numbers.ended);
-        tasks.extend(numbers.tasks.values().flatten().cloned());
+        tasks.extend(numbers.tasks.values().flat_map(BTreeMap::values).cloned());
         WorkerStats { usage: numbers.usage.clone(), tasks }
+    }
+
+    /// Of some tasks, as far as they are known.
+    pub fn of(&self, tasks: &[(JobId, AttemptId)]) -> WorkerStats {
+        let numbers = self.lock();
+        let of_task = |(job, attempt): &(JobId, AttemptId)| {
+            let of_executors = numbers.tasks.values().filter_map(|tasks| tasks.get(&attempt.task));
+            let mut known = of_executors.chain(&numbers.ended);
+            known.find(|stats| stats.job == *job && stats.attempt == *attempt).cloned()
+        };
+        WorkerStats { usage: numbers.usage.clone(), tasks: tasks.iter().filter_map(of_task).collect() }
     }
 }
 
@@ -102,7 +115,7 @@ fn process_usage(process: u32) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use flott_schema::ids::{AttemptId, JobId, TaskId, VertexId};
+    use flott_schema::ids::VertexId;
 
     use super::*;
 
@@ -117,11 +130,38 @@ mod tests {
 
     #[test]
     fn the_last_numbers_of_an_executor_that_is_gone_are_read_once() {
-        let task = TaskId { vertex: VertexId(1), subtask: 0 };
-        let stats = TaskStats {
+        let statistics = Statistics::default();
+        let (first, second) = (stats(0, 5), stats(1, 9));
+        statistics.note_tasks(ExecutorNumber(1), vec![first.clone()]);
+        statistics.note_tasks(ExecutorNumber(1), vec![stats(1, 8)]);
+        statistics.note_tasks(ExecutorNumber(1), vec![second.clone()]);
+        assert_eq!(statistics.take().tasks, [first.clone(), second.clone()]);
+        statistics.forget(ExecutorNumber(1));
+        assert_eq!(statistics.take().tasks, [first, second]);
+        assert_eq!(statistics.take().tasks, []);
+    }
+
+    #[test]
+    fn tasks_that_have_ended_are_found_by_job_and_attempt() {
+        let statistics = Statistics::default();
+        let (first, second) = (stats(0, 5), stats(1, 9));
+        statistics.note_tasks(ExecutorNumber(1), vec![first.clone()]);
+        statistics.note_tasks(ExecutorNumber(2), vec![second.clone()]);
+        let of = |job, attempt| statistics.of(&[(JobId(job), attempt)]).tasks;
+        assert_eq!(of(1, second.attempt), std::slice::from_ref(&second));
+        assert_eq!(of(2, second.attempt), []);
+        assert_eq!(of(1, AttemptId { attempt: 7, ..second.attempt }), []);
+        statistics.forget(ExecutorNumber(1));
+        assert_eq!(of(1, first.attempt), std::slice::from_ref(&first));
+        assert_eq!(statistics.take().tasks, [first, second], "what was looked up is sent again");
+    }
+
+    fn stats(subtask: u32, records_in: u64) -> TaskStats {
+        let task = TaskId { vertex: VertexId(1), subtask };
+        TaskStats {
             job: JobId(1),
             attempt: AttemptId { task, job_epoch: 0, attempt: 0 },
-            records_in: 5,
+            records_in,
             records_out: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -132,13 +172,6 @@ mod tests {
             backpressured_ms: 0,
             input_watermark_ms: None,
             operators: Vec::new(),
-        };
-        let statistics = Statistics::default();
-        statistics.set_tasks(ExecutorNumber(1), vec![stats.clone()]);
-        statistics.set_tasks(ExecutorNumber(1), vec![stats.clone()]);
-        assert_eq!(statistics.take().tasks, std::slice::from_ref(&stats));
-        statistics.forget(ExecutorNumber(1));
-        assert_eq!(statistics.take().tasks, [stats]);
-        assert_eq!(statistics.take().tasks, []);
+        }
     }
 }
