@@ -5,6 +5,7 @@ mod process;
 
 use cluster_support::{Cluster, kill};
 use process::{Started, example_text, flott, run};
+use serde_json::Value;
 
 const FAST_RESTART: &[&str] = &[
     "-D",
@@ -27,6 +28,16 @@ fn submit_endless(cluster: &Cluster, flags: &[&str]) -> String {
     job
 }
 
+/// What a summary says of the records of each vertex. What the first one hands on depends on who read which file.
+fn records(summary: &Value) -> Vec<[Value; 4]> {
+    let vertices = summary["vertices"].as_array().unwrap().iter().enumerate();
+    let of_vertex = |(index, vertex): (usize, &Value)| {
+        let records = if index == 0 { "records_in" } else { "records_out" };
+        ["name", "tasks", "source_records", records].map(|number| vertex[number].clone())
+    };
+    vertices.map(of_vertex).collect()
+}
+
 #[test]
 fn words_counted_on_two_workers_are_those_of_the_embedded_cluster() {
     let cluster = Cluster::start(2);
@@ -35,21 +46,30 @@ fn words_counted_on_two_workers_are_those_of_the_embedded_cluster() {
     let count = |command: &mut dyn FnMut(&[&str]) -> std::process::Command, name: &str| {
         let file = folder.path().join(name);
         let program = example_text("word_count");
-        let arguments = ["run", "-p", "4", &program, "--input", &docs, "--output", file.to_str().unwrap()];
+        let output = file.to_str().unwrap();
+        let arguments = ["run", "--json", "-p", "4", &program, "--input", &docs, "--output", output];
         let ended = run(&mut command(&arguments));
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        (std::fs::read_to_string(file).unwrap(), ended.stderr)
+        let summary: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
+        (std::fs::read_to_string(file).unwrap(), summary, ended.stderr)
     };
-    let (embedded, _) = count(&mut |arguments| flott(arguments), "embedded");
-    let (counted, stderr) = count(&mut |arguments| cluster.flott(arguments), "cluster");
+    let (embedded, summary, _) = count(&mut |arguments| flott(arguments), "embedded");
+    let (counted, cluster_summary, stderr) = count(&mut |arguments| cluster.flott(arguments), "cluster");
     assert!(embedded.lines().count() > 100, "{embedded}");
     assert_eq!(counted, embedded);
+    // The job may be over before anyone has asked how it does: its last numbers count.
+    assert_eq!(records(&cluster_summary), records(&summary));
+    assert!(summary["source_records"].as_u64() > Some(100), "{summary}");
+    let [words, counts, _] = cluster_summary["vertices"].as_array().unwrap().as_slice() else {
+        panic!("three vertices: {cluster_summary}")
+    };
+    assert_eq!(counts["records_in"], words["records_out"]);
     assert!(
         stderr.contains("uploading word_count") && stderr.contains("job 'word count' finished in"),
         "{stderr}"
     );
     // The cluster has the program now.
-    let (again, stderr) = count(&mut |arguments| cluster.flott(arguments), "again");
+    let (again, _, stderr) = count(&mut |arguments| cluster.flott(arguments), "again");
     assert_eq!(again, embedded);
     assert!(!stderr.contains("uploading"), "{stderr}");
     assert_eq!(cluster.jobs().len(), 2);

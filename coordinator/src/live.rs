@@ -9,28 +9,11 @@ use std::collections::BTreeMap;
 use flott_schema::error::{Error, Result};
 use flott_schema::ids::{JobId, TaskId, WorkerId};
 use flott_schema::job::ProgramRef;
-use flott_schema::stats::{LogFile, TaskStats, WorkerUsage};
+use flott_schema::stats::{LogFile, WorkerUsage};
 use futures_util::future::BoxFuture;
 
 pub use flott_schema::answer::{FilePart, ProgramRun};
-
-/// A value and when it came (milliseconds since 1970).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample<T> {
-    /// When.
-    pub at_ms: u64,
-    /// What.
-    pub value: T,
-}
-
-/// The last two statistics of the current or last attempt of a task. Two of the same attempt give rates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskSamples {
-    /// The latest.
-    pub latest: Sample<TaskStats>,
-    /// The one before it, of the same attempt.
-    pub previous: Option<Sample<TaskStats>>,
-}
+pub use flott_schema::samples::{Sample, TaskSamples};
 
 /// Reads the latest statistics. Answers at once, from memory.
 pub trait ReadStats: Send + Sync {

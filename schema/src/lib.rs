@@ -14,6 +14,7 @@ pub mod job;
 pub mod key_group;
 pub mod nearest;
 pub mod plan;
+pub mod samples;
 pub mod security;
 pub mod stable_hash;
 pub mod stats;

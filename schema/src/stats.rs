@@ -74,6 +74,27 @@ pub struct TaskStats {
     pub operators: Vec<OperatorStats>,
 }
 
+impl TaskStats {
+    /// Those of a task that has done nothing yet.
+    pub fn new(job: JobId, attempt: AttemptId) -> Self {
+        TaskStats {
+            job,
+            attempt,
+            records_in: 0,
+            records_out: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            batches_in: 0,
+            batches_out: 0,
+            busy_ms: 0,
+            idle_ms: 0,
+            backpressured_ms: 0,
+            input_watermark_ms: None,
+            operators: Vec::new(),
+        }
+    }
+}
+
 /// What a worker uses at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerUsage {

@@ -58,17 +58,6 @@ impl From<u64> for Number {
 /// Metrics by id.
 pub(super) type Metrics = BTreeMap<String, Number>;
 
-/// How much a counter of a task grew, per second between its last two samples; 0 before the second one.
-pub(super) fn per_second(samples: &TaskSamples, of: impl Fn(&TaskStats) -> u64) -> f64 {
-    let Some(previous) = &samples.previous else { return 0.0 };
-    let elapsed_ms = samples.latest.at_ms.saturating_sub(previous.at_ms);
-    if elapsed_ms == 0 {
-        return 0.0;
-    }
-    let grown = of(&samples.latest.value).saturating_sub(of(&previous.value));
-    grown as f64 * 1_000.0 / elapsed_ms as f64
-}
-
 /// Counters of a task that Flink gives as a total and as a rate.
 const COUNTERS: [(&str, fn(&TaskStats) -> u64); 6] = [
     ("numRecordsIn", |stats| stats.records_in),
@@ -105,13 +94,13 @@ pub(super) fn of_task_alone(samples: &TaskSamples) -> Metrics {
     let mut metrics = Metrics::new();
     for (name, of) in COUNTERS {
         metrics.insert(name.into(), of(stats).into());
-        metrics.insert(format!("{name}PerSecond"), Number::Float(per_second(samples, of)));
+        metrics.insert(format!("{name}PerSecond"), Number::Float(samples.per_second(of)));
     }
     for (rate, total, of) in TIMES {
-        metrics.insert(rate.into(), Number::Float(per_second(samples, of)));
+        metrics.insert(rate.into(), Number::Float(samples.per_second(of)));
         metrics.insert(total.into(), of(stats).into());
     }
-    let waiting = per_second(samples, |stats| stats.backpressured_ms);
+    let waiting = samples.per_second(|stats| stats.backpressured_ms);
     metrics.insert("isBackPressured".into(), Number::Flag(waiting >= BACKPRESSURED_FROM));
     metrics.insert("currentInputWatermark".into(), watermark(stats));
     let late = stats.operators.iter().map(|operator| operator.late_records_dropped).sum::<u64>();
@@ -126,7 +115,7 @@ pub(super) fn of_operators<'a>(
 ) -> impl Iterator<Item = (&'a str, Metrics)> {
     samples.latest.value.operators.iter().enumerate().map(move |(index, operator)| {
         let rate = |of: fn(&OperatorStats) -> u64| {
-            Number::Float(per_second(samples, move |stats| stats.operators.get(index).map_or(0, of)))
+            Number::Float(samples.per_second(move |stats| stats.operators.get(index).map_or(0, of)))
         };
         let metrics: [(&str, Number); 6] = [
             ("numRecordsIn", operator.records_in.into()),

@@ -8,8 +8,9 @@ use flott_schema::stats::{TaskStats, WorkerStats, WorkerUsage};
 
 use crate::live::{ReadStats, Sample, TaskSamples};
 
-/// Jobs whose numbers are kept; the one that was heard of longest ago goes first.
-const JOBS_MAX: usize = 1_000;
+/// Jobs whose numbers are kept; the one that was heard of longest ago goes first. Above the number of ended jobs that are
+/// remembered, with room for those that run.
+const JOBS_MAX: usize = 2_000;
 
 /// The latest numbers of workers and tasks, in memory. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -64,20 +65,10 @@ impl LiveStats {
 
 impl Job {
     fn note(&mut self, stats: TaskStats, at_ms: u64) {
-        let attempt = stats.attempt;
-        let sample = Sample { at_ms, value: stats };
-        match self.tasks.get_mut(&attempt.task) {
+        match self.tasks.get_mut(&stats.attempt.task) {
+            Some(samples) => samples.note(stats, at_ms),
             None => {
-                self.tasks.insert(attempt.task, TaskSamples { latest: sample, previous: None });
-            }
-            Some(samples) => {
-                let known = samples.latest.value.attempt;
-                let order = (attempt.job_epoch, attempt.attempt).cmp(&(known.job_epoch, known.attempt));
-                if order.is_gt() {
-                    *samples = TaskSamples { latest: sample, previous: None };
-                } else if order.is_eq() {
-                    samples.previous = Some(std::mem::replace(&mut samples.latest, sample));
-                }
+                self.tasks.insert(stats.attempt.task, TaskSamples::new(stats, at_ms));
             }
         }
     }
@@ -101,21 +92,8 @@ mod tests {
 
     fn task(job: u128, attempt: u32, records_in: u64) -> TaskStats {
         let task = TaskId { vertex: VertexId(1), subtask: 0 };
-        TaskStats {
-            job: JobId(job),
-            attempt: AttemptId { task, job_epoch: attempt, attempt },
-            records_in,
-            records_out: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            batches_in: 0,
-            batches_out: 0,
-            busy_ms: 0,
-            idle_ms: 0,
-            backpressured_ms: 0,
-            input_watermark_ms: None,
-            operators: Vec::new(),
-        }
+        let attempt = AttemptId { task, job_epoch: attempt, attempt };
+        TaskStats { records_in, ..TaskStats::new(JobId(job), attempt) }
     }
 
     fn heartbeat(tasks: Vec<TaskStats>) -> WorkerStats {
@@ -131,11 +109,11 @@ mod tests {
     #[test]
     fn the_last_two_samples_of_an_attempt_are_kept() {
         let stats = LiveStats::new();
-        for (at_ms, count) in [(10, 1), (20, 4), (30, 9)] {
+        for (at_ms, count) in [(1_000, 1), (2_000, 4), (3_000, 9)] {
             stats.note(WorkerId(1), heartbeat(vec![task(1, 0, count)]), at_ms);
         }
         assert_eq!(records(&stats), (9, Some(4)));
-        assert_eq!(stats.worker(WorkerId(1)).map(|sample| sample.at_ms), Some(30));
+        assert_eq!(stats.worker(WorkerId(1)).map(|sample| sample.at_ms), Some(3_000));
     }
 
     #[test]

@@ -129,11 +129,8 @@ async fn forward_reports(
         if reports.is_empty() {
             continue;
         }
-        let ended: Vec<AttemptId> = reports
-            .iter()
-            .filter(|report| report.state.is_terminal())
-            .map(|report| report.attempt)
-            .collect();
+        let ended: Vec<AttemptId> =
+            reports.iter().filter(|report| report.state.is_terminal()).map(|report| report.attempt).collect();
         if !ended.is_empty() {
             // The last numbers of a task go before the word that it has ended. If they cannot be sent, neither can the word.
             let _ = speaker.stats(&metrics.stats_of(job, &ended)).await;

@@ -158,20 +158,7 @@ mod tests {
 
     fn stats(subtask: u32, records_in: u64) -> TaskStats {
         let task = TaskId { vertex: VertexId(1), subtask };
-        TaskStats {
-            job: JobId(1),
-            attempt: AttemptId { task, job_epoch: 0, attempt: 0 },
-            records_in,
-            records_out: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            batches_in: 0,
-            batches_out: 0,
-            busy_ms: 0,
-            idle_ms: 0,
-            backpressured_ms: 0,
-            input_watermark_ms: None,
-            operators: Vec::new(),
-        }
+        let attempt = AttemptId { task, job_epoch: 0, attempt: 0 };
+        TaskStats { records_in, ..TaskStats::new(JobId(1), attempt) }
     }
 }

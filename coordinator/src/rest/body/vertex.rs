@@ -13,7 +13,6 @@ use super::io::{Io, Numbers};
 use super::subtask::{Host, Hosts, Subtask, durations};
 use super::times::{LIVE_STATES, Span};
 use crate::machine::{TaskCounts, TaskRecord, VertexRecord};
-use crate::rest::metrics::per_second;
 
 #[derive(Serialize)]
 struct Detail {
@@ -143,7 +142,7 @@ pub(in crate::rest) fn backpressure(record: &VertexRecord, numbers: &Numbers, no
     for task in record.tasks().iter().filter(|task| task.state() == TaskState::Running) {
         let samples = numbers.of(task);
         let share = |of: fn(&flott_schema::stats::TaskStats) -> u64| {
-            samples.map_or(0.0, |samples| (per_second(samples, of) / 1_000.0).clamp(0.0, 1.0))
+            samples.map_or(0.0, |samples| (samples.per_second(of) / 1_000.0).clamp(0.0, 1.0))
         };
         let ratio = share(|stats| stats.backpressured_ms);
         worst = worst.max(ratio);

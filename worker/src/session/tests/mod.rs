@@ -16,7 +16,7 @@ use flott_schema::graph::{ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, VertexId, WorkerId};
 use flott_schema::job::{JobSpec, ProgramRef};
 use flott_schema::security::Token;
-use flott_schema::stats::{LogFile, WorkerProfile, WorkerStats, WorkerUsage};
+use flott_schema::stats::{LogFile, TaskStats, WorkerProfile, WorkerStats, WorkerUsage};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -49,6 +49,11 @@ impl WorkerSide for Side {
     fn stats(&self) -> WorkerStats {
         let cpu_ms = self.heartbeats.fetch_add(1, Ordering::Relaxed);
         WorkerStats { usage: WorkerUsage { cpu_ms, ..WorkerUsage::default() }, tasks: Vec::new() }
+    }
+
+    fn last_stats(&self, tasks: &[(JobId, AttemptId)]) -> WorkerStats {
+        let tasks = tasks.iter().map(|(job, attempt)| TaskStats::new(*job, *attempt));
+        WorkerStats { tasks: tasks.collect(), ..WorkerStats::default() }
     }
 
     fn list_logs(&self) -> Result<Vec<LogFile>> {

@@ -6,7 +6,7 @@ use flott_schema::security::{CONTROL_PROTOCOL, Token};
 use flott_schema::wire::Wire;
 use flott_schema::wire::generated::control_capnp::program_result;
 
-use super::coordinator::{Answer, Port};
+use super::coordinator::{Answer, Event, Port};
 use super::*;
 use crate::session::{SessionEnd, SessionState};
 
@@ -115,6 +115,30 @@ fn heartbeats_come_at_the_interval_that_the_leader_named() {
             assert_eq!(stats.usage.cpu_ms, number);
             answer.send(()).unwrap();
         }
+    });
+}
+
+#[test]
+fn the_last_numbers_of_a_task_come_before_the_word_that_it_has_ended() {
+    run(async {
+        let mut port = Port::open().await;
+        let (handle, _orders) = session(options(&[&port.name()]));
+        let mut coordinator = port.register(1, 1).await;
+        handle.report(vec![report(0, TaskState::Running), report(1, TaskState::Finished)]).await.unwrap();
+        let mut numbers = Vec::new();
+        loop {
+            match soon("the word", coordinator.events.recv()).await.unwrap() {
+                Event::Heartbeat(stats, answer) => {
+                    numbers.extend(stats.tasks.iter().map(|task| task.attempt));
+                    answer.send(()).unwrap();
+                }
+                Event::Reports(reports, _) => {
+                    assert_eq!(reports.len(), 2);
+                    break;
+                }
+            }
+        }
+        assert_eq!(numbers, [attempt(1)]);
     });
 }
 
