@@ -19,6 +19,12 @@ fn main() -> flott::Result<()> {
             numbers(&env).print();
             numbers(&env).write_text(*folder)
         }
+        // Four vertices, each task of which sends to one of the next.
+        ["wide"] => {
+            let step = |n: u64| n + 1;
+            let chains = numbers(&env).map(step).disable_chaining().map(step).disable_chaining();
+            chains.map(step).disable_chaining().discard()
+        }
         other => return Err(flott::Error::configuration(format!("there is no way to end called {other:?}"))),
     };
     env.execute("test job")?;
