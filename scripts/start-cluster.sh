@@ -49,6 +49,12 @@ run_on() {
   if is_here "$1"; then "$FLOTT_ROOT/scripts/$2" "${@:3}"; else on "$@"; fi
 }
 
+# Where coordinators keep their logs, if it is said.
+data_dir=$(sed -n 's/^coordinator\.data-dir:[[:space:]]*//p' "$FLOTT_CONFIG_DIR/flott.yaml" 2>/dev/null | tail -n 1)
+for pair in "${properties[@]}"; do
+  case "$pair" in coordinator.data-dir=*) data_dir=${pair#*=} ;; esac
+done
+
 declare -A instance_of=()
 addresses=
 starting=()
@@ -58,9 +64,12 @@ for index in "${!coordinators[@]}"; do
   split_line "${coordinators[$index]}"
   instance_of[$host]=$((${instance_of[$host]:-0} + 1))
   own=()
+  after=()
   if [ ${#coordinators[@]} -gt 1 ]; then own+=(-D "coordinator.host=$host" -D "coordinator.port=${control_port:-6123}"); fi
+  # Members on one host need a directory each.
+  if [ ${#coordinators[@]} -gt 1 ] && [ -n "$data_dir" ]; then after=(-D "coordinator.data-dir=$data_dir/${instance_of[$host]}"); fi
   [ -z "${rest_port:-}" ] || own+=(-D "rest.port=$rest_port" -D "rest.bind-port=$rest_port")
-  run_on "$host" coordinator.sh start "${instance_of[$host]}" "${group[@]}" "${own[@]}" "${properties[@]}" >"$outputs/$index" 2>&1 &
+  run_on "$host" coordinator.sh start "${instance_of[$host]}" "${group[@]}" "${own[@]}" "${properties[@]}" "${after[@]}" >"$outputs/$index" 2>&1 &
   starting+=($!)
 done
 # At the same time: workers look for their coordinators by themselves.
@@ -70,7 +79,7 @@ for host in "${workers[@]}"; do
   run_on "$host" worker.sh start "${instance_of[$host]}" "${group[@]}" "${properties[@]}"
 done
 for index in "${!coordinators[@]}"; do
-  if ! wait "${starting[$index]}"; then cat "$outputs/$index" >&2; fail "a coordinator did not start"; fi
+  if ! wait "${starting[$index]}"; then cat "$outputs/$index" >&2; fail "a coordinator did not start; scripts/stop-cluster.sh ends what did"; fi
   split_line "${coordinators[$index]}"
   said=$(sed -n 's/^REST API: http:\/\///p' "$outputs/$index" | tail -n 1)
   is_here "$host" || said=$host:${said##*:}

@@ -47,7 +47,12 @@ fn main() -> Result<()> {
     let cluster = Cluster::start(2, 125)?;
     let (job, started) = cluster.submit(250, "wide")?;
     let deployed = cluster.until_running(&job, 1_000, started)?;
-    figures.push(Figure::new("1,000 subtasks in 250 slots: client start to RUNNING", deployed, "ms", 5_000.0));
+    figures.push(Figure::new(
+        "1,000 subtasks in 250 slots: client start to RUNNING",
+        deployed,
+        "ms",
+        5_000.0,
+    ));
     cluster.cancel(&job)?;
     drop(cluster);
 

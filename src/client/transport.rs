@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flott_schema::Result;
 use flott_schema::config::{Configuration, options};
@@ -15,6 +15,8 @@ use ureq::http::{Method, Request, Response};
 use super::addresses::Addresses;
 use super::error::ClientError;
 
+/// How long a call waits before it asks again whether there is a leader.
+const ELECTION_PAUSE: Duration = Duration::from_millis(250);
 /// How often a call follows an answer that names another coordinator.
 const REDIRECTS_MAX: usize = 3;
 
@@ -31,6 +33,8 @@ pub struct Client {
     /// What stands in front of each path; empty, or a path without `/` at its end.
     prefix: String,
     answer_bytes_max: u64,
+    /// How long a call waits while coordinators answer that they have no leader.
+    leader_wait: Duration,
 }
 
 /// What a call sends.
@@ -92,6 +96,7 @@ impl Client {
             authorization: (!token.is_none()).then(|| format!("Bearer {}", token.reveal())),
             prefix: prefix.trim_end_matches('/').to_string(),
             answer_bytes_max: configuration.get(&options::REST_CLIENT_MAX_CONTENT_LENGTH)?.bytes(),
+            leader_wait: configuration.get(&options::REST_AWAIT_LEADER_TIMEOUT)?,
         })
     }
 
@@ -151,6 +156,7 @@ impl Client {
         self.addresses.iter().nth(index % self.addresses.count()).unwrap_or_default()
     }
 
+    /// Calls, and calls again while the coordinators elect a leader.
     fn call(
         &self,
         agent: &Agent,
@@ -158,15 +164,38 @@ impl Client {
         path: &str,
         body: Option<(&str, &dyn Body)>,
     ) -> Result<String, ClientError> {
+        let started = Instant::now();
+        loop {
+            let result = self.call_all(agent, &method, path, body);
+            let elects = matches!(result, Err(ClientError::Unavailable { .. }));
+            if !elects || started.elapsed() + ELECTION_PAUSE > self.leader_wait {
+                return result;
+            }
+            std::thread::sleep(ELECTION_PAUSE);
+        }
+    }
+
+    /// Calls one coordinator after the other, until one answers.
+    fn call_all(
+        &self,
+        agent: &Agent,
+        method: &Method,
+        path: &str,
+        body: Option<(&str, &dyn Body)>,
+    ) -> Result<String, ClientError> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut last = None;
         for index in (0..self.addresses.count()).map(|step| (first + step) % self.addresses.count()) {
-            match self.call_one(agent, &method, self.address_of(index), path, body) {
+            match self.call_one(agent, method, self.address_of(index), path, body) {
                 Ok(text) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(text);
                 }
-                Err(error) if error.is_transient() => last = Some(error),
+                // That one has no leader says more than that another is gone.
+                Err(error @ ClientError::Unavailable { .. }) => last = Some(error),
+                Err(error) if error.is_transient() => {
+                    last.get_or_insert(error);
+                }
                 Err(error) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Err(error);
@@ -222,7 +251,12 @@ impl Client {
             request = request.header("Authorization", authorization);
         }
         let sent = match body {
-            None => request.body(()).map(|request| agent.run(request)),
+            None if method == Method::GET => request.body(()).map(|request| agent.run(request)),
+            // With a length: a follower hands on what has one.
+            None => request
+                .header("Content-Length", 0)
+                .body(ureq::SendBody::from_owned_reader(std::io::empty()))
+                .map(|request| agent.run(request)),
             Some((content_type, body)) => {
                 let (reader, length) = match body.open() {
                     Ok(opened) => opened,

@@ -60,7 +60,12 @@ enum Command {
 /// Parses the command line, obeys it, and gives the exit code.
 pub fn main() -> ExitCode {
     // Clap prints mistakes itself, names the nearest command, and ends with code 2.
-    let result = match CommandLine::parse().command {
+    let command = CommandLine::parse().command;
+    if matches!(command, Command::List(_) | Command::Info(_) | Command::Cluster(_) | Command::Completions(_))
+    {
+        end_with_the_reader();
+    }
+    let result = match command {
         Command::Run(arguments) => arguments.run(),
         Command::List(arguments) => arguments.run(),
         Command::Info(arguments) => arguments.run(),
@@ -81,6 +86,15 @@ pub fn main() -> ExitCode {
         eprintln!("flott: {error}");
         exit_code(&error)
     })
+}
+
+/// `flott list | head` ends without a word when `head` has seen enough. Only for commands that print and end: to what runs on, a
+/// reader that is gone is an error like others.
+fn end_with_the_reader() {
+    // SAFETY: no other thread runs yet, and the default action needs no handler.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
 }
 
 fn exit_code(error: &Error) -> ExitCode {
