@@ -50,7 +50,7 @@ run_on() {
 }
 
 # Where coordinators keep their logs, if it is said.
-data_dir=$(sed -n 's/^coordinator\.data-dir:[[:space:]]*//p' "$FLOTT_CONFIG_DIR/flott.yaml" 2>/dev/null | tail -n 1)
+data_dir=$({ sed -n 's/^coordinator\.data-dir:[[:space:]]*//p' "$FLOTT_CONFIG_DIR/flott.yaml" 2>/dev/null || true; } | tail -n 1)
 for pair in "${properties[@]}"; do
   case "$pair" in coordinator.data-dir=*) data_dir=${pair#*=} ;; esac
 done
