@@ -1,6 +1,6 @@
 //! A keyed sum in one executor, and the same over two that exchange their records over TCP: events per CPU-second of each.
 //!
-//! `cargo run --release -p flott-worker --example exchange_rate [EVENTS]`. Both executors are in this process, so its CPU time is
+//! `cargo run --release -p flott-worker --example exchange_rate [EVENTS [split|mixed]]`. Both executors are in this process, so its CPU time is
 //! that of both, with all that the kernel does for the connection. *split*: the sources in one executor, the sums in the other,
 //! so that every record crosses; *mixed*: both in both, so that half of them do.
 
@@ -22,8 +22,14 @@ use flott_worker::exchange::{Compression, Exchange, Options, handshake};
 use flott_worker::{Worker, WorkerHandle};
 use tokio::sync::mpsc;
 
+/// What the programs of users run with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const JOB: JobId = JobId(1);
 const PARALLELISM: u32 = 2;
+/// Runs of each kind; the best counts.
+const ROUNDS: u32 = 3;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Events `(key, value)` with 10,000 keys.
@@ -194,7 +200,7 @@ async fn run(
     workers: u64,
     compression: Compression,
     place: impl Fn(usize, u32) -> u64,
-) -> Result<(f64, f64)> {
+) -> Result<(f64, f64, f64)> {
     let program = Arc::new(program(events)?);
     let (sender, mut reports) = mpsc::channel(64);
     let mut executors = Vec::new();
@@ -236,8 +242,11 @@ async fn run(
         }
     }
     let spent = cpu_time()? - before;
-    let bytes: u64 = metrics.iter().flat_map(|metrics| metrics.stats(JOB)).map(|task| task.bytes_out).sum();
-    Ok((events as f64 / spent.as_secs_f64(), bytes as f64 / events as f64))
+    let tasks: Vec<_> = metrics.iter().flat_map(|metrics| metrics.stats(JOB)).collect();
+    let bytes: u64 = tasks.iter().map(|task| task.bytes_out).sum();
+    let batches: u64 = tasks.iter().map(|task| task.batches_out).sum();
+    let rate = events as f64 / spent.as_secs_f64();
+    Ok((rate, bytes as f64 / events as f64, events as f64 / batches as f64))
 }
 
 fn main() -> Result<()> {
@@ -245,22 +254,29 @@ fn main() -> Result<()> {
         Some(events) => events.parse()?,
         None => 20_000_000,
     };
+    let only = std::env::args().nth(2);
+    let wanted = |name: &str| only.as_ref().is_none_or(|only| only == name);
     actix::System::new().block_on(async {
-        println!("{:<12} {:>18} {:>10} {:>12}", "", "events/CPU-second", "of local", "bytes/event");
+        println!("{:<12} {:>18} {:>10} {:>12} {:>13}", "", "events/CPU-second", "of local", "bytes/event", "events/batch");
         let mut local = 0.0;
-        for round in 0..3 {
-            let (rate, _) = run(events, 1, Compression::None, |_, _| 1).await?;
+        for round in 0..if wanted("local") { ROUNDS } else { 0 } {
+            let (rate, _, batch) = run(events, 1, Compression::None, |_, _| 1).await?;
             local = f64::max(local, rate);
-            println!("{:<12} {rate:>18.0} {:>10} {:>12}", format!("local {round}"), "", "");
+            println!("{:<12} {rate:>18.0} {:>10} {:>12} {batch:>13.0}", format!("local {round}"), "", "");
         }
+        let print = |name: &str, (rate, bytes, batch): (f64, f64, f64)| {
+            println!("{name:<12} {rate:>18.0} {:>10.2} {bytes:>12.2} {batch:>13.0}", rate / local);
+        };
         for (name, compression) in
             [("split", Compression::None), ("split lz4", Compression::Lz4), ("split zstd", Compression::Zstd)]
         {
-            let (rate, bytes) = run(events, 2, compression, |vertex, _| vertex as u64 + 1).await?;
-            println!("{name:<12} {rate:>18.0} {:>10.2} {bytes:>12.2}", rate / local);
+            for _ in 0..if wanted(name) { ROUNDS } else { 0 } {
+                print(name, run(events, 2, compression, |vertex, _| vertex as u64 + 1).await?);
+            }
         }
-        let (rate, bytes) = run(events, 2, Compression::None, |_, subtask| u64::from(subtask) + 1).await?;
-        println!("{:<12} {rate:>18.0} {:>10.2} {bytes:>12.2}", "mixed", rate / local);
+        for _ in 0..if wanted("mixed") { ROUNDS } else { 0 } {
+            print("mixed", run(events, 2, Compression::None, |_, subtask| u64::from(subtask) + 1).await?);
+        }
         Ok(())
     })
 }

@@ -1,5 +1,17 @@
-//! The wire form of typed rows: version byte, timestamps, then the records in postcard's format
-//! (<https://postcard.jamesmunns.com/wire-format>).
+//! The wire forms of typed rows and of single values.
+//!
+//! What lives here: version 1 of rows (timestamps, then the records in postcard's format,
+//! <https://postcard.jamesmunns.com/wire-format>), and single values in the same format; `columns`: version 2, for records that
+//! are all of as many values; `lanes`: the columns of a block in memory and packed; `write`, `read`: between a row and its lanes.
+//!
+//! Who may call it: all that moves or keeps batches. What must never happen here: I/O; a form that is no longer read.
+
+mod columns;
+mod lanes;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
 
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
@@ -15,6 +27,11 @@ const EACH: u8 = 1;
 
 /// Appends the wire form of a batch.
 pub fn encode_rows<T: Record>(batch: &Batch<T>, bytes: &mut Vec<u8>) -> Result<()> {
+    if columns::encode(batch, bytes) { Ok(()) } else { encode_each(batch, bytes) }
+}
+
+/// Version 1: one record after the other.
+fn encode_each<T: Record>(batch: &Batch<T>, bytes: &mut Vec<u8>) -> Result<()> {
     bytes.push(VERSION);
     bytes.extend_from_slice(&(batch.records.len() as u32).to_le_bytes());
     match &batch.timestamps {
@@ -44,7 +61,14 @@ impl Flavor for Append<'_> {
 
     #[inline]
     fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(data);
+        match data {
+            // Most numbers are this short; a call to copy them would cost more than they do.
+            [a] => self.0.push(*a),
+            [a, b] => self.0.extend_from_slice(&[*a, *b]),
+            [a, b, c] => self.0.extend_from_slice(&[*a, *b, *c]),
+            [a, b, c, d] => self.0.extend_from_slice(&[*a, *b, *c, *d]),
+            _ => self.0.extend_from_slice(data),
+        }
         Ok(())
     }
 
@@ -64,7 +88,11 @@ pub fn decode_rows<T: Record>(bytes: &[u8]) -> Result<Batch<T>> {
     let mut input = bytes;
     match take(&mut input, 1)?[0] {
         VERSION => {}
-        other => return Err(corrupt(&format!("row format version {other}, this Flott reads {VERSION}"))),
+        columns::VERSION => return columns::decode(input),
+        other => {
+            let known = columns::VERSION;
+            return Err(corrupt(&format!("row format version {other}, this Flott reads {VERSION} to {known}")));
+        }
     }
     let count = u32::from_le_bytes(take(&mut input, 4)?.try_into().expect("four bytes")) as usize;
     let timestamps = match take(&mut input, 1)?[0] {
@@ -101,7 +129,7 @@ fn not_serialised<T: ?Sized>(error: &postcard::Error) -> Error {
     Error::user(format!("a value of type {} cannot be serialised: {error}", std::any::type_name::<T>()))
 }
 
-fn undecodable<T>(error: &postcard::Error) -> Error {
+fn undecodable<T>(error: &dyn std::error::Error) -> Error {
     Error::bad_input(format!("bytes do not decode as {}: {error}", std::any::type_name::<T>()))
 }
 
@@ -119,50 +147,3 @@ fn read_i64(input: &mut &[u8]) -> Result<i64> {
     Ok(i64::from_le_bytes(take(input, 8)?.try_into().expect("eight bytes")))
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn frozen() -> Batch<(u64, String)> {
-        let mut batch = Batch::default();
-        batch.push((1, "one".to_string()), 10);
-        batch.push((300, String::new()), 20);
-        batch
-    }
-
-    #[test]
-    fn the_row_format_is_frozen() {
-        let mut bytes = Vec::new();
-        encode_rows(&frozen(), &mut bytes).unwrap();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, include_str!("../samples/rows_v1.hex").trim());
-    }
-
-    proptest! {
-        #[test]
-        fn batches_survive_the_wire(records: Vec<(u32, Option<String>, i8)>, same: bool) {
-            let mut batch = Batch::default();
-            for (index, record) in records.into_iter().enumerate() {
-                batch.push(record, if same { 3 } else { index as i64 });
-            }
-            let mut bytes = Vec::new();
-            encode_rows(&batch, &mut bytes).unwrap();
-            prop_assert_eq!(decode_rows::<(u32, Option<String>, i8)>(&bytes).unwrap(), batch);
-        }
-
-        #[test]
-        fn no_input_makes_the_decoder_panic(bytes: Vec<u8>) {
-            let _ = decode_rows::<(u64, String)>(&bytes);
-        }
-
-        #[test]
-        fn a_truncated_batch_is_refused(cut in 0usize..33) {
-            let mut bytes = Vec::new();
-            encode_rows(&frozen(), &mut bytes).unwrap();
-            prop_assume!(cut < bytes.len());
-            prop_assert!(decode_rows::<(u64, String)>(&bytes[..cut]).is_err());
-        }
-    }
-}
