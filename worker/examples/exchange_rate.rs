@@ -257,7 +257,10 @@ fn main() -> Result<()> {
     let only = std::env::args().nth(2);
     let wanted = |name: &str| only.as_ref().is_none_or(|only| only == name);
     actix::System::new().block_on(async {
-        println!("{:<12} {:>18} {:>10} {:>12} {:>13}", "", "events/CPU-second", "of local", "bytes/event", "events/batch");
+        println!(
+            "{:<12} {:>18} {:>10} {:>12} {:>13}",
+            "", "events/CPU-second", "of local", "bytes/event", "events/batch"
+        );
         let mut local = 0.0;
         for round in 0..if wanted("local") { ROUNDS } else { 0 } {
             let (rate, _, batch) = run(events, 1, Compression::None, |_, _| 1).await?;

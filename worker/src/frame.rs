@@ -78,7 +78,17 @@ mod tests {
     #[test]
     fn the_frame_is_frozen() {
         let hex: String = frame().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, include_str!("../samples/frame_v1.hex").trim());
+        assert_eq!(hex, include_str!("../samples/frame_v1_columns.hex").trim());
+    }
+
+    #[test]
+    fn a_frame_with_rows_in_their_first_form_is_still_read() {
+        let hex = include_str!("../samples/frame_v1.hex").trim();
+        let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+        let frame: Vec<u8> = bytes.collect();
+        let batch = decode(&frame, decoder_of::<Batch<(String, u32)>>()).unwrap();
+        let batch = batch.into_any().downcast::<Batch<(String, u32)>>().unwrap();
+        assert_eq!(batch.into_iter().collect::<Vec<_>>(), [(("a".to_string(), 1), 7)]);
     }
 
     #[test]

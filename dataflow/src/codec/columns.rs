@@ -15,7 +15,9 @@
 
 use flott_schema::Result;
 
-use super::lanes::{BLOCK_ROWS, COLUMNS_MAX, STRIDE, Scratch, pack, read_varint, unpack, unzigzag, write_varint, zigzag};
+use super::lanes::{
+    BLOCK_ROWS, COLUMNS_MAX, STRIDE, Scratch, pack, read_varint, unpack, unzigzag, write_varint, zigzag,
+};
 use super::read::RowReader;
 use super::write::{NotColumns, RowWriter};
 use super::{EACH, SAME, corrupt, read_i64, take, undecodable};

@@ -91,7 +91,9 @@ pub fn decode_rows<T: Record>(bytes: &[u8]) -> Result<Batch<T>> {
         columns::VERSION => return columns::decode(input),
         other => {
             let known = columns::VERSION;
-            return Err(corrupt(&format!("row format version {other}, this Flott reads {VERSION} to {known}")));
+            return Err(corrupt(&format!(
+                "row format version {other}, this Flott reads {VERSION} to {known}"
+            )));
         }
     }
     let count = u32::from_le_bytes(take(&mut input, 4)?.try_into().expect("four bytes")) as usize;
@@ -146,4 +148,3 @@ fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8]> {
 fn read_i64(input: &mut &[u8]) -> Result<i64> {
     Ok(i64::from_le_bytes(take(input, 8)?.try_into().expect("eight bytes")))
 }
-
