@@ -1,8 +1,11 @@
 //! A keyed sum in one executor, and the same over two that exchange their records over TCP: events per CPU-second of each.
 //!
-//! `cargo run --release -p flott-worker --example exchange_rate [EVENTS [split|mixed]]`. Both executors are in this process, so its CPU time is
-//! that of both, with all that the kernel does for the connection. *split*: the sources in one executor, the sums in the other,
-//! so that every record crosses; *mixed*: both in both, so that half of them do.
+//! `nice -n -10 cargo run --release -p flott-worker --example exchange_rate [EVENTS [local|split|split lz4|split zstd|mixed]]`,
+//! on a machine that has nothing else to do. Both executors are in this process, so its CPU time is that of both, with all
+//! that the kernel does for the connection. *split*: the sources in one executor, the sums in the other, so that every record
+//! crosses; *mixed*: both in both, so that half of them do.
+//!
+//! It stands here and not in `benches/`, which builds the whole of Flott with RocksDB: this builds the worker alone.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
