@@ -155,7 +155,7 @@ impl Links {
             for target in targets(&graph, edge, task.subtask) {
                 let channel = channel_id(index, task.subtask, target)?;
                 if edge.exchange == Exchange::Blocking {
-                    let spool = self.spools.spool(channel, epoch);
+                    let spool = self.spools.to_write(channel, epoch);
                     writers.push(Box::new(SpoolWriter::new(spool, traffic.clone())));
                     continue;
                 }
@@ -201,7 +201,7 @@ impl Links {
                     let wrote = self.placements.get(&sender);
                     let wrote = wrote.map_or(epoch, |placement| placement.attempt.job_epoch);
                     match remote {
-                        None => ReceivingEnd::Spool(self.spools.spool(id, wrote)),
+                        None => ReceivingEnd::Spool(self.spools.to_read(id, wrote)?),
                         Some((worker, exchange)) => {
                             let input = exchange.open_input(plan(worker));
                             let spool = exchange.remote_spool(worker, id, epoch, wrote)?;

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use flott_dataflow::batch::ErasedBatch;
 use flott_dataflow::element::{Element, Signal};
 use flott_dataflow::exchange::ChannelWriter;
-use flott_schema::{Error, Result};
+use flott_schema::{Error, ErrorKind, Result};
 
 use crate::channel::Item;
 use crate::exchange::header::ChannelId;
@@ -110,10 +110,23 @@ impl SpoolStore {
         self.spools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The result of a channel; whoever asks first, its writer or its reader, makes it.
-    pub fn spool(&self, channel: ChannelId, writer_epoch: u32) -> Arc<Spool> {
+    /// The result of a channel, for its writer, which makes it.
+    pub fn to_write(&self, channel: ChannelId, writer_epoch: u32) -> Arc<Spool> {
         let make = || Spool::new(self.budget.clone(), self.keep);
         self.lock().entry((channel, writer_epoch)).or_insert_with(make).clone()
+    }
+
+    /// The result of a channel, for its readers, which are deployed once it is complete. Fails if no task has written it in
+    /// this process: nobody would ever complete it.
+    pub fn to_read(&self, channel: ChannelId, writer_epoch: u32) -> Result<Arc<Spool>> {
+        self.lock().get(&(channel, writer_epoch)).cloned().ok_or_else(|| {
+            let text = format!(
+                "the result of subtask {} over edge {} of job epoch {writer_epoch} is not in this process: the executor \
+                 that kept it has ended",
+                channel.source, channel.edge
+            );
+            Error::new(ErrorKind::Io, text)
+        })
     }
 
     /// Drops the results that `stands` does not hold to.
@@ -357,6 +370,18 @@ mod tests {
         let once = filled(usize::MAX, false, folder.path());
         records(&once).unwrap();
         assert!(records(&once).unwrap_err().to_string().contains("read twice"));
+    }
+
+    #[test]
+    fn a_result_that_was_never_written_here_is_an_error_for_its_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SpoolStore::new(SpoolBudget::new(0, folder.path().to_path_buf()), true);
+        let channel = ChannelId { edge: 1, source: 2, target: 3 };
+        store.to_write(channel, 4).complete();
+        assert!(records(&store.to_read(channel, 4).unwrap()).unwrap().is_empty());
+        let error = store.to_read(channel, 5).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("subtask 2 over edge 1 of job epoch 5"), "{error}");
     }
 
     #[test]

@@ -37,6 +37,27 @@ fn a_job_runs_to_its_end_and_its_executor_goes_with_it() {
 }
 
 #[test]
+fn results_that_are_lost_with_a_killed_executor_are_reported() {
+    run(
+        |options| options,
+        async |worker: &mut Worker| {
+            let target = worker.folder().join("tally");
+            let job = worker.deploy(&["counts", target.to_str().unwrap()]).await;
+            worker.until(|reports| ended(reports, job).len() == 4).await;
+            // Nobody has released the job: a later stage may want to read what these tasks have made.
+            support::kill(executors_of(job)[0]);
+            let reports = worker.until(|reports| ended(reports, job).len() == 8).await;
+            assert!(
+                ended(&reports, job)[4..].iter().all(|report| report.state == TaskState::Failed),
+                "{reports:?}"
+            );
+            let message = message(&reports, job);
+            assert!(message.contains("executor ended by signal 9 (SIGKILL)"), "{message}");
+        },
+    );
+}
+
+#[test]
 fn an_executor_that_exits_fails_its_tasks_with_its_status_and_its_last_words() {
     run(
         |options| options,

@@ -92,7 +92,7 @@ async fn send(
     // The exchange that holds the other end ends with this task's runtime.
     let Ok(store) = store.wait_for(Option::is_some).await.map(|store| store.clone()) else { return Ok(()) };
     let Some(store) = store else { return Ok(()) };
-    let mut reader = SpoolReader::new(store.spool(channel, header.detail));
+    let mut reader = SpoolReader::new(store.to_read(channel, header.detail)?);
     drop(store);
     poll_fn(|cx| reader.poll_complete(cx)).await;
     loop {

@@ -2,14 +2,15 @@
 //!
 //! A job has at most one *current* executor; one that is to end (released, refused, killed) is no longer current, so that a
 //! restart of its job does not wait for it. An attempt is reported in a terminal state by its executor, or by the machine once
-//! the executor is gone: what is reported ended does not run any more.
+//! the executor is gone: what is reported ended does not run any more. A finished attempt is reported failed after all if its
+//! executor ends before the job is released, because the results that a later stage may want to read went with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flott_schema::control::{RunningTask, TaskFailure, TaskReport, TaskState, ToWorker};
 use flott_schema::error::ErrorKind;
-use flott_schema::ids::{AttemptId, JobId, WorkerId};
+use flott_schema::ids::{AttemptId, JobId, TaskId, WorkerId};
 use flott_schema::job::{JobSpec, ProgramRef};
 
 /// An executor of this worker; never used twice.
@@ -151,6 +152,8 @@ struct Executor {
     /// Orders that wait for its hello.
     queued: Vec<ToWorker>,
     attempts: BTreeMap<AttemptId, Attempt>,
+    /// Tasks that have finished, the newest attempt of each: the process keeps their results until the job is released.
+    finished: BTreeMap<TaskId, AttemptId>,
     slots: BTreeSet<u32>,
     /// Why it is to end, where that is a failure of its tasks.
     reason: Option<(ErrorKind, String)>,
@@ -253,6 +256,7 @@ impl Machine {
                     executor.slots.insert(placement.slot.index);
                     let live = Attempt { state: TaskState::Deploying, cancellation: None };
                     executor.attempts.insert(placement.attempt, live);
+                    executor.finished.remove(&placement.attempt.task);
                 }
                 let slots = executor.slots.len() as u32;
                 let worker = tasks.first().map_or(WorkerId(0), |placement| placement.slot.worker);
@@ -286,6 +290,7 @@ impl Machine {
             phase: Phase::Starting,
             queued: Vec::new(),
             attempts: BTreeMap::new(),
+            finished: BTreeMap::new(),
             slots: BTreeSet::new(),
             reason: None,
         };
@@ -344,6 +349,9 @@ impl Machine {
             true => drop(executor.attempts.remove(&report.attempt)),
             false => live.state = report.state,
         }
+        if report.state == TaskState::Finished {
+            executor.finished.insert(report.attempt.task, report.attempt);
+        }
         actions.push(Action::Report(report));
     }
 
@@ -391,8 +399,9 @@ impl Machine {
         }
         executor.phase = Phase::Ending;
         executor.queued.clear();
-        // Nobody wants to hear of its tasks any more.
+        // Nobody wants to hear of its tasks any more, or to read their results.
         executor.attempts.clear();
+        executor.finished.clear();
         if self.current.get(&job) == Some(&number) {
             self.current.remove(&job);
         }
@@ -422,11 +431,16 @@ impl Machine {
         actions.push(Action::Kill(number));
     }
 
-    /// The process is no more: what it still ran has ended.
+    /// The process is no more: what it still ran has ended, and the results of what had finished are lost. These are told
+    /// first, so that the coordinator sees one loss of results and readers rather than readers that fail, then results.
     fn gone(&mut self, number: ExecutorNumber, reason: (ErrorKind, String), actions: &mut Vec<Action>) {
         let Some(executor) = self.executors.remove(&number) else { return };
         if self.current.get(&executor.job) == Some(&number) {
             self.current.remove(&executor.job);
+        }
+        for attempt in executor.finished.values() {
+            let lost = failure(&executor.spec, *attempt, &reason);
+            actions.push(Action::Report(ended(executor.job, *attempt, Some(lost))));
         }
         for (attempt, live) in &executor.attempts {
             let failure = match live.cancellation {

@@ -129,11 +129,46 @@ fn what_an_executor_still_ran_has_failed_when_it_is_gone_and_the_next_one_has_an
     machine.apply(Event::Report { executor: FIRST, report: report(0, TaskState::Finished) });
     let actions = machine.apply(exited(FIRST));
     let message = "executor ended by signal 9 (SIGKILL); last words".to_string();
-    assert_eq!(reports(&actions), [(1, TaskState::Failed, message)]);
+    // The result of the one that had finished is lost with the process.
+    let lost = [(0, TaskState::Failed, message.clone()), (1, TaskState::Failed, message)];
+    assert_eq!(reports(&actions), lost);
     assert_eq!(actions.last(), Some(&Action::Forget(FIRST)));
     assert_eq!(machine.executors(), 0);
     let again = machine.apply(Event::Order(deploy(0..1)));
     assert!(matches!(&again[..], [Action::Start { executor: ExecutorNumber(2), slots: 1, .. }]));
+}
+
+#[test]
+fn a_finished_result_is_lost_with_its_executor_unless_the_job_was_released_or_the_task_runs_again() {
+    let finished = |subtask| Event::Report { executor: FIRST, report: report(subtask, TaskState::Finished) };
+    let mut machine = running(0..1);
+    machine.apply(finished(0));
+    machine.apply(Event::Disconnected(FIRST));
+    machine.apply(Event::Due(FIRST, Timer::End));
+    let actions = machine.apply(exited(FIRST));
+    assert_eq!(reports(&actions).len(), 1);
+    assert_eq!((reports(&actions)[0].0, reports(&actions)[0].1), (0, TaskState::Failed));
+
+    let mut machine = running(0..1);
+    machine.apply(finished(0));
+    machine.apply(Event::Order(ToWorker::Release { job: JOB }));
+    assert_eq!(machine.apply(exited(FIRST)), [Action::Forget(FIRST)]);
+
+    let mut machine = running(0..1);
+    machine.apply(finished(0));
+    let ToWorker::Deploy { job, spec, mut tasks, peers, hosts } = deploy(0..1) else { unreachable!() };
+    tasks[0].attempt.attempt = 1;
+    let again = tasks[0].attempt;
+    machine.apply(Event::Order(ToWorker::Deploy { job, spec, tasks, peers, hosts }));
+    let actions = machine.apply(exited(FIRST));
+    let told: Vec<AttemptId> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Report(report) => Some(report.attempt),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [again]);
 }
 
 #[test]
