@@ -144,6 +144,18 @@ pub struct Edge {
 /// Edges that a graph may have: a frame between executors names its edge by a number of 16 bits.
 pub const EDGES_MAX: usize = 1 << 16;
 
+/// Vertices that a graph may have.
+pub const VERTICES_MAX: usize = 1 << 14;
+
+/// Tasks that a graph may have. Every coordinator keeps a record of each.
+pub const TASKS_MAX: usize = 1 << 20;
+
+/// Bytes of the name of a job, of an operator, of a uid, and of a slot-sharing group, at most.
+pub const NAME_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of the name of a vertex at most, which is made of the names of its operators.
+pub const VERTEX_NAME_BYTES_MAX: usize = 64 << 10;
+
 /// The plan of a job: vertices and edges. Its edges are addressed by index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobGraph {
@@ -175,7 +187,7 @@ impl JobGraph {
 
     /// Number of tasks of the whole job.
     pub fn task_count(&self) -> usize {
-        self.vertices.iter().map(|vertex| vertex.parallelism as usize).sum()
+        self.vertices.iter().map(|vertex| vertex.parallelism as usize).fold(0, usize::saturating_add)
     }
 
     /// Slots the job needs when all its vertices run at once: per slot-sharing group the largest parallelism.
@@ -194,18 +206,38 @@ impl JobGraph {
         stable_hash(self)
     }
 
-    /// Refuses what cannot run: duplicate ids and uids, parallelism out of bounds, dangling edges, cycles, too many edges.
+    /// Refuses more of anything than whoever keeps the graph has room for.
+    fn check_bounds(&self) -> Result<()> {
+        check_name("the job", &self.name, NAME_BYTES_MAX)?;
+        let counts = [
+            (self.edges.len(), "edges", EDGES_MAX),
+            (self.vertices.len(), "vertices", VERTICES_MAX),
+            (self.task_count(), "tasks", TASKS_MAX),
+        ];
+        if let Some((count, what, most)) = counts.into_iter().find(|(count, _, most)| count > most) {
+            return Err(Error::graph(format!(
+                "job '{}' has {count} {what}; it may have {most}, so split it into several jobs",
+                self.name
+            )));
+        }
+        for vertex in &self.vertices {
+            check_name("a vertex", &vertex.name, VERTEX_NAME_BYTES_MAX)?;
+            check_name("a slot-sharing group", &vertex.slot_sharing_group, NAME_BYTES_MAX)?;
+            for operator in &vertex.operators {
+                check_name("an operator", &operator.name, NAME_BYTES_MAX)?;
+                check_name("a uid", &operator.uid, NAME_BYTES_MAX)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot run: duplicate ids and uids, parallelism out of bounds, dangling edges, cycles,
+    /// too many vertices, edges or tasks, names that are too long.
     pub fn validate(&self) -> Result<()> {
         if self.vertices.is_empty() {
             return Err(Error::graph(format!("job '{}' has no operators: nothing to execute", self.name)));
         }
-        if self.edges.len() > EDGES_MAX {
-            return Err(Error::graph(format!(
-                "job '{}' has {} edges; it may have {EDGES_MAX}, so split it into several jobs",
-                self.name,
-                self.edges.len()
-            )));
-        }
+        self.check_bounds()?;
         let mut uids: HashMap<&str, &str> = HashMap::new();
         for vertex in &self.vertices {
             if vertex.operators.is_empty() {
@@ -222,9 +254,13 @@ impl JobGraph {
             }
             check_parallelism(&vertex.name, vertex.parallelism, vertex.max_parallelism)?;
         }
+        let mut inputs: HashMap<VertexId, Vec<(usize, &Edge)>> = HashMap::new();
+        for (index, edge) in self.edges.iter().enumerate() {
+            inputs.entry(edge.target).or_default().push((index, edge));
+        }
         let mut seen = BTreeSet::new();
         for vertex in &self.vertices {
-            for (index, edge) in self.inputs(vertex.id) {
+            for (index, edge) in inputs.get(&vertex.id).into_iter().flatten() {
                 if !seen.contains(&edge.source) {
                     return Err(Error::graph(format!(
                         "edge {index} into '{}' comes from a vertex that is missing or further down: a cycle",
@@ -244,6 +280,17 @@ impl JobGraph {
             None => Ok(()),
         }
     }
+}
+
+fn check_name(what: &str, name: &str, bytes_max: usize) -> Result<()> {
+    if name.len() <= bytes_max {
+        return Ok(());
+    }
+    let start = &name[..name.floor_char_boundary(40)];
+    Err(Error::graph(format!(
+        "the name of {what}, '{start}...', has {} bytes; it may have {bytes_max}, so give it a shorter one",
+        name.len()
+    )))
 }
 
 /// Refuses a parallelism that is zero or above the max parallelism, naming the operator.
@@ -313,6 +360,23 @@ mod tests {
 
         let edges = refusal(graph(vec![vertex(1), vertex(2)], vec![edge(1, 2); EDGES_MAX + 1]));
         assert!(edges.contains("has 65537 edges"), "{edges}");
+        let vertices = (1..=VERTICES_MAX as u128 + 1).map(vertex).collect();
+        assert!(refusal(graph(vertices, Vec::new())).contains("has 16385 vertices"));
+        let wide = |id| Vertex { parallelism: 1 << 15, max_parallelism: 1 << 15, ..vertex(id) };
+        graph((1..=32).map(wide).collect(), Vec::new()).validate().unwrap();
+        let tasks = refusal(graph((1..=33).map(wide).collect(), Vec::new()));
+        assert!(tasks.contains("has 1081344 tasks"), "{tasks}");
+        let long = "\u{e9}".repeat(NAME_BYTES_MAX / 2);
+        let mut named = graph(vec![vertex(1)], Vec::new());
+        named.name = long.clone();
+        named.validate().unwrap();
+        named.name.push('x');
+        let name = refusal(named);
+        assert!(name.contains("has 4097 bytes") && name.len() < 300, "{name}");
+        let mut wordy = vertex(1);
+        wordy.operators[0].name = long + "x";
+        assert!(refusal(graph(vec![wordy], Vec::new())).contains("of an operator"));
+
         let mut twin = vertex(2);
         twin.id = VertexId(1);
         let twice = refusal(graph(vec![vertex(1), twin], Vec::new()));
