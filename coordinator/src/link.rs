@@ -41,9 +41,16 @@ pub trait WorkerLink {
     fn forget(&mut self, worker: WorkerId);
 
     /// The return of the worker is applied next: it has said what it runs, so orders given to it before are void, and those that
-    /// follow count.
-    fn returned(&mut self, worker: WorkerId) {
+    /// follow count. False: it is not connected any more, and has to be expected again.
+    fn returned(&mut self, worker: WorkerId) -> bool {
         let _ = worker;
+        true
+    }
+
+    /// Whether somebody watches over the worker's connection, and tells when it is lost.
+    fn is_connected(&self, worker: WorkerId) -> bool {
+        let _ = worker;
+        false
     }
 
     /// The coordinator leads from now on, in the given term, or (nothing) does no longer: orders carry the term, and who

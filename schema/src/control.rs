@@ -85,7 +85,22 @@ pub struct TaskFailure {
     pub backtrace: Option<String>,
 }
 
+/// Bytes of each text of a [`TaskFailure`] at most, once it has been cut.
+pub const FAILURE_TEXT_BYTES_MAX: usize = 16 << 10;
+
 impl TaskFailure {
+    /// The failure with texts that a log of failures can hold: what is too long loses its end, and says so.
+    pub fn cut(mut self) -> Self {
+        for text in [&mut self.vertex, &mut self.message].into_iter().chain(&mut self.backtrace) {
+            if text.len() > FAILURE_TEXT_BYTES_MAX {
+                let note = format!("... (cut: {} bytes in all)", text.len());
+                text.truncate(text.floor_char_boundary(FAILURE_TEXT_BYTES_MAX - note.len()));
+                text.push_str(&note);
+            }
+        }
+        self
+    }
+
     /// The failure as an error that names vertex and subtask.
     pub fn to_error(&self) -> Error {
         let error = Error::new(self.kind, self.message.clone()).at(format!(
@@ -194,4 +209,25 @@ pub struct TaskReport {
     pub state: TaskState,
     /// With `Failed`.
     pub failure: Option<TaskFailure>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_of_a_failure_lose_their_ends() {
+        let failure = TaskFailure {
+            kind: ErrorKind::UserCode,
+            vertex: "map".into(),
+            subtask: 0,
+            parallelism: 1,
+            message: "\u{20ac}".repeat(FAILURE_TEXT_BYTES_MAX),
+            backtrace: Some("x".repeat(FAILURE_TEXT_BYTES_MAX)),
+        };
+        let cut = failure.clone().cut();
+        assert_eq!((&cut.vertex, &cut.backtrace), (&failure.vertex, &failure.backtrace));
+        assert!(cut.message.len() <= FAILURE_TEXT_BYTES_MAX);
+        assert!(cut.message.ends_with("\u{20ac}... (cut: 49152 bytes in all)"), "{}", cut.message);
+    }
 }

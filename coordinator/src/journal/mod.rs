@@ -9,6 +9,7 @@ pub mod raft;
 
 use std::fmt::Debug;
 
+use flott_schema::error::Result;
 use tokio::sync::oneshot;
 
 use crate::machine::{ClusterState, Event};
@@ -78,6 +79,12 @@ pub enum Notice {
 pub trait Journal: Debug {
     /// What the coordinator is now.
     fn role(&self) -> Role;
+
+    /// Bytes that the event takes in the log, roughly; nothing where nothing is stored. Fails if it cannot be stored.
+    fn size_of(&self, event: &Event) -> Result<usize> {
+        let _ = event;
+        Ok(0)
+    }
 
     /// Proposes events as one group, which is committed as a whole or not at all. Gives them back if they are committed
     /// already: apply them at once. Else a [`Notice`] follows, and until then nothing may be proposed. Only a leader may

@@ -62,6 +62,7 @@ impl From<CoordinatorError> for ApiError {
             | CoordinatorError::JobEnded { .. }
             | CoordinatorError::ProgramInUse { .. } => StatusCode::CONFLICT,
             CoordinatorError::UnknownProgram(_) => StatusCode::NOT_FOUND,
+            CoordinatorError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             other => status_of(other.kind()),
         };
         Self::new(status, error.to_string())

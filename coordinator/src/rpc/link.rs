@@ -130,10 +130,18 @@ impl WorkerLink for RpcLink {
         self.lock().of.remove(&worker);
     }
 
-    fn returned(&mut self, worker: WorkerId) {
-        if let Some(queue) = self.lock().of.get_mut(&worker) {
-            queue.returning = false;
+    fn returned(&mut self, worker: WorkerId) -> bool {
+        match self.lock().of.get_mut(&worker) {
+            Some(queue) => {
+                queue.returning = false;
+                true
+            }
+            None => false,
         }
+    }
+
+    fn is_connected(&self, worker: WorkerId) -> bool {
+        self.lock().of.contains_key(&worker)
     }
 
     fn lead(&mut self, term: Option<u64>) {
@@ -218,7 +226,7 @@ mod tests {
         let mut link = leading();
         let mut attached = link.attach(WORKER, 3, 2, true).unwrap();
         link.send(WORKER, release(1)).unwrap();
-        link.returned(WORKER);
+        assert!(link.returned(WORKER));
         link.send(WORKER, release(2)).unwrap();
         assert_eq!(attached.orders.try_recv(), Ok(Order { term: 3, message: release(2) }));
     }

@@ -75,7 +75,10 @@ pub(super) async fn admit(
             // The cluster has given it up: it is as good as new.
             Err(CoordinatorError::RefusedWorker { .. }) => drop(server.link.detach(worker, attached.session)),
             Err(error) => {
-                server.link.detach(worker, attached.session);
+                // Its former session has ended without a word, and its return may be committed: somebody has to watch it.
+                if server.link.detach(worker, attached.session) {
+                    expect(&server, worker, term).await;
+                }
                 return not_taken(error);
             }
         }
@@ -153,6 +156,17 @@ async fn give_up(server: &Server, worker: WorkerId, term: u64) {
             Err(error) => {
                 tracing::warn!(worker = worker.0, %error, "the loss of a worker could not be told yet")
             }
+        }
+        sleep(Duration::from_millis(RETRY_PAUSE_MS)).await;
+    }
+}
+
+/// Has a worker that is not connected expected back, for as long as this coordinator leads.
+async fn expect(server: &Server, worker: WorkerId, term: u64) {
+    while server.link.term() == Some(term) {
+        match server.handle.expect_worker(worker).await {
+            Ok(()) | Err(CoordinatorError::Stopped) => return,
+            Err(error) => tracing::warn!(worker = worker.0, %error, "a worker could not be expected yet"),
         }
         sleep(Duration::from_millis(RETRY_PAUSE_MS)).await;
     }

@@ -13,6 +13,12 @@ use crate::machine::{ClusterState, Event, JobRecord, apply};
 
 /// Events in one proposal at most. More would make entries of the log that block those behind them.
 const GROUP_EVENTS_MAX: usize = 4_096;
+/// Bytes at which a proposal is closed.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one event at most: it has to reach the other members between two signs of life of the leader.
+pub(crate) const EVENT_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the events that may wait to be committed.
+const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 
 /// Who waits for an event to be committed.
 type Reply = oneshot::Sender<Result<(), CoordinatorError>>;
@@ -20,9 +26,18 @@ type Reply = oneshot::Sender<Result<(), CoordinatorError>>;
 /// Events on their way into the journal. One group is under way at a time; meanwhile the next one gathers.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    pending: VecDeque<(Event, Option<Reply>)>,
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
     under_way: Option<Group>,
     last_proposal: u64,
+}
+
+/// An event that waits to be proposed.
+#[derive(Debug)]
+struct Pending {
+    event: Event,
+    size_bytes: usize,
+    reply: Option<Reply>,
 }
 
 /// A proposal, and who waits for which of its events.
@@ -36,7 +51,8 @@ impl Writes {
     /// Everything that waited has lost its leader.
     pub(super) fn abandon(&mut self, error: impl Fn() -> CoordinatorError) {
         let replies = self.under_way.take().into_iter().flat_map(|group| group.replies);
-        let pending = self.pending.drain(..).filter_map(|(_, reply)| reply);
+        let pending = self.pending.drain(..).filter_map(|pending| pending.reply);
+        self.pending_bytes = 0;
         for reply in replies.map(|(_, reply)| reply).chain(pending) {
             let _ = reply.send(Err(error()));
         }
@@ -47,16 +63,32 @@ impl Writes {
         self.pending.is_empty() && self.under_way.is_none()
     }
 
+    fn push(&mut self, event: Event, size_bytes: usize, reply: Option<Reply>) {
+        self.pending_bytes += size_bytes;
+        self.pending.push_back(Pending { event, size_bytes, reply });
+    }
+
+    /// How many of the events that wait go into the next group: at least one.
+    fn group_len(&self) -> usize {
+        let mut bytes = 0;
+        let fits = |pending: &&Pending| {
+            bytes += pending.size_bytes;
+            bytes <= GROUP_BYTES_MAX
+        };
+        self.pending.iter().take(GROUP_EVENTS_MAX).take_while(fits).count().max(1)
+    }
+
     /// The next group, unless one is under way or nothing waits.
     fn next_group(&mut self) -> Option<(u64, Vec<Event>)> {
         if self.under_way.is_some() || self.pending.is_empty() {
             return None;
         }
         self.last_proposal += 1;
-        let count = self.pending.len().min(GROUP_EVENTS_MAX);
+        let count = self.group_len();
         let mut group = Group { proposal: self.last_proposal, replies: Vec::new() };
         let mut events = Vec::with_capacity(count);
-        for (event, reply) in self.pending.drain(..count) {
+        for Pending { event, size_bytes, reply } in self.pending.drain(..count) {
+            self.pending_bytes -= size_bytes;
             group.replies.extend(reply.map(|reply| (events.len(), reply)));
             events.push(event);
         }
@@ -81,20 +113,44 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
 
     /// Has events committed, in order; who asked is told when the last one is applied.
     pub(super) fn write_all(&mut self, mut events: Vec<Event>, reply: Option<Reply>) {
-        let refusal = self.refusal(&events);
-        if let (None, Some(last)) = (&refusal, events.pop()) {
-            self.writes.pending.extend(events.into_iter().map(|event| (event, None)));
-            self.writes.pending.push_back((last, reply));
-        } else if let Some(reply) = reply {
-            let _ = reply.send(refusal.map_or(Ok(()), Err));
+        let sizes = match self.refusal(&events).map_or_else(|| self.sizes(&events), Err) {
+            Ok(sizes) => sizes,
+            Err(refusal) => {
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(refusal));
+                }
+                return;
+            }
+        };
+        let Some(last) = events.pop() else {
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(()));
+            }
+            return;
+        };
+        for (event, size_bytes) in events.into_iter().zip(&sizes) {
+            self.writes.push(event, *size_bytes, None);
         }
+        self.writes.push(last, sizes.last().copied().unwrap_or_default(), reply);
+    }
+
+    /// Bytes of each event, none of which may be too large for the log.
+    fn sizes(&self, events: &[Event]) -> Result<Vec<usize>, CoordinatorError> {
+        let size = |event| match self.journal.size_of(event).map_err(CoordinatorError::Unstorable)? {
+            size_bytes if size_bytes > EVENT_BYTES_MAX => {
+                Err(CoordinatorError::TooLarge { size_bytes, max_bytes: EVENT_BYTES_MAX })
+            }
+            size_bytes => Ok(size_bytes),
+        };
+        events.iter().map(size).collect()
     }
 
     /// Has an event committed that the coordinator found out by itself. There is always room for it, since there are no
     /// more of them than workers and waits of jobs; who does not lead leaves it to the leader.
     pub(super) fn note(&mut self, event: Event) {
         if self.role.borrow().term().is_some() {
-            self.writes.pending.push_back((event, None));
+            // They are small.
+            self.writes.push(event, 0, None);
         }
     }
 
@@ -104,7 +160,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             return Some(CoordinatorError::NotLeader { leader: leader.clone() });
         }
         let waiting = self.writes.pending.len();
-        if waiting >= self.options.uncommitted_max {
+        if waiting >= self.options.uncommitted_max || self.writes.pending_bytes >= UNCOMMITTED_BYTES_MAX {
             return Some(CoordinatorError::Busy { waiting });
         }
         // Judged once more when it is applied: what is under way may change the answer.
@@ -165,9 +221,11 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 }
             }
             Event::WorkerReturned { worker, .. } => {
-                self.timers.returned(worker);
-                if leads {
-                    self.link.returned(worker);
+                if !leads || self.link.returned(worker) {
+                    self.timers.returned(worker);
+                } else {
+                    // Its connection broke before its return was committed: nobody else watches it.
+                    self.expect(worker);
                 }
             }
             Event::WorkerRegistered { worker, .. } => {

@@ -59,6 +59,20 @@ pub enum CoordinatorError {
         /// Events that wait.
         waiting: usize,
     },
+    /// More than the coordinators commit at once, most likely a job with a huge graph or settings; nothing was done.
+    #[error(
+        "{size_bytes} bytes are too many for an entry of the coordinators' log, which may have {max_bytes}; make the job \
+         smaller: pass large settings in files, or split it into several jobs"
+    )]
+    TooLarge {
+        /// What it would take.
+        size_bytes: usize,
+        /// What it may take.
+        max_bytes: usize,
+    },
+    /// It has no stored form; nothing was done.
+    #[error("it cannot be stored: {0}")]
+    Unstorable(Error),
     /// The coordinator has stopped.
     #[error("the coordinator has stopped")]
     Stopped,
@@ -81,6 +95,8 @@ impl CoordinatorError {
             | CoordinatorError::UnknownProgram(_)
             | CoordinatorError::ProgramInUse { .. }
             | CoordinatorError::DuplicateJob(_)
+            | CoordinatorError::TooLarge { .. }
+            | CoordinatorError::Unstorable(_)
             | CoordinatorError::JobEnded { .. } => ErrorKind::BadInput,
             CoordinatorError::RefusedWorker { .. } => ErrorKind::BadInput,
             CoordinatorError::NotLeader { .. }

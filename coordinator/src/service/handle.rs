@@ -41,6 +41,7 @@ pub(super) enum Command {
         reply: Option<Reply<()>>,
     },
     WorkerLost(WorkerId),
+    Expect(WorkerId),
     Stop,
 }
 
@@ -140,6 +141,12 @@ impl Handle {
     /// Tells that a worker is gone: its process ended, its connection broke.
     pub async fn worker_lost(&self, worker: WorkerId) -> Result<(), CoordinatorError> {
         self.send("worker lost", Command::WorkerLost(worker)).await
+    }
+
+    /// Tells that a worker whose return was not answered is not connected: it may come again, and is given up unless it
+    /// does in time.
+    pub async fn expect_worker(&self, worker: WorkerId) -> Result<(), CoordinatorError> {
+        self.send("expect worker", Command::Expect(worker)).await
     }
 
     /// What this coordinator is in its group at this moment.

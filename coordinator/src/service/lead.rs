@@ -51,11 +51,17 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 }
             }
         }
-        let late = Instant::now() + Duration::from_millis(self.options.worker_return_ms);
-        for worker in self.state.workers().keys() {
-            self.timers.set(late, Due::Return(*worker));
+        let workers: Vec<_> = self.state.workers().keys().copied().collect();
+        for worker in workers {
+            self.expect(worker);
         }
         self.last_worker = self.last_worker.max(self.state.next_worker_id().0 - 1);
+    }
+
+    /// A worker that is not connected has to return in time, or is given up.
+    pub(super) fn expect(&mut self, worker: WorkerId) {
+        let late = Instant::now() + Duration::from_millis(self.options.worker_return_ms);
+        self.timers.set(late, Due::Return(worker));
     }
 
     /// The state of a snapshot takes the place of the state so far. Who waits for a job that ended meanwhile is told.

@@ -20,6 +20,7 @@ mod run;
 mod timers;
 mod view;
 
+pub(crate) use commit::EVENT_BYTES_MAX;
 pub use error::CoordinatorError;
 pub use handle::{Change, Handle, JobStateChange, JobStateChanges};
 pub use options::Options;

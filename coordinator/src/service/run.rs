@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flott_schema::control::{TaskReport, ToCoordinator};
+use flott_schema::control::{TaskFailure, TaskReport, ToCoordinator};
 use flott_schema::ids::{JobId, WorkerId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -149,6 +149,11 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 self.write_all(events, reply);
             }
             Command::WorkerLost(worker) => self.give_up(worker, "it was reported lost"),
+            Command::Expect(worker) => {
+                if self.role.borrow().term().is_some() {
+                    self.expect(worker);
+                }
+            }
             Command::Stop => return std::ops::ControlFlow::Break(()),
             question => {
                 // What was asked for before is to be seen in the answer, if it is committed at once.
@@ -183,6 +188,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             | Command::NewWorker { .. }
             | Command::FromWorker { .. }
             | Command::WorkerLost(_)
+            | Command::Expect(_)
             | Command::Stop => unreachable!("no question"),
         }
     }
@@ -191,6 +197,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         match message {
             ToCoordinator::Register { worker, profile } => Event::WorkerRegistered { worker, profile, at_ms },
             ToCoordinator::TaskState(TaskReport { job, attempt, state, failure }) => {
+                let failure = failure.map(TaskFailure::cut);
                 Event::TaskStateChanged { job, attempt, state, failure, at_ms }
             }
         }

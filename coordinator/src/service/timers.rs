@@ -103,7 +103,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     }
                 }
                 Due::Return(worker) => {
-                    if self.state.workers().contains_key(&worker) {
+                    // One that is connected is just being registered: its session gives it up if need be.
+                    if self.state.workers().contains_key(&worker) && !self.link.is_connected(worker) {
                         self.give_up(worker, "it has not returned to the coordinator that leads now");
                     }
                 }

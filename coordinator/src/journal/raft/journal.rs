@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use flott_schema::control::TaskFailure;
+use flott_schema::error::Result as SchemaResult;
 use flott_schema::stable_hash::stable_hash;
 use openraft::error::{InitializeError, RaftError};
 use openraft::{BasicNode, RaftMetrics, ServerState};
@@ -27,6 +29,8 @@ use crate::machine::persist::encode_event;
 
 /// Committed groups that may wait for the service's loop; then openraft waits.
 const ORDERS_MAX: usize = 64;
+/// Bytes of an event without texts and lists in the log, at most.
+const SMALL_EVENT_BYTES: usize = 256;
 /// How long the end may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -279,6 +283,29 @@ fn new_proposer(id: u64) -> u64 {
 impl Journal for RaftJournal {
     fn role(&self) -> Role {
         self.role.clone()
+    }
+
+    fn size_of(&self, event: &Event) -> SchemaResult<usize> {
+        Ok(match event {
+            // Thousands of them come at once: their form is known.
+            Event::TaskStateChanged { failure, .. } => {
+                let text = |failure: &TaskFailure| {
+                    failure.vertex.len()
+                        + failure.message.len()
+                        + failure.backtrace.as_ref().map_or(0, String::len)
+                };
+                SMALL_EVENT_BYTES + failure.as_ref().map_or(0, text)
+            }
+            Event::WorkerLost { .. }
+            | Event::CancelRequested { .. }
+            | Event::SlotWaitExpired { .. }
+            | Event::RestartDelayExpired { .. }
+            | Event::ProgramRemoved { .. } => SMALL_EVENT_BYTES,
+            Event::WorkerRegistered { .. }
+            | Event::WorkerReturned { .. }
+            | Event::JobSubmitted { .. }
+            | Event::ProgramStored { .. } => encode_event(event)?.len(),
+        })
     }
 
     fn propose(&mut self, proposal: u64, events: Vec<Event>) -> Option<Vec<Event>> {

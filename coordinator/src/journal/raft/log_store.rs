@@ -12,8 +12,9 @@ use super::flusher::Done;
 use super::store::Store;
 use super::types::{Entry, LogId, StorageError, Types, Vote};
 
-/// Bytes of entries sent to another member at once, roughly.
-const READ_BYTES_MAX: usize = 4 << 20;
+/// Bytes of entries sent to another member at once, roughly; an entry that is larger goes alone. Signs of life of the leader
+/// wait behind them.
+const READ_BYTES_MAX: usize = 1 << 20;
 
 /// openraft's hold on the log.
 #[derive(Clone, Debug)]

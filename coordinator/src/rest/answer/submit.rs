@@ -11,7 +11,7 @@ use super::{Asked, whole_body, with_status};
 use crate::rest::body::Body;
 use crate::rest::error::ApiError;
 use crate::rest::gate::Api;
-use crate::service::CoordinatorError;
+use crate::service::{CoordinatorError, EVENT_BYTES_MAX};
 
 /// The media type of a Cap'n Proto `Submission`.
 const SUBMISSION: &str = "application/x-flott-submission";
@@ -32,6 +32,10 @@ pub(super) async fn submit(api: &Api, mut asked: Asked<'_>) -> Result<HttpRespon
         return Err(ApiError::bad_request(message));
     }
     let body = whole_body(api, &mut asked.payload).await?;
+    if body.len() > EVENT_BYTES_MAX {
+        // Before anybody works on it.
+        return Err(CoordinatorError::TooLarge { size_bytes: body.len(), max_bytes: EVENT_BYTES_MAX }.into());
+    }
     let Submission { job, spec } = wire::from_bytes(&body)
         .map_err(|error| ApiError::bad_request(format!("The submission cannot be read: {error}")))?;
     if spec.program.is_none() {

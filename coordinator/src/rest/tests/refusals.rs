@@ -53,6 +53,10 @@ async fn submissions_that_cannot_run_are_refused_with_the_reason() {
     assert_eq!(too_many.status, 400);
     assert!(too_many.error().contains("max parallelism"), "{}", too_many.error());
 
+    let too_large = submit(&cluster, &vec![0; (4 << 20) + 1]).await;
+    assert_eq!(too_large.status, 413);
+    assert!(too_large.error().contains("make the job smaller"), "{}", too_large.error());
+
     let java = [("content-type", "multipart/form-data; boundary=x")];
     let java = cluster.send("POST", "/v1/jobs", &java, b"--x--").await;
     assert_eq!(java.status, 400);

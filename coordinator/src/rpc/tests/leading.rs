@@ -4,6 +4,7 @@ use std::future::ready;
 
 use flott_schema::control::{TaskState, ToWorker};
 use flott_schema::job::JobSpec;
+use flott_schema::stats::WorkerProfile;
 use tokio::sync::mpsc;
 
 use super::peer::{Manner, Outcome, accepted, apply, registered, running};
@@ -139,5 +140,36 @@ fn orders_to_workers_that_have_not_returned_yet_do_not_make_them_be_given_up() {
         assert_eq!(back.order().await.message, ToWorker::Cancel { job: JOB, attempts: vec![attempt] });
         back.report(attempt, TaskState::Canceled).await.unwrap();
         assert_eq!(member.handle.status(JOB).await.unwrap().state(), JobState::Canceled);
+    });
+}
+
+#[test]
+fn a_worker_whose_return_is_committed_after_its_connection_broke_is_given_up() {
+    run(async {
+        for is_committed in [true, false] {
+            let link = RpcLink::new();
+            let options = service::Options { worker_return_ms: 50, ..service::Options::default() };
+            let (coordinator, handle) = Coordinator::new(options, link.clone());
+            tokio::spawn(coordinator.run());
+            let worker = handle.new_worker_id().await.unwrap();
+            let attached = link.attach(worker, 1, 8, false).unwrap();
+            let profile = WorkerProfile { slots: 1, ..WorkerProfile::default() };
+            handle.register_worker(worker, profile).await.unwrap();
+            handle.submit(JOB, JobSpec::embedded(streaming("job", &[("map", 1)], &[]))).await.unwrap();
+            assert!(link.detach(worker, attached.session));
+            match is_committed {
+                true => handle.worker_returned(worker, Vec::new()).await.unwrap(),
+                false => handle.expect_worker(worker).await.unwrap(),
+            }
+            soon("the end of the job", handle.wait(JOB)).await.unwrap();
+            let is_known = handle.read("workers", move |state| state.workers().contains_key(&worker));
+            assert!(!soon("the answer", is_known).await.unwrap() || is_committed);
+            if is_committed {
+                // Its task was not among what it runs: that ended the job. The worker goes when its time is over.
+                while handle.read("workers", move |it| it.workers().contains_key(&worker)).await.unwrap() {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            }
+        }
     });
 }

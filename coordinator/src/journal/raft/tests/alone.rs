@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flott_schema::control::{RunningTask, TaskReport, TaskState, ToCoordinator, ToWorker};
 use flott_schema::ids::{JobId, WorkerId};
-use flott_schema::job::JobSpec;
+use flott_schema::job::{JobSpec, ProgramDigest, ProgramRef};
 use flott_schema::stats::WorkerProfile;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::super::RaftOptions;
 use super::cluster::{DEADLINE, Node, alone, graph, has_job, leads, submit};
 use crate::machine::{JobOutcome, JobState};
-use crate::service::Options;
+use crate::service::{CoordinatorError, Options};
 
 const JOB: JobId = JobId(7);
 
@@ -134,6 +134,44 @@ async fn many_reports_share_a_wait_for_the_disk() {
     assert!(after - before <= 2, "{} syncs", after - before);
     let running = node.handle.status(JOB).await.unwrap().counts().of(TaskState::Running);
     assert_eq!(running, TASKS);
+}
+
+fn with_argument(bytes: usize) -> JobSpec {
+    let configuration = vec![("text".to_string(), "x".repeat(1_000)); bytes.div_ceil(1_000)];
+    let program = ProgramRef {
+        digest: ProgramDigest([1; 32]),
+        name: "job".into(),
+        arguments: Vec::new(),
+        execution: 0,
+        configuration,
+    };
+    JobSpec { program: Some(program), ..JobSpec::embedded(graph(1)) }
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_an_entry_is_refused_and_the_rest_goes_in_small_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(alone(directory.path()), Options::default()).unwrap();
+    leads(&node).await;
+    let program = ProgramDigest([1; 32]);
+    node.handle.program_stored(program, "job".into(), 1).await.unwrap();
+    let refused = node.handle.submit(JOB, with_argument(5 << 20)).await.unwrap_err();
+    assert!(matches!(refused, CoordinatorError::TooLarge { .. }), "{refused}");
+    assert!(refused.to_string().contains("make the job smaller"), "{refused}");
+    // They wait for the first together, and together they are too large for one entry.
+    let submitting = (0..12).map(|job| node.handle.submit(JobId(job), with_argument(900 << 10)));
+    for submitted in futures_util::future::join_all(submitting).await {
+        submitted.unwrap();
+    }
+    node.stop().await;
+    let (store, _) = super::super::store::Store::open(directory.path()).unwrap();
+    let first = store.purged().unwrap().map_or(0, |id| id.index + 1);
+    for entry in store.entries(first, None, usize::MAX).unwrap() {
+        if let openraft::EntryPayload::Normal(proposal) = entry.payload {
+            let bytes: usize = proposal.events.iter().map(Vec::len).sum();
+            assert!(bytes <= 1 << 20, "an entry of {bytes} bytes");
+        }
+    }
 }
 
 #[tokio::test]
