@@ -77,12 +77,19 @@ struct Current {
     number: u32,
     /// Nothing once the receiver is gone.
     queue: Option<Arc<GateQueue>>,
+    /// Who sends, once a frame has come.
+    peer: Option<Arc<Peer>>,
     ended: bool,
 }
 
 impl Current {
     fn deliver(&mut self, channel: ChannelId, item: Item) {
         self.ended |= matches!(item, Item::Signal(Signal::EndOfInput));
+        if let Item::Remote(frame) = &item
+            && self.peer.as_ref().is_none_or(|peer| !Arc::ptr_eq(peer, &frame.peer))
+        {
+            self.peer = Some(frame.peer.clone());
+        }
         match &self.queue {
             Some(queue) => queue.push(self.number, item),
             None => {
@@ -148,6 +155,7 @@ impl Inbox {
             from: plan.from,
             number: plan.number,
             queue: Some(plan.queue),
+            peer: None,
             ended: false,
         };
         let mut channels = self.lock();
@@ -161,17 +169,21 @@ impl Inbox {
         }
         entry.current = Some(current);
         drop(channels);
-        RemoteInput { inbox: self.clone(), channel: plan.channel, epoch, pending_bytes: 0, peer: None }
+        RemoteInput { inbox: self.clone(), channel: plan.channel, epoch, pending_bytes: 0 }
     }
 
-    /// The receiver is gone; `true` if the channel had not ended.
-    fn close(&self, channel: ChannelId, epoch: u32) -> bool {
-        match self.lock().get_mut(&channel).and_then(|entry| entry.current.as_mut()) {
-            Some(current) if current.attempt.job_epoch == epoch => {
-                current.queue = None;
-                !std::mem::replace(&mut current.ended, true)
-            }
-            _ => false,
+    /// The receiver is gone: its sender is told, unless the channel has ended. Where no frame has come yet, the first one that
+    /// comes is answered so.
+    fn close(&self, channel: ChannelId, epoch: u32) {
+        let mut channels = self.lock();
+        let current = channels.get_mut(&channel).and_then(|entry| entry.current.as_mut());
+        let Some(current) = current.filter(|current| current.attempt.job_epoch == epoch) else { return };
+        current.queue = None;
+        let peer = current.peer.take();
+        if !std::mem::replace(&mut current.ended, true)
+            && let Some(peer) = peer
+        {
+            let _ = peer.give_back(epoch, channel, ABANDONED);
         }
     }
 
@@ -192,7 +204,6 @@ pub struct RemoteInput {
     channel: ChannelId,
     epoch: u32,
     pending_bytes: u32,
-    peer: Option<Arc<Peer>>,
 }
 
 impl RemoteInput {
@@ -204,19 +215,39 @@ impl RemoteInput {
             let bytes = std::mem::take(&mut self.pending_bytes).min(RECEIVED - 1);
             let _ = frame.peer.give_back(self.epoch, self.channel, bytes);
         }
-        if self.peer.as_ref().is_none_or(|peer| !Arc::ptr_eq(peer, &frame.peer)) {
-            self.peer = Some(frame.peer.clone());
-        }
     }
 }
 
 impl Drop for RemoteInput {
     fn drop(&mut self) {
-        // Where no frame was taken yet, the next one that comes is answered so.
-        if self.inbox.close(self.channel, self.epoch)
-            && let Some(peer) = &self.peer
-        {
-            let _ = peer.give_back(self.epoch, self.channel, ABANDONED);
-        }
+        self.inbox.close(self.channel, self.epoch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flott_schema::ids::{TaskId, VertexId};
+
+    use super::*;
+    use crate::exchange::header::Kind;
+
+    #[tokio::test]
+    async fn a_receiver_that_goes_before_it_took_anything_says_so_to_who_has_sent() {
+        let (inbox, peer) = (Arc::<Inbox>::default(), Peer::new(WorkerId(2), String::new(), 1 << 20));
+        let channel = ChannelId { edge: 0, source: 3, target: 4 };
+        let task = TaskId { vertex: VertexId(1), subtask: 4 };
+        let attempt = AttemptId { task, job_epoch: 5, attempt: 0 };
+        let queue = Arc::<GateQueue>::default();
+        let input = inbox.open(InputPlan { channel, attempt, from: peer.worker, number: 0, queue });
+        let header = FrameHeader::new(Kind::Batch, channel, 5, 1);
+        inbox.deliver(channel, 5, Item::Remote(RemoteFrame::new(&header, vec![0], peer.clone())));
+        drop(input);
+        let mut frames = VecDeque::new();
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), peer.outbox.take(&mut frames));
+        assert!(waited.await.expect("the sender is told nothing"));
+        let told = FrameHeader::read(frames[0][..HEADER_BYTES].try_into().unwrap()).unwrap();
+        assert_eq!((told.kind, told.channel, told.detail), (Kind::Credit, channel, ABANDONED));
+        assert_eq!(frames.len(), 1);
+        assert_eq!(inbox.readers_from(peer.worker), []);
     }
 }

@@ -23,6 +23,9 @@ const LOG_PART_BYTES_MAX: u32 = 4 << 20;
 /// Questions that are answered at the same time; further ones wait.
 const QUESTIONS_MAX: usize = 4;
 
+/// Programs that run as clients at the same time; they may take minutes, and log files are to be read meanwhile.
+const RUNS_MAX: usize = 4;
+
 /// What a session keeps from one connection to the next.
 pub(super) struct Shared {
     pub book: RefCell<Book>,
@@ -38,11 +41,12 @@ pub(super) struct Answers {
     /// Orders wait until the registration is through, so that none overtakes what follows from it.
     open: watch::Receiver<bool>,
     questions: Semaphore,
+    runs: Semaphore,
 }
 
 impl Answers {
     pub(super) fn new(shared: Rc<Shared>, open: watch::Receiver<bool>) -> Self {
-        Answers { shared, open, questions: Semaphore::new(QUESTIONS_MAX) }
+        Answers { shared, open, questions: Semaphore::new(QUESTIONS_MAX), runs: Semaphore::new(RUNS_MAX) }
     }
 
     async fn take(&self, order: Order) -> Result<()> {
@@ -130,7 +134,7 @@ impl worker::Server for Answers {
             required("program", form.has_program(), form.get_program()).map_err(failed)?;
         let address = text("restAddress", form.get_rest_address()).map_err(failed)?;
         let plan_only = form.get_plan_only();
-        let _room = self.questions.acquire().await;
+        let _room = self.runs.acquire().await;
         let outcome = self.shared.side.run_program(program, address, plan_only).await;
         let mut form = results.get().init_result();
         match outcome {

@@ -173,10 +173,11 @@ pub(super) fn said(error: &capnp::Error) -> String {
     text.strip_prefix("remote exception: ").map(str::to_string).unwrap_or(text)
 }
 
-/// An error of a call as one of this process.
+/// An error of a call as one of this process: of the kind `Io` where the call came to nothing, and may be made again; what the
+/// coordinator itself said is its answer.
 pub(super) fn call_failed(error: capnp::Error) -> Error {
     match error.kind {
-        capnp::ErrorKind::Failed => Error::new(ErrorKind::Io, said(&error)),
+        capnp::ErrorKind::Failed => Error::new(ErrorKind::BadInput, said(&error)),
         _ => broken(error),
     }
 }

@@ -116,7 +116,15 @@ impl Clients {
         };
         let running = spawn(start).await.map_err(|error| Error::io(held.path().display(), error))?;
         let guard = Guard(running.process());
-        let (status, tail) = running.ended().await.map_err(|error| Error::io("waiting for it", error))?;
+        let (tell, told) = oneshot::channel();
+        // Of its own: one that is killed because nobody waits for it any more has to be waited for all the same.
+        spawn_local(async move {
+            let ended = running.ended().await;
+            drop(held);
+            let _ = tell.send(ended);
+        });
+        let ended = told.await.map_err(|_| Error::internal("nobody waits for a program's end"))?;
+        let (status, tail) = ended.map_err(|error| Error::io("waiting for it", error))?;
         drop(guard);
         let size = std::fs::metadata(&notes).map_or(0, |metadata| metadata.len());
         if size > NOTES_BYTES_MAX {
@@ -155,7 +163,69 @@ fn outcome(notes: &str, plan_only: bool, status: ExitStatus, tail: &str) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use flott_schema::job::ProgramDigest;
+    use sha2::{Digest, Sha256};
+
     use super::*;
+    use crate::supervisor::program_cache::ProgramPart;
+
+    /// Tells its process id, and never ends.
+    const ENDLESS: &[u8] = b"#!/bin/sh\necho $$ > \"$1\"\nexec sleep 3600\n";
+
+    struct Endless;
+
+    impl ProgramSource for Endless {
+        fn read(&self, _: ProgramDigest, offset: u64, _: u32) -> ProgramPart {
+            Box::pin(async move { Ok((ENDLESS[offset as usize..].to_vec(), ENDLESS.len() as u64)) })
+        }
+    }
+
+    #[test]
+    fn a_program_that_nobody_waits_for_any_more_is_killed_and_leaves_no_zombie() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let folder = tempfile::tempdir().unwrap();
+            let programs = ProgramCache::open(folder.path().join("programs"), 0, Duration::ZERO).unwrap();
+            let (wishes, wished) = mpsc::channel(1);
+            let clients = Clients {
+                programs,
+                source: Rc::new(Endless),
+                folder: folder.path().to_path_buf(),
+                logs: folder.path().to_path_buf(),
+                rotation: Rotation::default(),
+                token: Token::none(),
+            };
+            spawn_local(clients.serve(wished));
+            let noted = folder.path().join("process");
+            let program = ProgramRef {
+                digest: ProgramDigest(Sha256::digest(ENDLESS).into()),
+                name: "endless".into(),
+                arguments: vec![noted.to_string_lossy().into_owned()],
+                execution: 0,
+                configuration: Vec::new(),
+            };
+            let (answer, answered) = oneshot::channel();
+            let wish = ClientRun { program, rest_address: "localhost:1".into(), plan_only: true, answer };
+            wishes.send(wish).await.unwrap();
+            let began = Instant::now();
+            let process = loop {
+                let text = std::fs::read_to_string(&noted).unwrap_or_default();
+                if let Some(process) = text.strip_suffix('\n') {
+                    break process.to_string();
+                }
+                assert!(began.elapsed() < Duration::from_secs(60), "the program does not start");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            drop(answered);
+            // One that has ended and was not waited for is still listed there.
+            while std::path::Path::new("/proc").join(&process).exists() {
+                assert!(began.elapsed() < Duration::from_secs(120), "process {process} is still there");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
 
     #[test]
     fn what_a_program_noted_is_what_it_came_to_if_it_ended_well() {

@@ -65,7 +65,7 @@ impl Limits {
             Limits::Off => {}
             Limits::Data { .. } => limit.kind = Kind::Data,
             Limits::Cgroup { parent, .. } => {
-                let group = parent.join(format!("flott-executor-{number}"));
+                let group = parent.join(group_name(number));
                 std::fs::create_dir(&group)?;
                 limit.kind = Kind::Cgroup(group);
             }
@@ -137,6 +137,11 @@ impl Drop for ExecutorLimit {
             let _ = std::fs::remove_dir(group);
         }
     }
+}
+
+/// Unlike those that a worker which was killed has left behind in the same parent.
+fn group_name(executor: u64) -> String {
+    format!("flott-executor-{}-{executor}", std::process::id())
 }
 
 /// `RLIMIT_DATA` of a process that runs, `0` for this one.

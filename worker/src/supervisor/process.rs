@@ -81,6 +81,7 @@ impl WorkerProcess {
         };
         let mut session = session::Options::new(addresses, token.clone(), profile);
         session.registration_timeout_ms = milliseconds(configuration.get(&options::REGISTRATION_TIMEOUT)?);
+        let program_patience_ms = session.registration_timeout_ms;
         let runtime = RuntimeOptions {
             slots,
             channel_capacity: configuration.get(&options::WORKER_CHANNEL_CAPACITY)? as usize,
@@ -99,6 +100,7 @@ impl WorkerProcess {
             rotation: Rotation { files_kept, ..Rotation::default() },
             programs: scratch.join(format!("flott-programs-{}", own_user())),
             programs_bytes_max: configuration.get(&options::WORKER_PROGRAMS_SIZE)?.bytes(),
+            program_patience_ms,
             token,
             deadlines: Deadlines::default(),
         };

@@ -12,24 +12,29 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use flott_schema::job::ProgramDigest;
 use flott_schema::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
 
 /// A part of a program and the size of the whole.
 pub type ProgramPart = Pin<Box<dyn Future<Output = Result<(Vec<u8>, u64)>>>>;
 
 /// Where programs come from: the leading coordinator.
 pub trait ProgramSource {
-    /// At most `length` bytes from `offset`. Calls are made one after the other.
+    /// At most `length` bytes from `offset`. Calls are made one after the other. An error of the kind `Io` says that the
+    /// coordinator could not be asked; any other is its answer.
     fn read(&self, digest: ProgramDigest, offset: u64, length: u32) -> ProgramPart;
 }
 
 /// Bytes fetched by one call.
 const PART_BYTES: u32 = 1 << 20;
+/// Pause after the first read that reached no coordinator, and the longest one after further ones.
+const RETRY: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
 /// Largest program.
 const PROGRAM_BYTES_MAX: u64 = 4 << 30;
 
@@ -37,6 +42,7 @@ const PROGRAM_BYTES_MAX: u64 = 4 << 30;
 pub struct ProgramCache {
     folder: PathBuf,
     bytes_max: u64,
+    patience: Duration,
     /// One fetch at a time; a second wish for the same program finds it there.
     fetching: Mutex<()>,
     used: RefCell<HashMap<ProgramDigest, Use>>,
@@ -70,13 +76,15 @@ struct Use {
 }
 
 impl ProgramCache {
-    /// A cache in `folder`, which is made where it is missing. Programs that nobody uses take `bytes_max` at most.
-    pub fn open(folder: impl Into<PathBuf>, bytes_max: u64) -> Result<Rc<Self>> {
+    /// A cache in `folder`, which is made where it is missing. Programs that nobody uses take `bytes_max` at most. A fetch goes
+    /// on where it was when no coordinator was to be asked for less than `patience`: the next one gives the rest.
+    pub fn open(folder: impl Into<PathBuf>, bytes_max: u64, patience: Duration) -> Result<Rc<Self>> {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(|error| Error::io(folder.display(), error))?;
         let cache = ProgramCache {
             folder,
             bytes_max,
+            patience,
             fetching: Mutex::new(()),
             used: RefCell::default(),
             checked: RefCell::default(),
@@ -134,7 +142,7 @@ impl ProgramCache {
         let mut hash = Sha256::new();
         let mut offset = 0;
         loop {
-            let (part, size) = source.read(digest, offset, PART_BYTES).await?;
+            let (part, size) = self.read_part(digest, source, offset).await?;
             if size > PROGRAM_BYTES_MAX {
                 let message = format!("it has {size} bytes, {PROGRAM_BYTES_MAX} at most are taken");
                 return Err(Error::new(ErrorKind::Resources, message));
@@ -162,6 +170,26 @@ impl ProgramCache {
         finished.map_err(|error| Error::io(self.folder.display(), error))?;
         self.checked.borrow_mut().insert(digest);
         Ok(())
+    }
+
+    async fn read_part(
+        &self,
+        digest: ProgramDigest,
+        source: &dyn ProgramSource,
+        offset: u64,
+    ) -> Result<(Vec<u8>, u64)> {
+        let deadline = Instant::now() + self.patience;
+        let mut pause = RETRY;
+        loop {
+            match source.read(digest, offset, PART_BYTES).await {
+                Err(error) if error.kind() == ErrorKind::Io && Instant::now() + pause < deadline => {
+                    tracing::debug!(%digest, offset, "reading a program is tried again: {error}");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Removes unused programs, longest unused first, until the unused ones are within the bound.
@@ -237,17 +265,29 @@ mod tests {
         part: usize,
         calls: Rc<Cell<u32>>,
         size: u64,
+        /// Calls that reach no coordinator, from the third on.
+        lost: Cell<u32>,
     }
 
     impl Programs {
         fn of(bytes: &[u8], part: usize) -> Self {
-            Programs { bytes: Rc::new(bytes.to_vec()), part, calls: Rc::default(), size: bytes.len() as u64 }
+            Programs {
+                bytes: Rc::new(bytes.to_vec()),
+                part,
+                calls: Rc::default(),
+                size: bytes.len() as u64,
+                lost: Cell::new(0),
+            }
         }
     }
 
     impl ProgramSource for Programs {
         fn read(&self, _digest: ProgramDigest, offset: u64, length: u32) -> ProgramPart {
             self.calls.set(self.calls.get() + 1);
+            if self.calls.get() > 2 && self.lost.get() > 0 {
+                self.lost.set(self.lost.get() - 1);
+                return Box::pin(async { Err(Error::new(ErrorKind::Io, "the connection broke")) });
+            }
             let rest = &self.bytes[(offset as usize).min(self.bytes.len())..];
             let part = rest[..rest.len().min(self.part).min(length as usize)].to_vec();
             let size = self.size;
@@ -255,18 +295,20 @@ mod tests {
         }
     }
 
+    const PATIENCE: Duration = Duration::from_secs(120);
+
     fn digest_of(bytes: &[u8]) -> ProgramDigest {
         ProgramDigest(Sha256::digest(bytes).into())
     }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
     }
 
     #[test]
     fn a_program_is_fetched_in_parts_once_and_is_executable() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = ProgramCache::open(folder.path().join("cache"), 1 << 20).unwrap();
+        let cache = ProgramCache::open(folder.path().join("cache"), 1 << 20, PATIENCE).unwrap();
         let script = b"#!/bin/sh\necho hello\n";
         let programs = Programs::of(script, 5);
         let held = run(cache.acquire(digest_of(script), &programs)).unwrap();
@@ -280,14 +322,29 @@ mod tests {
     }
 
     #[test]
+    fn a_fetch_goes_on_where_it_was_when_the_coordinator_changes_and_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = ProgramCache::open(folder.path(), 1 << 20, PATIENCE).unwrap();
+        let programs = Programs { lost: Cell::new(2), ..Programs::of(b"0123456789", 3) };
+        let held = run(cache.acquire(digest_of(b"0123456789"), &programs)).unwrap();
+        assert_eq!(std::fs::read(held.path()).unwrap(), b"0123456789");
+        assert_eq!(programs.calls.get(), 4 + 2);
+        let cache = ProgramCache::open(folder.path(), 1 << 20, Duration::ZERO).unwrap();
+        let programs = Programs { lost: Cell::new(u32::MAX), ..Programs::of(b"another one", 3) };
+        let error = run(cache.acquire(digest_of(b"another one"), &programs)).err().unwrap();
+        assert!(error.to_string().contains("the connection broke"), "{error}");
+        assert_eq!(programs.calls.get(), 3);
+    }
+
+    #[test]
     fn a_file_of_an_earlier_process_is_fetched_again_if_it_is_not_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(digest_of(b"whole").to_string());
         std::fs::write(&path, b"who").unwrap();
-        let cache = ProgramCache::open(folder.path(), 1 << 20).unwrap();
+        let cache = ProgramCache::open(folder.path(), 1 << 20, PATIENCE).unwrap();
         let held = run(cache.acquire(digest_of(b"whole"), &Programs::of(b"whole", 100))).unwrap();
         assert_eq!(std::fs::read(held.path()).unwrap(), b"whole");
-        let later = ProgramCache::open(folder.path(), 1 << 20).unwrap();
+        let later = ProgramCache::open(folder.path(), 1 << 20, PATIENCE).unwrap();
         let programs = Programs::of(b"whole", 100);
         run(later.acquire(digest_of(b"whole"), &programs)).unwrap();
         assert_eq!(programs.calls.get(), 0);
@@ -296,7 +353,7 @@ mod tests {
     #[test]
     fn a_program_with_another_hash_or_an_early_end_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = ProgramCache::open(folder.path(), 1 << 20).unwrap();
+        let cache = ProgramCache::open(folder.path(), 1 << 20, PATIENCE).unwrap();
         let programs = Programs::of(b"other", 100);
         let error = run(cache.acquire(digest_of(b"wanted"), &programs)).err().unwrap();
         assert!(error.to_string().contains("another SHA-256"), "{error}");
@@ -309,7 +366,7 @@ mod tests {
     #[test]
     fn unused_programs_go_when_the_cache_is_over_its_size_and_used_ones_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = ProgramCache::open(folder.path(), 10).unwrap();
+        let cache = ProgramCache::open(folder.path(), 10, PATIENCE).unwrap();
         let texts: [&[u8]; 3] = [b"first 7", b"second 8", b"third 7"];
         let [first, second, _third] =
             texts.map(|text| run(cache.acquire(digest_of(text), &Programs::of(text, 100))).unwrap());

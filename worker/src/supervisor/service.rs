@@ -51,6 +51,8 @@ pub struct Options {
     pub programs: PathBuf,
     /// Bytes that programs may take there which no executor uses.
     pub programs_bytes_max: u64,
+    /// How long the fetch of a program waits for a coordinator that gives more of it.
+    pub program_patience_ms: u64,
     /// The shared secret of the cluster.
     pub token: Token,
     /// How long executors may take.
@@ -147,7 +149,11 @@ impl Supervisor {
             spawn_local(port.serve(data_port)),
         ];
         let inner = Inner {
-            programs: ProgramCache::open(options.programs.clone(), options.programs_bytes_max)?,
+            programs: ProgramCache::open(
+                options.programs.clone(),
+                options.programs_bytes_max,
+                Duration::from_millis(options.program_patience_ms),
+            )?,
             limits: Limits::detect(options.slot_memory_bytes),
             options,
             machine,

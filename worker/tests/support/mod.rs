@@ -99,6 +99,7 @@ pub fn run(change: impl FnOnce(Options) -> Options, test: impl AsyncFnOnce(&mut 
             rotation: Rotation::default(),
             programs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs"),
             programs_bytes_max: 1 << 30,
+            program_patience_ms: 10_000,
             token: Token::none(),
             // The machine may be busy with other tests.
             deadlines: Deadlines { hello_ms: 60_000, ..Deadlines::default() },
