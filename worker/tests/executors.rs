@@ -150,10 +150,9 @@ fn a_task_that_never_returns_is_killed_with_its_executor_when_it_is_cancelled() 
             support::eventually(|| executors_of(job).len() == 3).await;
             worker.cancel(job).await;
             let reports = worker.until(|reports| ended(reports, job).len() == 4).await;
-            assert!(
-                ended(&reports, job).iter().all(|report| report.state == TaskState::Canceled),
-                "{reports:?}"
-            );
+            // The sources may have come to their end before.
+            let count = |state| ended(&reports, job).iter().filter(|report| report.state == state).count();
+            assert!(count(TaskState::Failed) == 0 && count(TaskState::Canceled) >= 2, "{reports:?}");
             with_executor_gone(job).await;
         },
     );

@@ -98,6 +98,10 @@ impl SessionHandle {
         if reports.is_empty() {
             return Ok(());
         }
+        // The queue may outlive the session's last word by a moment.
+        if let SessionState::Ended(end) = &*self.state.borrow() {
+            return Err(end.clone());
+        }
         self.reports.send(reports).await.map_err(|_| self.end())
     }
 
