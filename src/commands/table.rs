@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Longest cell, in characters; of a longer one the end is cut off.
+const CELL_MAX: usize = 80;
+
 /// Columns as wide as their widest cell.
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -15,10 +18,23 @@ impl Table {
         Table { rows: vec![heads.iter().map(|head| head.to_string()).collect()], right }
     }
 
-    /// Adds a row.
+    /// Adds a row. What a person named may be long or hold line breaks: such cells are cut, and kept on their line.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(fitting).collect());
     }
+}
+
+/// A cell that fits into a line of the table.
+fn fitting(mut cell: String) -> String {
+    if let Some((end, _)) = cell.char_indices().nth(CELL_MAX) {
+        cell.truncate(end);
+        cell.pop();
+        cell.push('…');
+    }
+    if cell.contains(char::is_control) {
+        cell = cell.replace(char::is_control, " ");
+    }
+    cell
 }
 
 impl fmt::Display for Table {
@@ -108,6 +124,20 @@ mod tests {
         let mut table = Table::new(&["name", "tasks"], &[1]);
         table.row(["käse".to_string(), "10".to_string()]);
         assert_eq!(table.to_string(), "name  tasks\nkäse     10\n");
+    }
+
+    #[test]
+    fn long_cells_are_cut_and_line_breaks_do_not_break_lines() {
+        let mut table = Table::new(&["name", "state"], &[]);
+        table.row(["é".repeat(CELL_MAX), "RUNNING".to_string()]);
+        table.row(["é".repeat(70_000), "RUNNING".to_string()]);
+        table.row(["two\nlines\u{1b}[2J".to_string(), "FAILED".to_string()]);
+        let text = table.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines[1], format!("{}  RUNNING", "é".repeat(CELL_MAX)));
+        assert_eq!(lines[2], format!("{}…  RUNNING", "é".repeat(CELL_MAX - 1)));
+        assert!(lines[3].starts_with("two lines [2J  ") && lines[3].ends_with("FAILED"), "{}", lines[3]);
     }
 
     #[test]

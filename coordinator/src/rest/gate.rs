@@ -1,4 +1,4 @@
-//! What every request passes before and after it is answered: the token, the way to the leader, the deadline, the origin.
+//! What every request passes before and after it is answered: the token, the origin, the way to the leader, the deadline.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::answer::answer;
 use super::error::ApiError;
 use super::forward::{FORWARDED, forward};
 use super::options::Options;
+use super::origin::{changes, check_origin};
 use super::path::segments;
 use super::route::{Route, route};
 use super::services::Services;
@@ -63,6 +64,9 @@ async fn respond(request: &HttpRequest, payload: Payload, api: &Api) -> Result<H
         return Err(ApiError::not_found(format!("Not found: {}", request.path())));
     };
     let route = route(request.method(), &parts)?;
+    if changes(request.method(), &route) {
+        check_origin(request.headers(), &api.options)?;
+    }
     let deadline = Duration::from_millis(match route {
         // A program may be large and the line slow; its silence has a deadline of its own.
         Route::UploadProgram | Route::RunProgram(_) | Route::PlanProgram(_) => UPLOAD_DEADLINE_MS,

@@ -6,6 +6,7 @@
 //!
 //! * `route`: which path means what (pure); `path`: its parts
 //! * `server`: threads, port, end; `gate`: what every request passes: token, origin, deadline, the way to the leader
+//! * `origin`: what web pages may ask for where there is no token (pure)
 //! * `answer`: a route and its body become an answer; `error`: the answers that are errors
 //! * `body`: the JSON of the answers, made from records (pure)
 //! * `metrics`: the numbers behind the metric endpoints, by Flink's names
@@ -18,6 +19,7 @@ mod forward;
 mod gate;
 mod metrics;
 mod options;
+mod origin;
 mod path;
 mod route;
 mod server;

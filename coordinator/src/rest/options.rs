@@ -42,7 +42,7 @@ pub struct Options {
     pub url_prefix: String,
     /// Threads that answer requests.
     pub threads: usize,
-    /// Largest body of a request, uploaded programs included.
+    /// Largest body of a request, other than of the upload of a program: the store has a bound of its own.
     pub content_length_max_bytes: u64,
     /// How long an answer may take, waiting for a leader and for workers included.
     pub request_deadline_ms: u64,
@@ -50,7 +50,8 @@ pub struct Options {
     pub idleness_timeout_ms: u64,
     /// How often a dashboard should ask.
     pub refresh_interval_ms: u64,
-    /// Value of `Access-Control-Allow-Origin`.
+    /// Value of `Access-Control-Allow-Origin`. Where there is no token, pages of this origin may also ask for changes, unless
+    /// it is `*`.
     pub allow_origin: String,
     /// The shared secret that clients must show as a bearer token.
     pub token: Token,

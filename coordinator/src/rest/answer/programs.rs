@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Asked, accepted, json, json_body, silent, too_large};
+use super::{Asked, accepted, json, json_body, silent};
 use crate::machine::programs::StoredProgram;
 use crate::programs::Upload;
 use crate::rest::body::Held;
@@ -92,14 +92,12 @@ pub(super) async fn upload(api: &Api, asked: Asked<'_>) -> Result<HttpResponse, 
     Ok(json(&json!({ "filename": filename, "status": "success" })))
 }
 
-/// Writes a field into the store. What broke off is dropped with the upload.
+/// Writes a field into the store, which bounds its size (`coordinator.programs.max-size`). What broke off is dropped with the
+/// upload.
 async fn receive(api: &Api, mut field: Field, mut upload: Upload) -> Result<Upload, ApiError> {
     let silence = Duration::from_millis(api.options.idleness_timeout_ms);
     while let Some(piece) = timeout(silence, field.next()).await.map_err(|_| silent())? {
         let piece = piece.map_err(|error| ApiError::bad_request(format!("The upload broke off: {error}")))?;
-        if upload.size_bytes() + piece.len() as u64 > api.options.content_length_max_bytes {
-            return Err(too_large(api));
-        }
         upload.write(&piece)?;
     }
     Ok(upload)

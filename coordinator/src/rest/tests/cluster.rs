@@ -39,6 +39,9 @@ thread_local! {
 /// The digest of the program that the jobs of the tests name.
 pub(super) const PROGRAM: ProgramDigest = ProgramDigest([0xab; 32]);
 
+/// Size of the largest program that the store of the tests takes, bytes.
+pub(super) const PROGRAM_BYTES_MAX: u64 = 1 << 20;
+
 /// Statistics and answers of the workers that the test plays.
 struct Played;
 
@@ -227,7 +230,7 @@ impl Cluster {
         let (coordinator, handle) = Coordinator::new(service, link.clone());
         tokio::spawn(coordinator.run());
         let folder = tempfile::tempdir().unwrap();
-        let programs = Programs::open(folder.path(), 1 << 20, ProgramPeers::none()).unwrap();
+        let programs = Programs::open(folder.path(), PROGRAM_BYTES_MAX, ProgramPeers::none()).unwrap();
         handle.program_stored(PROGRAM, "words".into(), 5).await.unwrap();
         let services = Services {
             programs: Some(programs.clone()),

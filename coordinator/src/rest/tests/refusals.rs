@@ -147,6 +147,39 @@ async fn origins_are_told_as_configured() {
 }
 
 #[tokio::test]
+async fn without_a_token_a_web_page_can_read_but_change_nothing() {
+    let mut cluster = Cluster::start(options()).await;
+    cluster.worker(1, 4).await;
+    cluster.submit(1, 2, RestartStrategy::None).await;
+    let host = cluster.server.address().to_string();
+    let own = format!("http://{host}");
+    let job = format!("/jobs/{}", JobId(1));
+    let (stop, plan) =
+        (format!("{job}/yarn-cancel"), format!("/jars/{}_words/plan", super::cluster::PROGRAM));
+    let page = [("host", host.as_str()), ("origin", "http://evil.example")];
+    let image = [("host", host.as_str()), ("sec-fetch-site", "cross-site")];
+    let rebound = [("host", "evil.example:8081")];
+    for headers in [&page[..], &image, &rebound] {
+        for (method, path) in [
+            ("POST", "/jars/upload"),
+            ("POST", "/v1/jobs"),
+            ("PATCH", &job),
+            ("DELETE", "/cluster"),
+            ("GET", &stop),
+            ("GET", &plan),
+            ("HEAD", &plan),
+        ] {
+            let answer = cluster.send(method, path, headers, b"").await;
+            assert_eq!(answer.status, 403, "{method} {path} {headers:?}: {answer:?}");
+        }
+        assert_eq!(cluster.send("GET", &job, headers, b"").await.status, 200, "{headers:?}");
+    }
+    assert_eq!(cluster.handle.status(JobId(1)).await.unwrap().state(), crate::JobState::Running);
+    let dashboard = [("host", host.as_str()), ("origin", own.as_str()), ("sec-fetch-site", "same-origin")];
+    assert_eq!(cluster.send("PATCH", &job, &dashboard, b"").await.status, 202);
+}
+
+#[tokio::test]
 async fn a_stopped_coordinator_is_unavailable() {
     let cluster = Cluster::start(options()).await;
     cluster.handle.stop().await.unwrap();

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::cluster::{Answer, Cluster, options};
+use super::cluster::{Answer, Cluster, PROGRAM_BYTES_MAX, options};
 use flott_schema::job::ProgramDigest;
 
 use crate::rest::Options;
@@ -67,13 +67,13 @@ async fn an_uploaded_program_is_listed_run_and_removed() {
 
 #[tokio::test]
 async fn uploads_that_are_none_store_nothing() {
-    let cluster = Cluster::start(Options { content_length_max_bytes: 10_000, ..options() }).await;
+    let cluster = Cluster::start(options()).await;
     let cases: [(&str, Vec<u8>, u16); 5] = [
         ("nothing", b"--XX--\r\n".to_vec(), 400),
         ("another field", multipart("other", None, b"x"), 400),
         ("no name", multipart("jarfile", Some(".."), b"x"), 400),
         ("cut", multipart("jarfile", Some("a"), &[1; 5_000])[..2_000].to_vec(), 400),
-        ("too large", multipart("jarfile", Some("a"), &[1; 50_000]), 413),
+        ("too large", multipart("jarfile", Some("a"), &vec![1; PROGRAM_BYTES_MAX as usize + 1]), 413),
     ];
     for (name, body, status) in cases {
         let answer = upload(&cluster, &body).await;
@@ -81,8 +81,24 @@ async fn uploads_that_are_none_store_nothing() {
         assert!(!answer.error().is_empty());
         assert!(cluster.programs.list().unwrap().is_empty(), "{name}");
     }
+    let too_large = multipart("jarfile", Some("a"), &vec![1; PROGRAM_BYTES_MAX as usize + 1]);
+    let answer = upload(&cluster, &too_large).await;
+    assert!(answer.error().contains("coordinator.programs.max-size"), "{}", answer.error());
     let plain = cluster.send("POST", "/jars/upload", &[("content-type", "text/plain")], b"x").await;
     assert_eq!(plain.status, 400, "{plain:?}");
     let off = Cluster::start(Options { submit_enabled: false, ..options() }).await;
     assert_eq!(off.call("GET", "/jars").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_program_may_be_larger_than_other_bodies() {
+    let cluster = Cluster::start(Options { content_length_max_bytes: 1_000, ..options() }).await;
+    let uploaded = upload(&cluster, &multipart("jarfile", Some("large"), &vec![1; 200_000])).await;
+    assert_eq!(uploaded.status, 200, "{uploaded:?}");
+    let id = uploaded.json()["filename"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let body = format!("{{\"programArgs\": \"{}\"}}", "x".repeat(2_000));
+    let json = [("content-type", "application/json")];
+    let ran = cluster.send("POST", &format!("/jars/{id}/run"), &json, body.as_bytes()).await;
+    assert_eq!(ran.status, 413, "{ran:?}");
+    assert!(ran.error().contains("rest.server.max-content-length"), "{}", ran.error());
 }

@@ -46,7 +46,7 @@ options! {
     /// Delay before each of them.
     REST_RETRY_DELAY: Duration = "rest.retry.delay", default("3 s");
 
-    /// Largest request body, uploaded programs included.
+    /// Largest request body, other than of an uploaded program: see `coordinator.programs.max-size`.
     REST_SERVER_MAX_CONTENT_LENGTH: MemorySize = "rest.server.max-content-length", default("100 mb");
 
     /// Largest answer that a client takes.
@@ -99,7 +99,8 @@ options! {
     /// Directory for the REST API's temporary files.
     WEB_TMPDIR: String = "web.tmpdir", default("/tmp"), deprecated(&["jobmanager.web.tmpdir"]);
 
-    /// Origins whose pages may call the API.
+    /// Origin whose pages may call the API; `*`: all may read. Where there is no `security.token`, pages of other origins
+    /// change nothing unless theirs is named here.
     WEB_ALLOW_ORIGIN: String = "web.access-control-allow-origin", default("*"),
         deprecated(&["jobmanager.web.access-control-allow-origin"]);
 }
