@@ -20,7 +20,7 @@ case "$action" in
   -h | --help) usage ;;
   start)
     find_flott
-    living "$FLOTT_PID_DIR/flott-coordinator-$instance.pid" >/dev/null || rm -f "$address_file"
+    living coordinator "$instance" >/dev/null || rm -f "$address_file"
     launch coordinator "$instance" --address-file "$address_file" "$@"
     deadline=$((SECONDS + START_SECONDS))
     until [ -s "$address_file" ]; do
@@ -41,7 +41,7 @@ case "$action" in
     rm -f "$address_file"
     ;;
   status)
-    pid=$(living "$FLOTT_PID_DIR/flott-coordinator-$instance.pid") || { say "coordinator $instance does not run"; exit 1; }
+    pid=$(living coordinator "$instance") || { say "coordinator $instance does not run"; exit 1; }
     say "coordinator $instance runs (process $pid), REST API: http://$(cat "$address_file" 2>/dev/null || echo '?')"
     ;;
   *) wrong "start, start-foreground, stop or status is wanted, not '$action'" ;;

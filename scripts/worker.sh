@@ -6,6 +6,7 @@
 #        scripts/worker.sh stop [INSTANCE]
 #        scripts/worker.sh stop-all
 #        scripts/worker.sh status [INSTANCE]
+#        scripts/worker.sh check [INSTANCE]     fails, with what it said last, if it has ended after its start
 #
 # INSTANCE is a number that tells workers of one host apart; default 1. Logs, those of the jobs too, are in
 # $FLOTT_LOG_DIR/worker-INSTANCE.
@@ -32,8 +33,9 @@ case "$action" in
   stop) end worker "$instance" ;;
   stop-all) for instance in $(instances worker); do end worker "$instance"; done ;;
   status)
-    pid=$(living "$FLOTT_PID_DIR/flott-worker-$instance.pid") || { say "worker $instance does not run"; exit 1; }
+    pid=$(living worker "$instance") || { say "worker $instance does not run"; exit 1; }
     say "worker $instance runs (process $pid)"
     ;;
-  *) wrong "start, start-foreground, stop, stop-all or status is wanted, not '$action'" ;;
+  check) check_alive worker "$instance" ;;
+  *) wrong "start, start-foreground, stop, stop-all, status or check is wanted, not '$action'" ;;
 esac

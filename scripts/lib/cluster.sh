@@ -49,14 +49,27 @@ is_here() {
   esac
 }
 
-# The process in a pid file, if it is one of ours and lives: its number.
+# exists PID: whether there is such a process that has not ended. One that nobody has waited for yet has.
+exists() {
+  kill -0 "$1" 2>/dev/null || return 1
+  ! grep -q '^[^)]*) Z' "/proc/$1/stat" 2>/dev/null
+}
+
+# is_ours PID ROLE INSTANCE: whether a process is what `launch` has made of it. A number may have been given to some other
+# program since, an editor in the checkout of this project as well.
+is_ours() {
+  local words
+  [ -d /proc/self ] || return 0
+  mapfile -d '' -t words 2>/dev/null <"/proc/$1/cmdline" || return 1
+  [ "${words[1]:-}" = "$2" ] && [[ "${words[2]:-} ${words[3]:-}" = "-D env.log.dir="*"/$2-$3" ]]
+}
+
+# living ROLE INSTANCE: the number of the process in the pid file, if it is one of ours and lives.
 living() {
-  local pid
-  [ -s "$1" ] || return 1
-  read -r pid <"$1" || return 1
-  [[ $pid =~ ^[0-9]+$ ]] && kill -0 "$pid" 2>/dev/null || return 1
-  # A number may have been given to some other program since.
-  if [ -r "/proc/$pid/cmdline" ]; then tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q flott || return 1; fi
+  local pid pid_file=$FLOTT_PID_DIR/flott-$1-$2.pid
+  [ -s "$pid_file" ] || return 1
+  read -r pid <"$pid_file" || return 1
+  [[ $pid =~ ^[0-9]+$ ]] && exists "$pid" && is_ours "$pid" "$1" "$2" || return 1
   echo "$pid"
 }
 
@@ -66,7 +79,7 @@ launch() {
   shift 2
   pid_file=$FLOTT_PID_DIR/flott-$role-$instance.pid
   logs=$FLOTT_LOG_DIR/$role-$instance
-  if pid=$(living "$pid_file"); then
+  if pid=$(living "$role" "$instance"); then
     say "$role $instance runs already (process $pid)"
     return
   fi
@@ -77,15 +90,16 @@ launch() {
   setsid "$FLOTT_BIN" "${arguments[@]}" "$@" </dev/null >"$logs/flott-$role.out" 2>&1 &
   pid=$!
   echo "$pid" >"$pid_file"
+  # Until it has become the flott command it is not known as ours.
+  until is_ours "$pid" "$role" "$instance" || ! exists "$pid"; do sleep 0.002; done
   say "$role $instance started (process $pid, logs in $logs)"
 }
 
-# Whether a process that was started still lives; else says what it said last.
+# Whether a process that was started still lives; else says what it said last, and forgets it.
 check_alive() {
-  local role=$1 instance=$2
-  # Just after its start it may not have become the flott command yet, so its name is not asked for.
-  kill -0 "$(cat "$FLOTT_PID_DIR/flott-$role-$instance.pid")" 2>/dev/null && return
-  tail -n 5 "$FLOTT_LOG_DIR/$role-$instance/flott-$role.out" >&2 || true
+  local role=$1 instance=$2 logs=$FLOTT_LOG_DIR/$1-$2/flott-$1
+  living "$role" "$instance" >/dev/null && return
+  if [ -s "$logs.out" ]; then tail -n 10 "$logs.out"; else tail -n 10 "$logs.log"; fi >&2 2>/dev/null || true
   rm -f "$FLOTT_PID_DIR/flott-$role-$instance.pid"
   fail "$role $instance has ended; its log is $FLOTT_LOG_DIR/$role-$instance"
 }
@@ -94,14 +108,14 @@ check_alive() {
 end() {
   local role=$1 instance=$2 pid_file pid deadline
   pid_file=$FLOTT_PID_DIR/flott-$role-$instance.pid
-  if ! pid=$(living "$pid_file"); then
+  if ! pid=$(living "$role" "$instance"); then
     say "$role $instance does not run"
     rm -f "$pid_file"
     return
   fi
   kill -TERM "$pid" 2>/dev/null || true
   deadline=$((SECONDS + END_SECONDS))
-  while kill -0 "$pid" 2>/dev/null; do
+  while exists "$pid"; do
     if [ "$SECONDS" -ge "$deadline" ]; then
       say "$role $instance (process $pid) does not end after $END_SECONDS s and is killed"
       kill -KILL "$pid" 2>/dev/null || true
