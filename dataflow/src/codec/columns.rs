@@ -27,6 +27,10 @@ pub(super) const VERSION: u8 = 2;
 /// Rows of a batch in this form, at most: constant columns take no bytes, so the length of the input bounds nothing.
 pub(super) const ROWS_MAX: usize = 1 << 16;
 
+/// From so many rows in a block on, each takes a byte at least: credit between executors is counted in bytes, and must bound the
+/// number of rows under way where all are alike.
+const FREE_ROWS: usize = 16;
+
 /// Appends a batch in columns; where it does not fit into them, appends nothing and says `false`.
 pub(super) fn encode<T: Record>(batch: &Batch<T>, bytes: &mut Vec<u8>) -> bool {
     if batch.is_empty() || batch.len() > ROWS_MAX {
@@ -62,7 +66,7 @@ fn write<T: Record>(
             let mut lanes = [0; BLOCK_ROWS];
             for block in timestamps.chunks(BLOCK_ROWS) {
                 lanes.iter_mut().zip(block).for_each(|(lane, timestamp)| *lane = zigzag(*timestamp));
-                pack(&lanes[..block.len()], bytes);
+                pack(&lanes[..block.len()], 0, bytes);
             }
         }
     }
@@ -93,7 +97,10 @@ fn fill<T: Record>(records: &[T], scratch: &mut Scratch) -> std::result::Result<
 }
 
 fn flush(scratch: &Scratch, columns: usize, rows: usize, bytes: &mut Vec<u8>) {
-    (0..columns).for_each(|column| pack(scratch.column(column, rows), bytes));
+    for column in 0..columns {
+        let least = u8::from(column == 0 && rows > FREE_ROWS);
+        pack(scratch.column(column, rows), least, bytes);
+    }
     write_varint(scratch.heap.len() as u64, bytes);
     bytes.extend_from_slice(&scratch.heap);
 }

@@ -88,17 +88,18 @@ pub(super) fn read_varint(input: &mut &[u8]) -> Result<u64> {
 }
 
 /// Appends a column: the number of low bytes in which its lanes differ (0, 1, 2, 4 or 8), the bits above, which all share,
-/// and those low bytes of each lane.
-pub(super) fn pack(lanes: &[u64], bytes: &mut Vec<u8>) {
+/// and those low bytes of each lane. `least` is the number that it takes at any rate.
+pub(super) fn pack(lanes: &[u64], least: u8, bytes: &mut Vec<u8>) {
     let first = lanes.first().copied().unwrap_or(0);
     let differing = lanes.iter().fold(0, |differing, lane| differing | (lane ^ first));
-    let width = match 64 - differing.leading_zeros() {
+    let needed = match 64 - differing.leading_zeros() {
         0 => 0,
         1..=8 => 1,
         9..=16 => 2,
         17..=32 => 4,
         _ => 8,
     };
+    let width = least.max(needed);
     bytes.push(width);
     write_varint(first.checked_shr(u32::from(width) * 8).unwrap_or(0), bytes);
     let start = bytes.len();
@@ -154,10 +155,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn columns_of_any_spread_survive(lanes: Vec<u64>, shift in 0u32..64) {
+        fn columns_of_any_spread_survive(lanes: Vec<u64>, shift in 0u32..64, least in 0u8..2) {
             let lanes: Vec<u64> = lanes.iter().map(|lane| lane >> shift).collect();
             let mut bytes = Vec::new();
-            pack(&lanes, &mut bytes);
+            pack(&lanes, least, &mut bytes);
             let mut unpacked = vec![1; lanes.len()];
             let mut input = &bytes[..];
             unpack(&mut input, &mut unpacked).unwrap();
@@ -181,7 +182,7 @@ mod tests {
             (vec![0, 1 << 32], 2 + 16),
         ] {
             let mut bytes = Vec::new();
-            pack(&lanes, &mut bytes);
+            pack(&lanes, 0, &mut bytes);
             assert_eq!(bytes.len(), length, "{lanes:?}");
         }
     }

@@ -139,6 +139,13 @@ fn columns_are_hardly_longer_than_rows_of_varints() {
 }
 
 #[test]
+fn rows_that_are_all_alike_take_a_byte_each() {
+    let length = encoded(&Batch::of(vec![(7u64, 9u8); 1000])).len();
+    assert!((1000..1100).contains(&length), "{length} bytes");
+    assert_eq!(survives(&Batch::of(vec![(7u64, 9u8); 3000])), 2);
+}
+
+#[test]
 fn more_rows_than_there_may_be_take_no_memory() {
     // A constant column: four thousand million rows in a few bytes.
     let mut bytes = encoded(&Batch::of(vec![7u64; 3]));
