@@ -3,7 +3,7 @@
 mod cluster_support;
 mod process;
 
-use cluster_support::{Cluster, kill};
+use cluster_support::{Cluster, http_get, kill};
 use process::{Started, example_text, flott, run};
 use serde_json::Value;
 
@@ -96,6 +96,34 @@ fn jobs_are_listed_shown_and_cancelled_by_the_beginning_of_their_id() {
     let stderr = run(&mut cluster.flott(&["cancel", &job])).failed_with(1);
     assert!(stderr.contains("has ended already: CANCELED"), "{stderr}");
     cluster.until("an executor outlives its job", |cluster| cluster.executors().is_empty());
+    cluster.stop();
+}
+
+#[test]
+fn prometheus_reads_the_numbers_of_a_running_task_from_its_worker() {
+    let cluster = Cluster::start(1);
+    let job = submit_endless(&cluster, &[]);
+    let log = cluster.log("worker-1");
+    let (_, address) = log.split_once("metrics for Prometheus: http://").expect("a port for metrics");
+    let address = address.split('/').next().unwrap();
+    let records = |series: &str| {
+        let text = http_get(address, "/metrics");
+        let of_job = |line: &&str| line.starts_with(&format!("{series}{{")) && line.contains(&job);
+        let values = text.lines().filter(of_job).filter_map(|line| line.rsplit_once(' ')?.1.parse().ok());
+        values.fold(0.0, f64::max)
+    };
+    for series in ["numRecordsOut", "numRecordsOutPerSecond"] {
+        let series = format!("flink_taskmanager_job_task_operator_{series}");
+        cluster.until(&series, |_| records(&series) > 0.0);
+    }
+    cluster.until("no memory", |_| records("flott_executor_resident_bytes") > 0.0);
+    let leader = http_get(&cluster.address, "/metrics");
+    assert!(
+        leader.contains("flink_jobmanager_job_numRunningTasks") && !leader.contains("job_task_"),
+        "{leader}"
+    );
+    run(&mut cluster.flott(&["cancel", &job])).succeeded();
+    cluster.until("a job leaves its numbers behind", |_| !http_get(address, "/metrics").contains(&job));
     cluster.stop();
 }
 

@@ -95,6 +95,15 @@ impl ProcessNumbers {
     }
 }
 
+/// What this coordinator is to its group and to callers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Whether it leads.
+    pub leads: bool,
+    /// Callers that were turned away at its control port.
+    pub callers_refused: u64,
+}
+
 /// The numbers of a task, or of one of its operators.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskSeries {
@@ -107,12 +116,7 @@ pub struct TaskSeries {
 }
 
 /// Everything as text.
-pub fn render(
-    cluster: &ClusterNumbers,
-    process: &ProcessNumbers,
-    leads: bool,
-    tasks: &[TaskSeries],
-) -> String {
+pub fn render(cluster: &ClusterNumbers, process: &ProcessNumbers, own: Own, tasks: &[TaskSeries]) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();
     with_local_recorder(&recorder, || {
@@ -132,7 +136,12 @@ pub fn render(
             process.cpu_ms * 1_000_000,
         );
         set("flink_jobmanager_Status_JVM_Threads_Count", "threads", process.threads);
-        set("flott_coordinator_leader", "1 if this coordinator leads its group", u64::from(leads));
+        set("flott_coordinator_leader", "1 if this coordinator leads its group", u64::from(own.leads));
+        set(
+            "flott_coordinator_callers_refused",
+            "callers that were turned away at the control port",
+            own.callers_refused,
+        );
         for job in &cluster.jobs {
             let labels = [("job_id", job.id.clone()), ("job_name", job.name.clone())];
             let of_job = |name: &'static str, value: u64| gauge!(name, &labels).set(value as f64);

@@ -109,7 +109,9 @@ impl Process {
         let workers = Arc::new(self.rpc.clone());
         let programs = self.library.files().clone();
         let services = rest::Services::new(self.handle.clone(), stats, workers);
-        rest::Services { programs: Some(programs), stop_cluster, ..services }
+        let rpc = self.rpc.clone();
+        let callers_refused = Arc::new(move || rpc.refused());
+        rest::Services { programs: Some(programs), stop_cluster, callers_refused, ..services }
     }
 
     /// Where the REST API of this coordinator is reached, `host:port`, so that the others can tell clients. Once.

@@ -12,6 +12,7 @@ pub mod graph;
 pub mod ids;
 pub mod job;
 pub mod key_group;
+pub mod metric_names;
 pub mod nearest;
 pub mod plan;
 pub mod samples;

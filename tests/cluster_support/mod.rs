@@ -1,6 +1,7 @@
 //! A cluster of real processes, started and stopped through the scripts, in a temporary folder and on free ports.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -104,6 +105,13 @@ impl Cluster {
         std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
     }
 
+    /// The log file of a process.
+    pub fn log(&self, name: &str) -> String {
+        let role = name.split('-').next().unwrap();
+        let folder = self.folder.path().join("log").join(name);
+        std::fs::read_to_string(folder.join(format!("flott-{role}.log"))).unwrap()
+    }
+
     /// The executors of this cluster that live.
     pub fn executors(&self) -> Vec<i32> {
         self.processes()
@@ -157,6 +165,16 @@ impl Drop for Cluster {
             kill(process);
         }
     }
+}
+
+/// What an HTTP server answers, head and body.
+pub fn http_get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// Ends a process at once.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use flott_schema::graph::Vertex;
+use flott_schema::metric_names::{BACKPRESSURED_FROM, OPERATOR_COUNTERS, TASK_COUNTERS, TASK_TIMES};
 use flott_schema::stats::{OperatorStats, TaskStats, WorkerUsage};
 use serde_json::{Map, Value, json};
 
@@ -58,26 +59,6 @@ impl From<u64> for Number {
 /// Metrics by id.
 pub(super) type Metrics = BTreeMap<String, Number>;
 
-/// Counters of a task that Flink gives as a total and as a rate.
-const COUNTERS: [(&str, fn(&TaskStats) -> u64); 6] = [
-    ("numRecordsIn", |stats| stats.records_in),
-    ("numRecordsOut", |stats| stats.records_out),
-    ("numBytesIn", |stats| stats.bytes_in),
-    ("numBytesOut", |stats| stats.bytes_out),
-    ("numBuffersIn", |stats| stats.batches_in),
-    ("numBuffersOut", |stats| stats.batches_out),
-];
-
-/// Times of a task: the rate is milliseconds per second.
-const TIMES: [(&str, &str, fn(&TaskStats) -> u64); 3] = [
-    ("busyTimeMsPerSecond", "accumulateBusyTimeMs", |stats| stats.busy_ms),
-    ("idleTimeMsPerSecond", "accumulateIdleTimeMs", |stats| stats.idle_ms),
-    ("backPressuredTimeMsPerSecond", "accumulateBackPressuredTimeMs", |stats| stats.backpressured_ms),
-];
-
-/// Share of its time for which a task that counts as backpressured waits for its outputs, in milliseconds per second.
-const BACKPRESSURED_FROM: f64 = 100.0;
-
 /// The metrics of a task, with those of its operators as `<operator>.<metric>`, the name without what separates ids.
 pub(super) fn of_task(vertex: &Vertex, samples: &TaskSamples) -> Metrics {
     let mut metrics = of_task_alone(samples);
@@ -92,11 +73,11 @@ pub(super) fn of_task(vertex: &Vertex, samples: &TaskSamples) -> Metrics {
 pub(super) fn of_task_alone(samples: &TaskSamples) -> Metrics {
     let stats = &samples.latest.value;
     let mut metrics = Metrics::new();
-    for (name, of) in COUNTERS {
+    for (name, of) in TASK_COUNTERS {
         metrics.insert(name.into(), of(stats).into());
         metrics.insert(format!("{name}PerSecond"), Number::Float(samples.per_second(of)));
     }
-    for (rate, total, of) in TIMES {
+    for (rate, total, of) in TASK_TIMES {
         metrics.insert(rate.into(), Number::Float(samples.per_second(of)));
         metrics.insert(total.into(), of(stats).into());
     }
@@ -117,16 +98,14 @@ pub(super) fn of_operators<'a>(
         let rate = |of: fn(&OperatorStats) -> u64| {
             Number::Float(samples.per_second(move |stats| stats.operators.get(index).map_or(0, of)))
         };
-        let metrics: [(&str, Number); 6] = [
-            ("numRecordsIn", operator.records_in.into()),
-            ("numRecordsInPerSecond", rate(|operator| operator.records_in)),
-            ("numRecordsOut", operator.records_out.into()),
-            ("numRecordsOutPerSecond", rate(|operator| operator.records_out)),
-            ("numLateRecordsDropped", operator.late_records_dropped.into()),
-            ("numRecordsInErrors", operator.undecodable_records.into()),
-        ];
-        let metrics = metrics.into_iter().map(|(name, number)| (name.to_owned(), number));
-        (operator_name(vertex, operator, index), metrics.collect())
+        let mut metrics = Metrics::new();
+        for (name, rate_name, of) in OPERATOR_COUNTERS {
+            metrics.insert(name.to_owned(), of(operator).into());
+            if let Some(rate_name) = rate_name {
+                metrics.insert(rate_name.to_owned(), rate(of));
+            }
+        }
+        (operator_name(vertex, operator, index), metrics)
     })
 }
 

@@ -19,11 +19,20 @@ pub struct Services {
     pub programs: Option<Programs>,
     /// Ends the cluster's processes, for `DELETE /cluster`.
     pub stop_cluster: Arc<dyn Fn() + Send + Sync>,
+    /// How many callers the control port has turned away, for metrics.
+    pub callers_refused: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Services {
-    /// Without a store of programs, and with an end of the cluster that is nobody's business.
+    /// Without a store of programs and a control port, and with an end of the cluster that is nobody's business.
     pub fn new(handle: Handle, stats: Arc<dyn ReadStats>, workers: Arc<dyn AskWorkers>) -> Self {
-        Services { handle, stats, workers, programs: None, stop_cluster: Arc::new(|| ()) }
+        Services {
+            handle,
+            stats,
+            workers,
+            programs: None,
+            stop_cluster: Arc::new(|| ()),
+            callers_refused: Arc::new(|| 0),
+        }
     }
 }

@@ -47,5 +47,5 @@ pub use load::{PROPERTIES_VARIABLE, VARIABLE_PREFIX};
 pub use mask::{MASKED, is_secret, masked_value};
 pub use memory_size::MemorySize;
 pub use option::{AnyOption, ConfigOption};
-pub use ports::PortRanges;
+pub use ports::{PortRanges, PortsOrOff};
 pub use value::ConfigValue;

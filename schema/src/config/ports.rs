@@ -50,3 +50,42 @@ impl ConfigValue for PortRanges {
         self.0.iter().map(one).collect::<Vec<_>>().join(",")
     }
 }
+
+/// Ports to try for a service that can be switched off: as [`PortRanges`], or `off`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortsOrOff(pub Option<PortRanges>);
+
+const OFF: &str = "off";
+
+impl ConfigValue for PortsOrOff {
+    fn expected() -> String {
+        format!("{}, or `{OFF}`", PortRanges::expected())
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            // The other ways in which YAML says so.
+            "off" | "Off" | "OFF" | "false" => Ok(PortsOrOff(None)),
+            ports => PortRanges::parse(ports).map(|ports| PortsOrOff(Some(ports))),
+        }
+    }
+
+    fn render(&self) -> String {
+        self.0.as_ref().map_or_else(|| OFF.into(), PortRanges::render)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_can_be_off() {
+        assert_eq!(PortsOrOff::parse("off"), Ok(PortsOrOff(None)));
+        assert_eq!(PortsOrOff::parse("off").unwrap().render(), "off");
+        let ports = PortsOrOff::parse("9249-9250,0").unwrap();
+        assert_eq!(ports.0.as_ref().unwrap().iter().collect::<Vec<_>>(), [9249, 9250, 0]);
+        assert_eq!(ports.render(), "9249-9250,0");
+        assert_eq!(PortsOrOff::parse("on"), Err("`on` is not a port".into()));
+    }
+}

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 /// The variable; JSON of [`Environment`]. Not set: the program is none.
 pub const VARIABLE: &str = "FLOTT_EXECUTOR";
 
-/// What a worker tells its executor. Fields are added, never renamed: the program may be built with another version.
+/// What a worker tells its executor. Fields are added, never renamed: the program may be built with another
+/// version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// The Unix socket for orders and reports.

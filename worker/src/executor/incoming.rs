@@ -14,8 +14,8 @@ use crate::fd_passing;
 /// Connections that may wait to be taken in.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Takes connections from the socket at `path`, on a thread of its own; the receiver ends with the socket. The
-/// streams do not block.
+/// Takes connections from the socket at `path`, on a thread of its own; the receiver ends with the socket.
+/// The streams do not block.
 pub fn incoming(path: &Path) -> Result<mpsc::Receiver<Incoming>> {
     let mut socket =
         UnixStream::connect(path).map_err(|error| Error::io(format!("socket {}", path.display()), error))?;

@@ -29,8 +29,9 @@ const LAST_STATS_DEADLINE: Duration = Duration::from_millis(500);
 /// The exit status of an executor whose worker is gone.
 const ORPHANED: i32 = 3;
 
-/// Becomes the executor that `environment` describes and runs the tasks of `program` on the worker's orders. The process ends with it:
-/// when the job is released, when the worker is gone, or with exit status 1 and the reason on the standard error.
+/// Becomes the executor that `environment` describes and runs the tasks of `program` on the worker's orders.
+/// The process ends with it: when the job is released, when the worker is gone, or with exit status 1 and the
+/// reason on the standard error.
 pub fn run(environment: Environment, program: Program) -> ! {
     // A thread of its own: the caller may be inside another runtime.
     let thread = std::thread::Builder::new()
@@ -59,7 +60,8 @@ async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
     let Session { worker, token, orders, closed, speaker } = Session::open(&environment.control, job).await?;
     actix::spawn(async move {
         let _ = closed.await;
-        // Without its worker it must not go on, whatever its tasks are at; so nothing is waited for or tidied up.
+        // Without its worker it must not go on, whatever its tasks are at; so nothing is waited for or tidied
+        // up.
         eprintln!("the worker is gone; its executor ends");
         // SAFETY: _exit takes a number and does not return.
         unsafe { libc::_exit(ORPHANED) }
@@ -95,7 +97,8 @@ async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
     Ok(())
 }
 
-/// Hands orders to the task runtime, up to the release of the job: then the runtime ends, and with it the executor.
+/// Hands orders to the task runtime, up to the release of the job: then the runtime ends, and with it the
+/// executor.
 async fn forward_orders(
     mut orders: mpsc::Receiver<ToWorker>,
     to_runtime: mpsc::Sender<ToWorker>,
@@ -132,11 +135,13 @@ async fn forward_reports(
         let ended: Vec<AttemptId> =
             reports.iter().filter(|report| report.state.is_terminal()).map(|report| report.attempt).collect();
         if !ended.is_empty() {
-            // The last numbers of a task go before the word that it has ended. If they cannot be sent, neither can the word.
+            // The last numbers of a task go before the word that it has ended. If they cannot be sent,
+            // neither can the word.
             let _ = speaker.stats(&metrics.stats_of(job, &ended)).await;
         }
         if let Err(error) = speaker.report(&reports).await {
-            // If the worker is gone, so is this process in a moment; else the worker cannot know the state of the tasks any more.
+            // If the worker is gone, so is this process in a moment; else the worker cannot know the state of
+            // the tasks any more.
             eprintln!("a report did not reach the worker: {error}");
             // SAFETY: as above.
             unsafe { libc::_exit(ORPHANED) }

@@ -1,7 +1,7 @@
 //! The process of an executor, or of a program run as a client: how it is started, killed, and waited for.
 //!
-//! It dies with its worker: the kernel kills it when the thread ends that started it. So [`spawn`] may be called only on a thread that
-//! lives as long as the worker process.
+//! It dies with its worker: the kernel kills it when the thread ends that started it. So [`spawn`] may be
+//! called only on a thread that lives as long as the worker process.
 
 use std::io::{ErrorKind, Result};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,7 +20,8 @@ use crate::supervisor::limits::{ExecutorLimit, limit_own_data};
 use crate::supervisor::output::{Tail, copy};
 use crate::supervisor::rotate::{RotatingFile, Rotation};
 
-/// How long the last output of a process is waited for after its end: a process of its own may hold the stream open.
+/// How long the last output of a process is waited for after its end: a process of its own may hold the
+/// stream open.
 const OUTPUT_DEADLINE: Duration = Duration::from_millis(500);
 /// Tries while the program's file is still held open for writing, by a process just about to start.
 const BUSY_TRIES: u32 = 50;
@@ -51,8 +52,8 @@ impl Process {
     /// Kills the process and those that it has started.
     pub fn kill(&self) {
         if let Some(id) = self.id.get() {
-            // SAFETY: kill takes numbers only. The id is that of a child which has not been waited for (else it would have been
-            // taken out), so it is not that of another process; the child leads its group.
+            // SAFETY: kill takes numbers only. The id is that of a child which has not been waited for (else
+            // it would have been taken out), so it is not that of another process; the child leads its group.
             unsafe {
                 libc::kill(-id, libc::SIGKILL);
                 libc::kill(id, libc::SIGKILL);
@@ -92,10 +93,12 @@ pub async fn spawn(start: Start<'_>) -> Result<Running> {
     command.env(variables::DYNAMIC_PROPERTIES, serde_json::to_string(&pairs)?);
     command.envs(start.variables.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A group of its own: Ctrl-C at the worker's terminal is not meant for it, and it is killed with what it has started.
+    // A group of its own: Ctrl-C at the worker's terminal is not meant for it, and it is killed with what it
+    // has started.
     command.process_group(0);
     let (worker, data_bytes) = (std::process::id(), start.limit.data_bytes());
-    // SAFETY: the closure runs between fork and exec. It makes system calls only, allocates nothing and takes no lock.
+    // SAFETY: the closure runs between fork and exec. It makes system calls only, allocates nothing and takes
+    // no lock.
     unsafe { command.pre_exec(move || prepare(worker, data_bytes)) };
 
     let file = |ending: &str| {

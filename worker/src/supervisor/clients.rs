@@ -1,5 +1,5 @@
-//! Programs run as clients: their main submits their jobs to the cluster, or gives their plans. So a program that was uploaded can be
-//! run without running user code in a coordinator.
+//! Programs run as clients: their main submits their jobs to the cluster, or gives their plans. So a program
+//! that was uploaded can be run without running user code in a coordinator.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -117,7 +117,8 @@ impl Clients {
         let running = spawn(start).await.map_err(|error| Error::io(held.path().display(), error))?;
         let guard = Guard(running.process());
         let (tell, told) = oneshot::channel();
-        // Of its own: one that is killed because nobody waits for it any more has to be waited for all the same.
+        // Of its own: one that is killed because nobody waits for it any more has to be waited for all the
+        // same.
         spawn_local(async move {
             let ended = running.ended().await;
             drop(held);

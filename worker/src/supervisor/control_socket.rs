@@ -1,5 +1,5 @@
-//! The Unix socket on which executors say hello, take orders and report. Who is at the other end is asked of the kernel: only processes
-//! that this worker has started as executors are let in.
+//! The Unix socket on which executors say hello, take orders and report. Who is at the other end is asked of
+//! the kernel: only processes that this worker has started as executors are let in.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -102,8 +102,8 @@ impl supervisor::Server for Door {
         let refused = if hello.get_protocol() != PROTOCOL {
             let version = fields::text("version", hello.get_version()).unwrap_or_default();
             Some(format!(
-                "the program is built with flott {version}, which speaks protocol {} with its worker; this one speaks \
-                 {PROTOCOL}: build the program with flott {}",
+                "the program is built with flott {version}, which speaks protocol {} with its worker; \
+                 this one speaks {PROTOCOL}: build the program with flott {}",
                 hello.get_protocol(),
                 env!("CARGO_PKG_VERSION")
             ))

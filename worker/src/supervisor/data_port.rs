@@ -1,5 +1,6 @@
-//! The port at which executors of other workers reach those of this one. A connection is read up to its handshake, which says for
-//! which job it is, and then handed over to that job's executor; no record passes through the worker.
+//! The port at which executors of other workers reach those of this one. A connection is read up to its
+//! handshake, which says for which job it is, and then handed over to that job's executor; no record passes
+//! through the worker.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd;

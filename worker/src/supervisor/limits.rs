@@ -1,13 +1,15 @@
 //! The memory that an executor may take: `worker.slot.memory` for each slot that its job holds on the worker.
 //!
-//! Where the worker may divide its cgroup (version 2, memory controller delegated to it, nothing else running in it), each executor gets
-//! a cgroup of its own with `memory.max`: all memory counts, and what exceeds it is killed by the kernel. Elsewhere the limit is
-//! `RLIMIT_DATA`: private writable memory counts, and an allocation beyond it fails, which ends a Rust program.
+//! Where the worker may divide its cgroup (version 2, memory controller delegated to it, nothing else running
+//! in it), each executor gets a cgroup of its own with `memory.max`: all memory counts, and what exceeds it
+//! is killed by the kernel. Elsewhere the limit is `RLIMIT_DATA`: private writable memory counts, and an
+//! allocation beyond it fails, which ends a Rust program.
 
 use std::io::Result;
 use std::path::{Path, PathBuf};
 
-/// What a process needs beside its slots: code, stacks and queues. Given on top where the limit counts address space.
+/// What a process needs beside its slots: code, stacks and queues. Given on top where the limit counts
+/// address space.
 const PROCESS_BYTES: u64 = 128 << 20;
 
 /// How limits are set on this host.
@@ -111,7 +113,8 @@ impl ExecutorLimit {
         }
     }
 
-    /// What to say of an executor that has ended: nothing if its memory was not the cause. `tail` is the end of its standard error.
+    /// What to say of an executor that has ended: nothing if its memory was not the cause. `tail` is the end
+    /// of its standard error.
     pub fn exceeded(&self, signal: Option<i32>, tail: &str) -> Option<String> {
         let exceeded = match &self.kind {
             Kind::Off => false,
@@ -132,7 +135,8 @@ impl ExecutorLimit {
 impl Drop for ExecutorLimit {
     fn drop(&mut self) {
         if let Kind::Cgroup(group) = &self.kind {
-            // Takes what the executor has left running with it. An empty group can be removed, and else stays, harmlessly.
+            // Takes what the executor has left running with it. An empty group can be removed, and else
+            // stays, harmlessly.
             let _ = std::fs::write(group.join("cgroup.kill"), "1");
             let _ = std::fs::remove_dir(group);
         }
@@ -165,7 +169,8 @@ fn oom_kills(group: &Path) -> u64 {
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Moves this process into a child of its cgroup, so that the cgroup can have others; gives the cgroup. Undone where it fails.
+/// Moves this process into a child of its cgroup, so that the cgroup can have others; gives the cgroup.
+/// Undone where it fails.
 fn divide_own_cgroup() -> std::result::Result<PathBuf, String> {
     let own = std::fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or("there is no cgroup version 2")?;

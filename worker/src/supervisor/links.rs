@@ -64,9 +64,9 @@ impl Links {
         self.processes.borrow().get(&id).copied()
     }
 
-    /// The processes of executors.
-    pub fn processes(&self) -> Vec<u32> {
-        self.processes.borrow().keys().copied().collect()
+    /// The processes of executors, with their jobs.
+    pub fn processes(&self) -> Vec<(u32, JobId)> {
+        self.processes.borrow().iter().map(|(id, known)| (*id, known.job)).collect()
     }
 
     /// The executor takes orders here. False if it has done so before.

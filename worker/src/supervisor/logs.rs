@@ -1,4 +1,5 @@
-//! The log folder as others see it: which files there are, and what stands in them. A name never leads out of the folder.
+//! The log folder as others see it: which files there are, and what stands in them. A name never leads out of
+//! the folder.
 
 use std::fs::File;
 use std::io::Result;

@@ -1,9 +1,11 @@
-//! Which executors a worker has and what becomes of them: orders and incidents in, actions out. No clock, no process, no socket.
+//! Which executors a worker has and what becomes of them: orders and incidents in, actions out. No clock, no
+//! process, no socket.
 //!
-//! A job has at most one *current* executor; one that is to end (released, refused, killed) is no longer current, so that a
-//! restart of its job does not wait for it. An attempt is reported in a terminal state by its executor, or by the machine once
-//! the executor is gone: what is reported ended does not run any more. A finished attempt is reported failed after all if its
-//! executor ends before the job is released, because the results that a later stage may want to read went with it.
+//! A job has at most one *current* executor; one that is to end (released, refused, killed) is no longer
+//! current, so that a restart of its job does not wait for it. An attempt is reported in a terminal state by
+//! its executor, or by the machine once the executor is gone: what is reported ended does not run any more. A
+//! finished attempt is reported failed after all if its executor ends before the job is released, because the
+//! results that a later stage may want to read went with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -152,7 +154,8 @@ struct Executor {
     /// Orders that wait for its hello.
     queued: Vec<ToWorker>,
     attempts: BTreeMap<AttemptId, Attempt>,
-    /// Tasks that have finished, the newest attempt of each: the process keeps their results until the job is released.
+    /// Tasks that have finished, the newest attempt of each: the process keeps their results until the job is
+    /// released.
     finished: BTreeMap<TaskId, AttemptId>,
     slots: BTreeSet<u32>,
     /// Why it is to end, where that is a failure of its tasks.
@@ -374,8 +377,8 @@ impl Machine {
                     let (vertex, subtask, of) = executor.place(*attempt);
                     let ms = executor.spec.settings.cancellation_timeout_ms;
                     let reason = format!(
-                        "executor killed: task '{vertex}' (subtask {} of {of}) did not end within {ms} ms of being \
-                         cancelled (task.cancellation.timeout)",
+                        "executor killed: task '{vertex}' (subtask {} of {of}) did not end within {ms} ms \
+                         of being cancelled (task.cancellation.timeout)",
                         subtask + 1
                     );
                     self.kill(number, Some((ErrorKind::UserCode, reason)), actions);
@@ -431,8 +434,9 @@ impl Machine {
         actions.push(Action::Kill(number));
     }
 
-    /// The process is no more: what it still ran has ended, and the results of what had finished are lost. These are told
-    /// first, so that the coordinator sees one loss of results and readers rather than readers that fail, then results.
+    /// The process is no more: what it still ran has ended, and the results of what had finished are lost.
+    /// These are told first, so that the coordinator sees one loss of results and readers rather than readers
+    /// that fail, then results.
     fn gone(&mut self, number: ExecutorNumber, reason: (ErrorKind, String), actions: &mut Vec<Action>) {
         let Some(executor) = self.executors.remove(&number) else { return };
         if self.current.get(&executor.job) == Some(&number) {
@@ -493,8 +497,8 @@ impl Executor {
                 (
                     kind,
                     with(format!(
-                        "program '{}' {how} without coming to execution {}: does it call execute with these arguments \
-                         on this host?",
+                        "program '{}' {how} without coming to execution {}: does it call execute with \
+                         these arguments on this host?",
                         program.map_or("", |program| &program.name),
                         program.map_or(0, |program| program.execution)
                     )),

@@ -1,4 +1,5 @@
-//! What an executor writes to its standard output and error: into log files, and the last lines into memory for failure messages.
+//! What an executor writes to its standard output and error: into log files, and the last lines into memory
+//! for failure messages.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -36,8 +37,8 @@ impl Tail {
     }
 }
 
-/// Copies a stream into a file until it ends, on a thread of its own, so that an executor that writes much holds up itself alone.
-/// The receiver resolves at the end.
+/// Copies a stream into a file until it ends, on a thread of its own, so that an executor that writes much
+/// holds up itself alone. The receiver resolves at the end.
 pub fn copy(
     mut stream: impl Read + Send + 'static,
     mut file: RotatingFile,
@@ -53,7 +54,8 @@ pub fn copy(
                 Ok(0) => break,
                 Ok(read) => {
                     tail.push(&buffer[..read]);
-                    // A full disk must not stop the job; what is written later appears if there is room again.
+                    // A full disk must not stop the job; what is written later appears if there is room
+                    // again.
                     let written = file.write_all(&buffer[..read]);
                     if let (Err(error), false) = (&written, failed) {
                         tracing::warn!("{}: {error}", file.path().display());

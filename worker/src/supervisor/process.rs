@@ -26,6 +26,7 @@ use crate::session::{self, SessionEnd, SessionHandle, WorkerSide};
 use crate::supervisor::clients::ClientRun;
 use crate::supervisor::logs::LogFolder;
 use crate::supervisor::machine::Deadlines;
+use crate::supervisor::metrics_port::{self, MetricsPort};
 use crate::supervisor::program_cache::{ProgramPart, ProgramSource};
 use crate::supervisor::rotate::Rotation;
 use crate::supervisor::service::{Options, Supervisor};
@@ -48,6 +49,8 @@ pub struct WorkerProcess {
     pub bind_host: String,
     /// Ports for it, of which the first free one is taken.
     pub data_ports: PortRanges,
+    /// Ports for metrics, of which the first free one is taken; nothing: no metrics.
+    pub metrics_ports: Option<PortRanges>,
 }
 
 impl WorkerProcess {
@@ -105,12 +108,13 @@ impl WorkerProcess {
             deadlines: Deadlines::default(),
         };
         let data_ports = configuration.get(&options::WORKER_DATA_PORT)?;
-        Ok(WorkerProcess { session, supervisor, bind_host, data_ports })
+        let metrics_ports = configuration.get(&options::METRICS_PROMETHEUS_PORT)?.0;
+        Ok(WorkerProcess { session, supervisor, bind_host, data_ports, metrics_ports })
     }
 }
 
-/// Runs a worker until it is told to end by SIGTERM or SIGINT, or finds no coordinator for too long. To be called on the main thread: its
-/// executors are killed when the thread ends that calls this.
+/// Runs a worker until it is told to end by SIGTERM or SIGINT, or finds no coordinator for too long. To be
+/// called on the main thread: its executors are killed when the thread ends that calls this.
 pub fn run(process: WorkerProcess) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::io("the runtime of the worker", error))?;
@@ -120,7 +124,7 @@ pub fn run(process: WorkerProcess) -> Result<()> {
 }
 
 async fn serve(process: WorkerProcess) -> Result<()> {
-    let WorkerProcess { mut session, mut supervisor, bind_host, data_ports } = process;
+    let WorkerProcess { mut session, mut supervisor, bind_host, data_ports, metrics_ports } = process;
     for folder in [&mut supervisor.logs, &mut supervisor.programs, &mut supervisor.runtime.scratch] {
         // Executors may change the folder they are in.
         *folder = std::path::absolute(&*folder).map_err(|error| Error::io(folder.display(), error))?;
@@ -136,6 +140,20 @@ async fn serve(process: WorkerProcess) -> Result<()> {
     tracing::info!(name = %profile.name, slots = profile.slots, data = %profile.data_address, "worker");
 
     let statistics = Statistics::default();
+    if let Some(ports) = metrics_ports
+        && let Some((listener, port)) = metrics_port::bind(&bind_host, &ports).await
+    {
+        profile.metrics_port = port;
+        tracing::info!("metrics for Prometheus: http://{}/metrics", address(&bind_host, port));
+        let port = MetricsPort {
+            host: profile.host.clone(),
+            worker: profile.name.clone(),
+            slots: profile.slots,
+            statistics: statistics.clone(),
+            token: supervisor.token.clone(),
+        };
+        spawn_local(port.serve(listener));
+    }
     let (wishes, clients) = mpsc::channel(CLIENTS_MAX);
     let side = Side {
         logs: LogFolder::new(supervisor.logs.clone()),
@@ -302,7 +320,8 @@ fn own_folder(path: &Path) -> Result<()> {
     match prepare() {
         Ok(true) => Ok(()),
         Ok(false) => Err(Error::configuration(format!(
-            "{}: others may write to the folder of programs, or own it; remove it, or name another in io.tmp.dirs",
+            "{}: others may write to the folder of programs, or own it; remove it, or name another in \
+             io.tmp.dirs",
             path.display()
         ))),
         Err(error) => Err(Error::io(path.display(), error)),

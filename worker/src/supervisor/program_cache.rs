@@ -1,7 +1,9 @@
-//! Programs on this worker's disk: a file a program, named by its SHA-256, fetched once and checked, executable.
+//! Programs on this worker's disk: a file a program, named by its SHA-256, fetched once and checked,
+//! executable.
 //!
-//! A file is complete when it has its name: it is written under another one and renamed. Programs that nobody uses go when the cache
-//! is over its size, those unused for longest first; files of earlier processes count from the time they were written.
+//! A file is complete when it has its name: it is written under another one and renamed. Programs that nobody
+//! uses go when the cache is over its size, those unused for longest first; files of earlier processes count
+//! from the time they were written.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -25,8 +27,8 @@ pub type ProgramPart = Pin<Box<dyn Future<Output = Result<(Vec<u8>, u64)>>>>;
 
 /// Where programs come from: the leading coordinator.
 pub trait ProgramSource {
-    /// At most `length` bytes from `offset`. Calls are made one after the other. An error of the kind `Io` says that the
-    /// coordinator could not be asked; any other is its answer.
+    /// At most `length` bytes from `offset`. Calls are made one after the other. An error of the kind `Io`
+    /// says that the coordinator could not be asked; any other is its answer.
     fn read(&self, digest: ProgramDigest, offset: u64, length: u32) -> ProgramPart;
 }
 
@@ -76,8 +78,9 @@ struct Use {
 }
 
 impl ProgramCache {
-    /// A cache in `folder`, which is made where it is missing. Programs that nobody uses take `bytes_max` at most. A fetch goes
-    /// on where it was when no coordinator was to be asked for less than `patience`: the next one gives the rest.
+    /// A cache in `folder`, which is made where it is missing. Programs that nobody uses take `bytes_max` at
+    /// most. A fetch goes on where it was when no coordinator was to be asked for less than `patience`: the
+    /// next one gives the rest.
     pub fn open(folder: impl Into<PathBuf>, bytes_max: u64, patience: Duration) -> Result<Rc<Self>> {
         let folder = folder.into();
         std::fs::create_dir_all(&folder).map_err(|error| Error::io(folder.display(), error))?;
@@ -111,7 +114,8 @@ impl ProgramCache {
         Ok(held)
     }
 
-    /// Whether the file is there. One that another process has written is read once: a disk may have lost a part of it.
+    /// Whether the file is there. One that another process has written is read once: a disk may have lost a
+    /// part of it.
     async fn is_there(&self, held: &HeldProgram) -> bool {
         if !held.path.is_file() {
             return false;
@@ -220,7 +224,8 @@ impl ProgramCache {
         }
     }
 
-    /// Removes what a process that was killed has left half-fetched; another worker of this folder may be fetching, so only old ones.
+    /// Removes what a process that was killed has left half-fetched; another worker of this folder may be
+    /// fetching, so only old ones.
     fn remove_fragments(&self) {
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let is_fragment = entry.file_name().to_str().is_some_and(|name| name.starts_with("fetching-"));

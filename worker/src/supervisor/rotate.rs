@@ -1,4 +1,5 @@
-//! Log files that stay small: when one is full it becomes `NAME.1`, the former `NAME.1` becomes `NAME.2`, and so on; the oldest goes.
+//! Log files that stay small: when one is full it becomes `NAME.1`, the former `NAME.1` becomes `NAME.2`, and
+//! so on; the oldest goes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Result, Write};
@@ -20,7 +21,8 @@ impl Default for Rotation {
     }
 }
 
-/// A log file that is put aside when it is full. A line is never split between two files, unless a writer splits it.
+/// A log file that is put aside when it is full. A line is never split between two files, unless a writer
+/// splits it.
 pub struct RotatingFile {
     path: PathBuf,
     rotation: Rotation,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use flott_schema::control::{Order, TaskReport};
+use flott_schema::control::{Order, TaskReport, ToWorker};
 use flott_schema::error::ErrorKind;
 use flott_schema::job::ProgramRef;
 use flott_schema::security::Token;
@@ -194,6 +194,7 @@ impl Supervisor {
                 order = orders.recv() => match order {
                     Some(Order { term, message }) => {
                         self.last_term = self.last_term.max(term);
+                        self.note_job(&message);
                         self.apply(Event::Order(message));
                     }
                     None => break,
@@ -225,9 +226,20 @@ impl Supervisor {
         self.listeners.iter().for_each(JoinHandle::abort);
     }
 
+    fn note_job(&self, order: &ToWorker) {
+        let statistics = &self.inner.links.statistics;
+        match order {
+            ToWorker::Deploy { job, spec, .. } => statistics.note_job(*job, spec.graph.clone()),
+            ToWorker::Release { job } => statistics.forget_job(*job),
+            ToWorker::Cancel { .. } => {}
+        }
+    }
+
     fn look_up_usage(&self) {
         let links = &self.inner.links;
-        links.statistics.set_usage(usage(&links.processes()));
+        let (usage, executors) = usage(&links.processes());
+        let slots_used = self.inner.sizes.borrow().values().map(|size| size.slots).sum();
+        links.statistics.set_usage(usage, executors, slots_used);
     }
 
     fn apply(&mut self, event: Event) {

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::files::{self, Files};
 use super::{body, json};
-use crate::machine::{ClusterState, JobRecord};
-use crate::metrics::{ClusterNumbers, ProcessNumbers, TaskSeries, render};
+use crate::machine::{ClusterState, JobRecord, TaskRecord};
+use crate::metrics::{ClusterNumbers, Own, ProcessNumbers, TaskSeries, render};
 use crate::rest::body::Hosts;
 use crate::rest::error::ApiError;
 use crate::rest::gate::Api;
@@ -74,18 +74,20 @@ async fn own_metrics(api: &Api) -> Result<Metrics, ApiError> {
     Ok(metrics.into_iter().map(|(name, number)| (name.to_owned(), number.into())).collect())
 }
 
-/// `/metrics`, in Prometheus' text: this process, and what the leader knows of the tasks that run.
+/// `/metrics`, in Prometheus' text: this process, and what the leader knows of the tasks that run on workers without metrics of
+/// their own.
 pub(super) async fn prometheus(api: &Api) -> Result<HttpResponse, ApiError> {
     let (cluster, places) =
         api.services.handle.read("metrics", |state| (ClusterNumbers::of(state), places(state))).await?;
     let leads = api.services.handle.role().term().is_some();
     let tasks = if leads { tasks(api, &places) } else { Vec::new() };
     let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    let text = render(&cluster, &ProcessNumbers::read(), leads, &tasks);
+    let own = Own { leads, callers_refused: (api.services.callers_refused)() };
+    let text = render(&cluster, &ProcessNumbers::read(), own, &tasks);
     Ok(HttpResponse::Ok().insert_header(kind).body(text))
 }
 
-/// The running tasks of a job: its graph, and for each task the name of its worker.
+/// The running tasks of a job that no worker gives itself: its graph, and for each task the name of its worker.
 type Places = (JobId, Arc<JobGraph>, Vec<(AttemptId, String)>);
 
 fn places(state: &ClusterState) -> Vec<Places> {
@@ -93,7 +95,10 @@ fn places(state: &ClusterState) -> Vec<Places> {
     let of_job = |job: &JobRecord| {
         let hosts = Hosts::of_job(state, job);
         let tasks = job.vertices().iter().flat_map(|vertex| vertex.tasks());
-        let running = tasks.filter(|task| task.state() == TaskState::Running);
+        let has_port = |worker| state.workers().get(&worker).is_some_and(|it| it.profile().metrics_port != 0);
+        // A number that two processes give would be summed twice.
+        let given = |task: &&TaskRecord| task.slot().is_some_and(|slot| has_port(slot.worker));
+        let running = tasks.filter(|task| task.state() == TaskState::Running && !given(task));
         (job.id(), job.graph().clone(), running.map(|task| (task.attempt(), hosts.of(task).name)).collect())
     };
     open.map(of_job).collect()

@@ -257,7 +257,8 @@ impl Cluster {
             cores: 8,
             memory_bytes: 16 << 30,
             slot_memory_bytes: 512 << 20,
-            metrics_port: 9_249,
+            // The first gives no metrics of its own.
+            metrics_port: if number == 1 { 0 } else { 9_249 },
             version: "0.1.0".into(),
         };
         self.handle.register_worker(worker, profile).await.unwrap();

@@ -8,6 +8,7 @@ mod cluster;
 mod coordinator;
 mod job;
 mod log;
+mod metrics;
 mod rest;
 mod restart;
 mod security;
@@ -19,6 +20,7 @@ pub use cluster::*;
 pub use coordinator::*;
 pub use job::*;
 pub use log::*;
+pub use metrics::*;
 pub use rest::*;
 pub use restart::*;
 pub use security::*;
@@ -28,12 +30,13 @@ pub use worker::*;
 use super::option::{AnyOption, OptionGroup};
 
 /// The options by subject, in the order in which they are documented.
-pub(super) fn groups() -> [&'static OptionGroup; 10] {
+pub(super) fn groups() -> [&'static OptionGroup; 11] {
     [
         &coordinator::GROUP,
         &worker::GROUP,
         &cluster::GROUP,
         &log::GROUP,
+        &metrics::GROUP,
         &job::GROUP,
         &checkpointing::GROUP,
         &state::GROUP,
