@@ -27,7 +27,8 @@ pub trait Execute {
     /// the call does not return, and calls before it return at once with an empty result.
     fn execute(&self, name: &str) -> Result<JobResult>;
 
-    /// Runs the job to its end in an embedded cluster with these options, wherever the program runs.
+    /// Runs the job to its end in an embedded cluster with these options, also where the program is a client of a cluster. In
+    /// an executor nothing runs, since it has run in the client: the call returns at once with an empty result.
     fn execute_with(&self, name: &str, options: EmbeddedOptions) -> Result<JobResult>;
 }
 
@@ -56,7 +57,11 @@ impl Execute for StreamEnv {
     }
 
     fn execute_with(&self, name: &str, options: EmbeddedOptions) -> Result<JobResult> {
-        EmbeddedCluster::new(options).run(self.compile(name)?)
+        let program = self.compile(name)?;
+        if let Place::Executor(environment) = Place::of_this_process()? {
+            return Ok(JobResult::without_numbers(environment.job()?, &program.graph));
+        }
+        EmbeddedCluster::new(options).run(program)
     }
 }
 
