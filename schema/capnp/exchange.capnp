@@ -19,6 +19,8 @@ struct HandshakeReply {
   union {
     accepted @0 :Void;
     refused @1 :Text;
+    notYet @2 :Text;
+    # The executor that is meant has not come up; to be tried again.
   }
 }
 

@@ -87,6 +87,8 @@ pub enum HandshakeReply {
     Accepted,
     /// The reason why not; the connection is closed.
     Refused(String),
+    /// The executor that is meant is not there, for this reason; the connection is closed, and may be tried again.
+    NotYet(String),
 }
 
 impl Wire for HandshakeReply {
@@ -96,6 +98,7 @@ impl Wire for HandshakeReply {
         match self {
             HandshakeReply::Accepted => form.set_accepted(()),
             HandshakeReply::Refused(reason) => form.set_refused(reason),
+            HandshakeReply::NotYet(reason) => form.set_not_yet(reason),
         }
         Ok(())
     }
@@ -105,6 +108,9 @@ impl Wire for HandshakeReply {
             handshake_reply::Which::Accepted(()) => Ok(HandshakeReply::Accepted),
             handshake_reply::Which::Refused(reason) => {
                 Ok(HandshakeReply::Refused(text(reason.map_err(broken)?)?))
+            }
+            handshake_reply::Which::NotYet(reason) => {
+                Ok(HandshakeReply::NotYet(text(reason.map_err(broken)?)?))
             }
         }
     }
@@ -223,7 +229,11 @@ mod tests {
         let mut rest = [0; 6];
         b.read_exact(&mut rest).await.unwrap();
         assert_eq!(&rest, b"frames");
-        for reply in [HandshakeReply::Accepted, HandshakeReply::Refused("no such job".into())] {
+        let reasons = ["no such job", "no such executor"].map(String::from);
+        let [refused, not_yet] = reasons;
+        for reply in
+            [HandshakeReply::Accepted, HandshakeReply::Refused(refused), HandshakeReply::NotYet(not_yet)]
+        {
             write_reply(&mut b, &reply, DEADLINE).await.unwrap();
             assert_eq!(read_reply(&mut a, DEADLINE).await.unwrap(), reply);
         }

@@ -325,6 +325,7 @@ impl Shared {
                 Ok(Ok((_, HandshakeReply::Refused(reason)))) => {
                     return Err(Error::new(ErrorKind::Io, format!("{} refuses: {reason}", peer.place())));
                 }
+                Ok(Ok((_, HandshakeReply::NotYet(reason)))) => Error::new(ErrorKind::Io, reason),
                 Ok(Err(error)) => error,
                 Err(_) => Error::new(ErrorKind::Io, "it does not answer"),
             };

@@ -14,11 +14,12 @@ use flott_schema::job::ProgramRef;
 use flott_schema::security::Token;
 use flott_schema::{Error, ErrorKind, Result, variables};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::timeout;
 
 use crate::supervisor::child::{Process, Start, describe, spawn};
 use crate::supervisor::limits::ExecutorLimit;
+use crate::supervisor::old_logs::remove_old;
 use crate::supervisor::program_cache::{ProgramCache, ProgramSource};
 use crate::supervisor::rotate::Rotation;
 
@@ -49,6 +50,7 @@ pub struct Clients {
     pub(super) folder: PathBuf,
     pub(super) logs: PathBuf,
     pub(super) rotation: Rotation,
+    pub(super) jobs_logged_max: usize,
     pub(super) token: Token,
 }
 
@@ -117,11 +119,13 @@ impl Clients {
         let running = spawn(start).await.map_err(|error| Error::io(held.path().display(), error))?;
         let guard = Guard(running.process());
         let (tell, told) = oneshot::channel();
+        let (logs, jobs_max) = (self.logs.clone(), self.jobs_logged_max);
         // Of its own: one that is killed because nobody waits for it any more has to be waited for all the
         // same.
         spawn_local(async move {
             let ended = running.ended().await;
             drop(held);
+            drop(spawn_blocking(move || remove_old(&logs, jobs_max)));
             let _ = tell.send(ended);
         });
         let ended = told.await.map_err(|_| Error::internal("nobody waits for a program's end"))?;
@@ -196,6 +200,7 @@ mod tests {
                 folder: folder.path().to_path_buf(),
                 logs: folder.path().to_path_buf(),
                 rotation: Rotation::default(),
+                jobs_logged_max: 1,
                 token: Token::none(),
             };
             spawn_local(clients.serve(wished));

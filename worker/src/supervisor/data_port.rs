@@ -25,7 +25,8 @@ use crate::supervisor::machine::Machine;
 
 /// How long a connection may take to say what it wants.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// How long it waits for its executor, which may be about to start.
+/// How long it waits for its executor, which may be about to start; then it is to be tried again, for the other end may have more
+/// time.
 const EXECUTOR_DEADLINE: Duration = Duration::from_secs(30);
 /// Connections that may wait for either.
 const WAITING_MAX: usize = 4096;
@@ -35,12 +36,14 @@ pub struct DataPort {
     links: Rc<Links>,
     machine: Rc<RefCell<Machine>>,
     waiting: Arc<Semaphore>,
+    executor_deadline: Duration,
 }
 
 impl DataPort {
     /// A port that hands over to the executors of `links`.
     pub fn new(links: Rc<Links>, machine: Rc<RefCell<Machine>>) -> Self {
-        DataPort { links, machine, waiting: Arc::new(Semaphore::new(WAITING_MAX)) }
+        let waiting = Arc::new(Semaphore::new(WAITING_MAX));
+        DataPort { links, machine, waiting, executor_deadline: EXECUTOR_DEADLINE }
     }
 
     /// Takes connections, for ever.
@@ -71,7 +74,10 @@ impl DataPort {
         let _ = stream.set_nodelay(true);
         let handshake = handshake::read(&mut stream, HANDSHAKE_DEADLINE).await?;
         let handed = match handshake.check(self.links.token.reveal()) {
-            Ok(()) => self.hand_over(&handshake, &stream).await,
+            Ok(()) => match timeout(self.executor_deadline, self.executor(&handshake)).await {
+                Ok((socket, worker)) => hand_over(&handshake, &stream, &socket, worker).await,
+                Err(_) => return self.not_yet(&handshake, &mut stream).await,
+            },
             Err(error) => Err(error),
         };
         if let Err(error) = &handed {
@@ -81,25 +87,10 @@ impl DataPort {
         handed
     }
 
-    /// Gives the connection to the executor, which answers the handshake.
-    async fn hand_over(&self, handshake: &Handshake, stream: &TcpStream) -> Result<()> {
-        let waited = timeout(EXECUTOR_DEADLINE, self.executor(handshake)).await;
-        let (socket, worker) = waited.map_err(|_| {
-            let seconds = EXECUTOR_DEADLINE.as_secs();
-            let text = format!("no executor of job {} has come up here within {seconds} s", handshake.job);
-            Error::new(ErrorKind::Io, text)
-        })?;
-        if worker != handshake.to {
-            let text = format!("this is worker {}, not worker {}", worker.0, handshake.to.0);
-            return Err(Error::new(ErrorKind::Io, text));
-        }
-        let message = to_bytes(handshake)?;
-        let send = || fd_passing::send(socket.as_fd(), &message, stream.as_fd());
-        let sent = timeout(HANDSHAKE_DEADLINE, socket.async_io(Interest::WRITABLE, send)).await;
-        let sent = sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        sent.map_err(|error| {
-            Error::io(format!("handing over to the executor of job {}", handshake.job), error)
-        })
+    async fn not_yet(&self, handshake: &Handshake, stream: &mut TcpStream) -> Result<()> {
+        let waited_ms = self.executor_deadline.as_millis();
+        let text = format!("no executor of job {} has come up there within {waited_ms} ms", handshake.job);
+        handshake::write_reply(stream, &HandshakeReply::NotYet(text), HANDSHAKE_DEADLINE).await
     }
 
     /// The socket of the job's executor, once there is one, and the id of the worker that it has been told.
@@ -113,6 +104,24 @@ impl DataPort {
             changed.await;
         }
     }
+}
+
+/// Gives the connection to the executor, which answers the handshake.
+async fn hand_over(
+    handshake: &Handshake,
+    stream: &TcpStream,
+    socket: &UnixStream,
+    worker: WorkerId,
+) -> Result<()> {
+    if worker != handshake.to {
+        let text = format!("this is worker {}, not worker {}", worker.0, handshake.to.0);
+        return Err(Error::new(ErrorKind::Io, text));
+    }
+    let message = to_bytes(handshake)?;
+    let send = || fd_passing::send(socket.as_fd(), &message, stream.as_fd());
+    let sent = timeout(HANDSHAKE_DEADLINE, socket.async_io(Interest::WRITABLE, send)).await;
+    let sent = sent.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+    sent.map_err(|error| Error::io(format!("handing over to the executor of job {}", handshake.job), error))
 }
 
 /// Takes the sockets over which executors want connections, for ever.
@@ -187,6 +196,13 @@ mod tests {
 
     /// Runs a test with a data port whose executor is this process, once it connects to the socket given.
     fn with_port(test: impl AsyncFnOnce(std::net::SocketAddr, std::path::PathBuf)) {
+        with_patient_port(EXECUTOR_DEADLINE, test);
+    }
+
+    fn with_patient_port(
+        executor_deadline: Duration,
+        test: impl AsyncFnOnce(std::net::SocketAddr, std::path::PathBuf),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let folder = tempfile::tempdir().unwrap();
@@ -201,7 +217,8 @@ mod tests {
             spawn_local(serve_executors(listen(&path).unwrap(), links.clone()));
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            spawn_local(DataPort::new(links, machine).serve(listener));
+            let port = DataPort { executor_deadline, ..DataPort::new(links, machine) };
+            spawn_local(port.serve(listener));
             timeout(DEADLINE, test(address, path)).await.expect("the test takes too long");
         });
     }
@@ -229,6 +246,18 @@ mod tests {
             let mut credit = Vec::new();
             stream.read_to_end(&mut credit).unwrap();
             assert_eq!(credit, b"credit");
+        });
+    }
+
+    #[test]
+    fn a_connection_whose_executor_does_not_come_is_to_be_tried_again_and_not_refused() {
+        with_patient_port(Duration::ZERO, async |address, _path| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let hello = handshake("long-enough?", WORKER);
+            handshake::write(&mut stream, &hello, DEADLINE).await.unwrap();
+            let reply = handshake::read_reply(&mut stream, DEADLINE).await.unwrap();
+            let HandshakeReply::NotYet(text) = reply else { panic!("{reply:?}") };
+            assert!(text.contains("has come up there"), "{text}");
         });
     }
 

@@ -122,7 +122,7 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Deadlines { hello_ms: 10_000, end_ms: 2_000 }
+        Deadlines { hello_ms: 60_000, end_ms: 2_000 }
     }
 }
 
@@ -364,7 +364,7 @@ impl Machine {
             Timer::Hello if executor.phase == Phase::Starting => {
                 let ms = self.deadlines.hello_ms;
                 let reason = format!(
-                    "the program did not come to execution {} within {ms} ms",
+                    "the program did not come to execution {} within {ms} ms (worker.executor.start-timeout)",
                     executor.spec.program.as_ref().map_or(0, |program| program.execution)
                 );
                 self.kill(number, Some((ErrorKind::UserCode, reason)), actions);

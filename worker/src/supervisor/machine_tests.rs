@@ -100,7 +100,7 @@ fn orders_wait_for_the_hello_of_the_executor_that_they_start() {
         Action::Start { executor: FIRST, job: JOB, worker: WorkerId(5), program: program(), slots: 2 };
     assert_eq!(machine.apply(Event::Order(deploy(0..2))), [start]);
     assert_eq!(machine.apply(Event::Order(deploy(2..3))), [Action::Resize(FIRST, 3)]);
-    assert_eq!(machine.apply(Event::Spawned(FIRST)), [Action::SetTimer(FIRST, Timer::Hello, 10_000)]);
+    assert_eq!(machine.apply(Event::Spawned(FIRST)), [Action::SetTimer(FIRST, Timer::Hello, 60_000)]);
     let sent = [Action::Send(FIRST, deploy(0..2)), Action::Send(FIRST, deploy(2..3))];
     assert_eq!(machine.apply(Event::Connected(FIRST)), sent);
     assert_eq!(machine.apply(Event::Due(FIRST, Timer::Hello)), []);
@@ -193,7 +193,12 @@ fn an_executor_that_says_no_hello_in_time_is_killed_and_its_tasks_say_why() {
     assert_eq!(machine.apply(Event::Due(FIRST, Timer::Hello)), [Action::Kill(FIRST)]);
     let reports = reports(&machine.apply(exited(FIRST)));
     assert_eq!(reports[0].1, TaskState::Failed);
-    assert!(reports[0].2.contains("did not come to execution 0 within 10000 ms; last words"), "{reports:?}");
+    assert!(
+        reports[0].2.contains(
+            "did not come to execution 0 within 60000 ms (worker.executor.start-timeout); last words"
+        ),
+        "{reports:?}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //!   executors of the cluster
 //! * `metrics_port`: where Prometheus reads the numbers, `prometheus` what it reads
 //! * [`statistics`]: the numbers of a heartbeat; [`logs`]: log files as others read them; [`rotate`]: log
-//!   files that stay small
+//!   files that stay small, [`old_logs`]: those that go
 //!
 //! Who may call it: `flott worker`; log files also the other processes. What must never happen here: user
 //! code, a record, a decision about a job, an executor that outlives the worker. Everything but the
@@ -25,6 +25,7 @@ pub mod links;
 pub mod logs;
 pub mod machine;
 mod metrics_port;
+pub mod old_logs;
 pub mod output;
 mod process;
 pub mod program_cache;

@@ -100,12 +100,16 @@ impl WorkerProcess {
             runtime,
             slot_memory_bytes,
             logs: configuration.get(&options::LOG_DIR)?.unwrap_or_else(|| "log".into()).into(),
+            jobs_logged_max: configuration.get(&options::LOG_JOBS_KEPT)? as usize,
             rotation: Rotation { files_kept, ..Rotation::default() },
             programs: scratch.join(format!("flott-programs-{}", own_user())),
             programs_bytes_max: configuration.get(&options::WORKER_PROGRAMS_SIZE)?.bytes(),
             program_patience_ms,
             token,
-            deadlines: Deadlines::default(),
+            deadlines: Deadlines {
+                hello_ms: milliseconds(configuration.get(&options::WORKER_EXECUTOR_START_TIMEOUT)?),
+                ..Deadlines::default()
+            },
         };
         let data_ports = configuration.get(&options::WORKER_DATA_PORT)?;
         let metrics_ports = configuration.get(&options::METRICS_PROMETHEUS_PORT)?.0;
@@ -346,6 +350,8 @@ mod tests {
             "io.tmp.dirs=/scratch",
             "env.log.dir=/logs",
             "env.log.max=2",
+            "worker.log.jobs=7",
+            "worker.executor.start-timeout=9 s",
         ]))
         .unwrap();
         assert_eq!(process.session.addresses, ["far:7000", "far:7001"]);
@@ -355,6 +361,8 @@ mod tests {
         assert!(process.supervisor.programs.starts_with("/scratch"));
         assert_eq!(process.supervisor.logs, Path::new("/logs"));
         assert_eq!(process.supervisor.rotation.files_kept, 2);
+        assert_eq!(process.supervisor.jobs_logged_max, 7);
+        assert_eq!(process.supervisor.deadlines.hello_ms, 9_000);
         let members = configuration(&["coordinator.members=a:6123,b:6123,c:6123"]);
         assert_eq!(WorkerProcess::from_configuration(&members).unwrap().session.addresses.len(), 3);
     }

@@ -34,7 +34,7 @@ impl RotatingFile {
     /// Opens a log file, to go on where it ends.
     pub fn open(path: impl Into<PathBuf>, rotation: Rotation) -> Result<Self> {
         let path = path.into();
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let file = open_locked(&path)?;
         let bytes = file.metadata()?.len();
         Ok(RotatingFile { path, rotation, file, bytes })
     }
@@ -53,7 +53,7 @@ impl RotatingFile {
             0 => std::fs::remove_file(&self.path)?,
             _ => std::fs::rename(&self.path, aside(1))?,
         }
-        self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        self.file = open_locked(&self.path)?;
         self.bytes = 0;
         Ok(())
     }
@@ -62,6 +62,14 @@ impl RotatingFile {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Opens a file to append to, and says to others that it is written to: until it is closed it holds a shared lock.
+fn open_locked(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    // Where files cannot be locked, none is removed for being old.
+    let _ = file.try_lock_shared();
+    Ok(file)
 }
 
 impl Write for RotatingFile {

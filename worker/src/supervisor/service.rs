@@ -14,7 +14,7 @@ use flott_schema::security::Token;
 use flott_schema::{Error, Result};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use crate::executor::environment::{Environment, RuntimeOptions, VARIABLE};
@@ -25,6 +25,7 @@ use crate::supervisor::data_port::{self, DataPort};
 use crate::supervisor::limits::{ExecutorLimit, Limits};
 use crate::supervisor::links::{Known, Links};
 use crate::supervisor::machine::{Action, Deadlines, Event, ExecutorNumber, Machine};
+use crate::supervisor::old_logs::remove_old;
 use crate::supervisor::program_cache::{ProgramCache, ProgramSource};
 use crate::supervisor::rotate::Rotation;
 use crate::supervisor::statistics::{Statistics, usage};
@@ -47,6 +48,8 @@ pub struct Options {
     pub logs: PathBuf,
     /// How large they grow.
     pub rotation: Rotation,
+    /// Jobs of which log files are kept, and clients.
+    pub jobs_logged_max: usize,
     /// Folder of the programs.
     pub programs: PathBuf,
     /// Bytes that programs may take there which no executor uses.
@@ -174,13 +177,14 @@ impl Supervisor {
 
     /// What runs programs as clients, beside the executors.
     pub fn clients(&self) -> Clients {
-        let Options { logs, rotation, token, .. } = &self.inner.options;
+        let Options { logs, rotation, jobs_logged_max, token, .. } = &self.inner.options;
         Clients {
             programs: self.inner.programs.clone(),
             source: self.inner.source.clone(),
             folder: self.inner.folder.path().to_path_buf(),
             logs: logs.clone(),
             rotation: *rotation,
+            jobs_logged_max: *jobs_logged_max,
             token: token.clone(),
         }
     }
@@ -330,6 +334,8 @@ impl Inner {
         let _ = self.links.events.send(Event::Spawned(executor)).await;
         let ended = running.ended().await;
         drop(held);
+        let (logs, jobs_max) = (self.options.logs.clone(), self.options.jobs_logged_max);
+        drop(spawn_blocking(move || remove_old(&logs, jobs_max)));
         let (how, details, out_of_memory) = match ended {
             Ok((status, tail)) => {
                 let sizes = self.sizes.borrow();

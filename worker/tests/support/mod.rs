@@ -97,6 +97,7 @@ pub fn run(change: impl FnOnce(Options) -> Options, test: impl AsyncFnOnce(&mut 
             slot_memory_bytes: 0,
             logs: folder.path().join("logs"),
             rotation: Rotation::default(),
+            jobs_logged_max: 100,
             programs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs"),
             programs_bytes_max: 1 << 30,
             program_patience_ms: 10_000,

@@ -1,6 +1,6 @@
 //! Log files.
 
-use crate::config::option::options;
+use crate::config::option::{checks, options};
 
 options! {
     "Log files";
@@ -10,4 +10,9 @@ options! {
 
     /// Number of old log files that are kept beside each one that is written.
     LOG_FILES_KEPT: u32 = "env.log.max", default("10");
+
+    /// Number of jobs whose executors' log files a worker keeps, and of programs run on it to submit jobs. Those written to last
+    /// are kept, and those that are still written to.
+    LOG_JOBS_KEPT: u32 = "worker.log.jobs", default("100"),
+        check(checks::at_least_one, checks::AT_LEAST_ONE);
 }

@@ -65,6 +65,11 @@ options! {
     WORKER_CHANNEL_COMPRESSION: ExchangeCompression = "worker.channel.compression", default("NONE"),
         also(&["taskmanager.network.compression.codec"]);
 
+    /// How long the main of a program may take, on a worker, from its start to the execution of the job, before it is killed and
+    /// the tasks fail.
+    WORKER_EXECUTOR_START_TIMEOUT: Duration = "worker.executor.start-timeout", default("1 min"),
+        check(checks::longer_than_zero, checks::LONGER_THAN_ZERO);
+
     /// How long a task tries to reach the host of another one, with the start of the other's process there, before it fails.
     WORKER_CHANNEL_CONNECT_TIMEOUT: Duration = "worker.channel.connect-timeout", default("1 min"),
         check(checks::longer_than_zero, checks::LONGER_THAN_ZERO);
