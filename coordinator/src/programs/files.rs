@@ -6,11 +6,15 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flott_schema::answer::FilePart;
 use flott_schema::error::Result;
 use flott_schema::job::ProgramDigest;
+use flott_schema::stable_hash::stable_hash;
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::ProgramError;
 use super::replicate::ProgramPeers;
@@ -19,7 +23,7 @@ use crate::rpc::ReadProgram;
 
 /// The end of the names of files that are not complete.
 const PART: &str = ".part";
-/// Programs that other members may be sending at once; the oldest gives way.
+/// Programs that other members may be sending at once; the one of which nothing came for longest gives way.
 const INCOMING_MAX: usize = 8;
 /// Bytes given out at once at most.
 pub(super) const READ_BYTES_MAX: u32 = 4 << 20;
@@ -45,6 +49,19 @@ impl ReadProgram for Programs {
         let (bytes, size) = read.map_err(ProgramError::into_error)?;
         Ok(FilePart { bytes, size })
     }
+
+    fn is_here(&self, digest: ProgramDigest) -> bool {
+        self.contains(digest)
+    }
+
+    fn fetch(&self, digest: ProgramDigest) -> BoxFuture<'static, ()> {
+        let programs = self.clone();
+        Box::pin(async move {
+            if let Err(error) = Programs::fetch(&programs, digest).await {
+                tracing::warn!(%digest, %error, "a program that is wanted is not here");
+            }
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -53,8 +70,17 @@ struct Inner {
     max_bytes: u64,
     peers: ProgramPeers,
     uploads: AtomicU64,
-    /// What other members are sending, the latest last.
-    incoming: Mutex<BTreeMap<(u64, ProgramDigest), Upload>>,
+    /// What other members are sending.
+    incoming: Mutex<Incoming>,
+    /// One at a time sends a program to the others, or gets it from them.
+    turns: Mutex<BTreeMap<ProgramDigest, Weak<AsyncMutex<()>>>>,
+}
+
+/// Uploads by the number of the sender and what is sent, each with the number of its latest part.
+#[derive(Debug, Default)]
+struct Incoming {
+    uploads: BTreeMap<(u64, ProgramDigest), (u64, Upload)>,
+    parts: u64,
 }
 
 impl Programs {
@@ -79,7 +105,8 @@ impl Programs {
             max_bytes,
             peers,
             uploads: AtomicU64::new(0),
-            incoming: Mutex::new(BTreeMap::new()),
+            incoming: Mutex::default(),
+            turns: Mutex::default(),
         };
         Ok(Programs { inner: Arc::new(inner) })
     }
@@ -158,7 +185,26 @@ impl Programs {
         }
     }
 
-    /// Takes a part of a program that member `from` sends; whether the program is complete now. The part with offset 0
+    /// The lock of a program on its way between members: who gets it looks again whether there is something to do.
+    pub(super) fn turn(&self, digest: ProgramDigest) -> Arc<AsyncMutex<()>> {
+        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get(&digest).and_then(Weak::upgrade) {
+            return turn;
+        }
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::new(AsyncMutex::new(()));
+        turns.insert(digest, Arc::downgrade(&turn));
+        turn
+    }
+
+    /// A number that no other sending of a program has, of this member or another.
+    pub(super) fn new_sender(&self, own_id: u64) -> u64 {
+        let number = self.inner.uploads.fetch_add(1, Ordering::Relaxed);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        stable_hash(&(own_id, number, since_epoch.as_nanos() as u64))
+    }
+
+    /// Takes a part of a program that sender `from` sends; whether the program is complete now. The part with offset 0
     /// begins it anew.
     pub(crate) fn take_part(
         &self,
@@ -172,9 +218,9 @@ impl Programs {
             return Ok(true);
         }
         let key = (from, digest);
-        let taken = self.lock().remove(&key);
+        let taken = self.lock().uploads.remove(&key);
         let mut upload = match taken {
-            Some(upload) if offset != 0 => upload,
+            Some((_, upload)) if offset != 0 => upload,
             _ => self.upload()?,
         };
         let expected = upload.size_bytes();
@@ -186,14 +232,19 @@ impl Programs {
             return upload.finish_as(self, Some(digest)).map(|_| true);
         }
         let mut incoming = self.lock();
-        while incoming.len() >= INCOMING_MAX {
-            incoming.pop_first();
+        while incoming.uploads.len() >= INCOMING_MAX {
+            let latest = |(key, (part, _)): (&(u64, ProgramDigest), &(u64, Upload))| (*part, *key);
+            if let Some((_, oldest)) = incoming.uploads.iter().map(latest).min() {
+                incoming.uploads.remove(&oldest);
+            }
         }
-        incoming.insert(key, upload);
+        incoming.parts += 1;
+        let part = incoming.parts;
+        incoming.uploads.insert(key, (part, upload));
         Ok(false)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u64, ProgramDigest), Upload>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Incoming> {
         // The map is whole at every moment, also where a holder of the lock panicked.
         self.inner.incoming.lock().unwrap_or_else(PoisonError::into_inner)
     }

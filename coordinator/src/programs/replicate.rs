@@ -37,6 +37,9 @@ impl Programs {
         let peers = self.peers().clone();
         let members = peers.addresses.len() + 1;
         let Some(network) = peers.network else { return Ok(()) };
+        // Two that store the same program send it once: the second hears at its first part that it is there.
+        let turn = self.turn(digest);
+        let _turn = turn.lock().await;
         let (own, mut stored, mut reason) = (peers.own_id, 1, String::new());
         let mut sending: FuturesUnordered<_> = peers
             .addresses
@@ -59,6 +62,11 @@ impl Programs {
 
     /// Gets a program from the other members, if it is not here: one that was away when it came lacks it.
     pub async fn fetch(&self, digest: ProgramDigest) -> Result<(), ProgramError> {
+        if self.contains(digest) {
+            return Ok(());
+        }
+        let turn = self.turn(digest);
+        let _turn = turn.lock().await;
         if self.contains(digest) {
             return Ok(());
         }
@@ -95,12 +103,22 @@ impl Programs {
             if part.is_empty() && upload.size_bytes() < size {
                 return Ok(false);
             }
-            upload.write(&part)?;
+            upload = upload.write_aside(part).await?;
             if upload.size_bytes() >= size {
                 return upload.finish(self, Some(digest)).await.map(|_| true);
             }
         }
     }
+}
+
+/// A part of a program, read where the disk may be waited for.
+async fn read_aside(
+    programs: &Programs,
+    digest: ProgramDigest,
+    offset: u64,
+) -> Result<(Vec<u8>, u64), String> {
+    let read = programs.aside(move |programs| programs.read(digest, offset, PART_BYTES));
+    read.await.map_err(|error| error.to_string())
 }
 
 /// Sends a program to a member, part after part.
@@ -111,13 +129,23 @@ async fn send(
     address: String,
     digest: ProgramDigest,
 ) -> Result<(), String> {
-    let mut offset = 0;
+    let from = programs.new_sender(own);
+    let (mut offset, mut has_begun_again) = (0, false);
     loop {
-        let (part, size) = programs.read(digest, offset, PART_BYTES).map_err(|error| error.to_string())?;
+        let (part, size) = read_aside(&programs, digest, offset).await?;
         let next = offset + part.len() as u64;
         let is_last = next >= size;
         // A member that has it already says so at the first part.
-        let is_stored = network.store_program(&address, own, digest, offset, part, is_last).await?;
+        let is_stored = match network.store_program(&address, from, digest, offset, part, is_last).await {
+            Ok(is_stored) => is_stored,
+            // The connection broke, or the member has dropped what it had got.
+            Err(reason) if offset > 0 && !has_begun_again => {
+                tracing::debug!(address, %digest, reason, "a program is sent again");
+                (offset, has_begun_again) = (0, true);
+                continue;
+            }
+            Err(reason) => return Err(reason),
+        };
         if is_stored {
             return Ok(());
         }

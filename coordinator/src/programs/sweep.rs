@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use flott_schema::job::ProgramDigest;
 
+use super::error::ProgramError;
 use super::files::Programs;
 use crate::service::{CoordinatorError, Handle};
 
@@ -13,22 +14,26 @@ const UNKNOWN_KEPT: Duration = Duration::from_secs(3_600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 
 impl Programs {
-    /// Sweeps from time to time, until the coordinator has stopped.
+    /// Sweeps from time to time and when the role has changed, until the coordinator has stopped.
     pub async fn keep_swept(self, handle: Handle) {
+        let mut roles = handle.watch_role();
         loop {
             match self.sweep(&handle, UNKNOWN_KEPT).await {
                 Ok(()) => {}
                 Err(CoordinatorError::Stopped) => return,
                 Err(error) => tracing::warn!(%error, "the programs were not swept"),
             }
-            tokio::time::sleep(SWEEP_INTERVAL).await;
+            // Who begins to lead is asked for programs soon.
+            if let Ok(Err(_)) = tokio::time::timeout(SWEEP_INTERVAL, roles.changed()).await {
+                return;
+            }
         }
     }
 
     /// Removes the programs that are older than `kept` and that neither the list of programs nor a job that is not over
     /// names, and gets those from the other members that are listed and missing here.
     pub async fn sweep(&self, handle: &Handle, kept: Duration) -> Result<(), CoordinatorError> {
-        let here: Vec<ProgramDigest> = match self.list() {
+        let here: Vec<ProgramDigest> = match self.aside(Programs::list).await {
             Ok(programs) => programs.into_iter().map(|program| program.digest).collect(),
             Err(error) => {
                 tracing::warn!(%error, "the programs cannot be listed");
@@ -43,11 +48,14 @@ impl Programs {
             })
             .await?;
         for digest in superfluous {
-            if self.age(digest).is_some_and(|age| age >= kept) {
-                match self.remove(digest) {
-                    Ok(_) => tracing::info!(%digest, "program removed: no job needs it"),
-                    Err(error) => tracing::warn!(%error, "program not removed"),
-                }
+            let removed = self.aside(move |programs| {
+                let is_old = programs.age(digest).is_some_and(|age| age >= kept);
+                if is_old { programs.remove(digest) } else { Ok(false) }
+            });
+            match removed.await {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(%digest, "program removed: no job needs it"),
+                Err(error) => tracing::warn!(%error, "program not removed"),
             }
         }
         for digest in listed {
@@ -56,6 +64,19 @@ impl Programs {
             }
         }
         Ok(())
+    }
+
+    /// Does on another thread what may wait for the disk.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, ProgramError> + Send + 'static,
+    ) -> Result<T, ProgramError> {
+        let programs = self.clone();
+        let path = self.directory().to_path_buf();
+        match tokio::task::spawn_blocking(move || work(&programs)).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(ProgramError::Disk { path, reason: std::io::Error::other(error) }),
+        }
     }
 
     fn age(&self, digest: ProgramDigest) -> Option<Duration> {

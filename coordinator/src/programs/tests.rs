@@ -78,3 +78,25 @@ fn parts_of_another_member_become_a_program_only_in_order() {
     }
     assert!(files(directory.path()) <= 1 + 9 + 1, "unfinished programs are bounded");
 }
+
+#[test]
+fn senders_of_the_same_program_do_not_mix_and_the_one_of_which_nothing_came_gives_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let programs = open(directory.path());
+    let digest = ProgramDigest::from_str(HELLO).unwrap();
+    let (first, second) = (programs.new_sender(1), programs.new_sender(1));
+    assert_ne!(first, second);
+    assert!(!programs.take_part(first, digest, 0, b"he", false).unwrap());
+    assert!(!programs.take_part(second, digest, 0, b"hel", false).unwrap());
+    assert!(!programs.take_part(first, digest, 2, b"ll", false).unwrap());
+    for other in 0..7 {
+        assert!(!programs.take_part(other, digest, 0, b"he", false).unwrap());
+    }
+    // Room is for eight: the second one had to go.
+    assert!(matches!(
+        programs.take_part(second, digest, 3, b"lo", true),
+        Err(ProgramError::OutOfOrder { offset: 3, expected: 0, .. })
+    ));
+    assert!(programs.take_part(first, digest, 4, b"o", true).unwrap());
+    assert_eq!(std::fs::read(programs.path(digest)).unwrap(), b"hello");
+}

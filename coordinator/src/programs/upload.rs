@@ -46,6 +46,16 @@ impl Upload {
         self.file.write_all(part).map_err(|reason| self.disk(reason))
     }
 
+    /// [`Upload::write`] on a thread that may wait: the system makes who writes much wait for the disk.
+    pub(super) async fn write_aside(mut self, part: Vec<u8>) -> Result<Self, ProgramError> {
+        let path = self.path.clone();
+        let writing = tokio::task::spawn_blocking(move || self.write(&part).map(|()| self));
+        match writing.await {
+            Ok(written) => written,
+            Err(error) => Err(ProgramError::Disk { path, reason: io::Error::other(error) }),
+        }
+    }
+
     /// Stores what has come, on the disk when the call returns. `expected` is what the sender says it is. Blocks for as
     /// long as the disk takes: not for a thread that others wait for, see [`Upload::finish`].
     pub fn finish_as(

@@ -9,7 +9,7 @@ use flott_schema::job::ProgramDigest;
 use flott_schema::security::CONTROL_PROTOCOL;
 use flott_schema::wire::fields::{array, list, required, text};
 use flott_schema::wire::generated::control_capnp::{cluster, coordinator};
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::{JoinError, spawn_blocking, spawn_local};
 
 use super::connection::Caller;
 use super::server::Server;
@@ -140,8 +140,22 @@ impl cluster::Server for Member {
         let digest = ProgramDigest(array("digest", form.get_digest()).map_err(failed)?);
         let (offset, length_max) = (form.get_offset(), form.get_length().min(PROGRAM_PART_BYTES_MAX));
         let programs = self.server.programs.clone();
-        let part = spawn_blocking(move || programs.read(digest, offset, length_max)).await;
-        let part = part.map_err(|error| capnp::Error::failed(error.to_string()))?.map_err(failed)?;
+        let read = move || match programs.is_here(digest) {
+            true => Some(programs.read(digest, offset, length_max)),
+            false => None,
+        };
+        let broken = |error: JoinError| capnp::Error::failed(error.to_string());
+        let part = match spawn_blocking(read.clone()).await.map_err(broken)? {
+            Some(part) => part,
+            None => {
+                // It came while this coordinator was away. The fetch goes on when the worker does not wait.
+                let _ = spawn_local(self.server.programs.fetch(digest)).await;
+                let programs = self.server.programs.clone();
+                let read = move || programs.read(digest, offset, length_max);
+                spawn_blocking(read).await.map_err(broken)?
+            }
+        };
+        let part = part.map_err(failed)?;
         let mut form = results.get();
         form.set_part(&part.bytes);
         form.set_size(part.size);

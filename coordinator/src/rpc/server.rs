@@ -16,6 +16,7 @@ use flott_schema::ids::WorkerId;
 use flott_schema::job::ProgramDigest;
 use flott_schema::security::{Token, check_binding, check_bound_address};
 use flott_schema::wire::generated::raft_capnp::raft_peer;
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
@@ -110,6 +111,12 @@ impl Options {
 pub trait ReadProgram: Send + Sync {
     /// At most `length_max` bytes from `offset`. May block.
     fn read(&self, digest: ProgramDigest, offset: u64, length_max: u32) -> Result<FilePart>;
+
+    /// Whether the program is stored here. May block.
+    fn is_here(&self, digest: ProgramDigest) -> bool;
+
+    /// Gets a program that is not here from the other coordinators, if they have it.
+    fn fetch(&self, digest: ProgramDigest) -> BoxFuture<'static, ()>;
 }
 
 /// What the control port gives access to.

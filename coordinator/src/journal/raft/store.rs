@@ -129,7 +129,7 @@ impl Store {
         Ok(())
     }
 
-    /// Entries from `start` up to `end` (exclusive), in order; stops after `bytes_max`, but not before the first.
+    /// Entries from `start` up to `end` (exclusive), in order; stops before `bytes_max`, but not before the first.
     pub(super) fn entries(&self, start: u64, end: Option<u64>, bytes_max: usize) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -137,10 +137,11 @@ impl Store {
         let mode = IteratorMode::From(&from, Direction::Forward);
         for record in self.database.iterator_cf(self.family(LOG), mode) {
             let (key, value) = record.map_err(|error| self.refused(error))?;
-            if end.is_some_and(|end| *key >= end.to_be_bytes()[..]) || bytes > bytes_max {
+            bytes += value.len();
+            let is_full = bytes > bytes_max && !entries.is_empty();
+            if end.is_some_and(|end| *key >= end.to_be_bytes()[..]) || is_full {
                 break;
             }
-            bytes += value.len();
             entries.push(self.entry(&key, &value)?);
         }
         Ok(entries)

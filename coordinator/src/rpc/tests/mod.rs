@@ -13,6 +13,7 @@ use flott_schema::answer::FilePart;
 use flott_schema::error::{Error, Result};
 use flott_schema::ids::JobId;
 use flott_schema::job::{JobSpec, ProgramDigest};
+use futures_util::future::BoxFuture;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
@@ -46,6 +47,14 @@ impl ReadProgram for Zeros {
         }
         let bytes = vec![0; (10_000 - offset.min(10_000)).min(length_max.into()) as usize];
         Ok(FilePart { bytes, size: 10_000 })
+    }
+
+    fn is_here(&self, digest: ProgramDigest) -> bool {
+        digest == ProgramDigest([0; 32])
+    }
+
+    fn fetch(&self, _: ProgramDigest) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 

@@ -13,6 +13,7 @@ use super::cluster::*;
 use crate::journal::Role;
 use crate::machine::JobOutcome;
 use crate::programs::ProgramError;
+use crate::rpc::ReadProgram;
 use crate::service::{CoordinatorError, Options};
 
 struct Group {
@@ -160,10 +161,28 @@ async fn a_program_is_with_a_majority_before_jobs_may_name_it_and_later_with_all
     back.programs.sweep(&back.handle, Duration::from_secs(3_600)).await.unwrap();
     assert_eq!(std::fs::read(back.programs.path(stored.digest)).unwrap(), content);
 
+    // Or, before that, when a worker asks for it.
+    back.programs.remove(stored.digest).unwrap();
+    let digest = stored.digest;
+    let fetched = (0..4).map(|_| ReadProgram::fetch(&back.programs, digest));
+    futures_util::future::join_all(fetched).await;
+    assert_eq!(std::fs::read(back.programs.path(digest)).unwrap(), content);
+
     // Once it is not listed any more, it goes.
     leader.handle.remove_program(stored.digest).await.unwrap();
     leader.programs.sweep(&leader.handle, Duration::ZERO).await.unwrap();
     assert!(!leader.programs.contains(stored.digest));
+
+    // Two that bring the same new program at once do each other no harm.
+    let mut upload = leader.programs.upload().unwrap();
+    upload.write(&content[1..]).unwrap();
+    let digest = upload.finish(&leader.programs, None).await.unwrap().digest;
+    let storing = (0..3).map(|_| leader.programs.replicate(digest));
+    for stored in futures_util::future::join_all(storing).await {
+        stored.unwrap();
+    }
+    eventually("the program", async || other.programs.contains(digest) && back.programs.contains(digest))
+        .await;
 
     // With the others gone there is no majority.
     let mut upload = leader.programs.upload().unwrap();
