@@ -54,8 +54,13 @@ impl Process {
         }
         let programs_max = configuration.get(&options::COORDINATOR_PROGRAMS_MAX_SIZE)?.bytes();
         let rest_address = Arc::new(OnceLock::new());
-        let peers =
-            PeerOptions { token, rest_address: rest_address.clone(), connect_timeout_ms: CONNECT_TIMEOUT_MS };
+        let peers = PeerOptions {
+            token,
+            rest_address: rest_address.clone(),
+            connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            // Nobody waits for a leader longer than for two elections.
+            silence_max_ms: raft.election_timeout_ms.saturating_mul(4).max(CONNECT_TIMEOUT_MS),
+        };
 
         let failed = |error: io::Error| Error::io("the threads of the coordinator", error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -147,10 +152,11 @@ async fn begin(
     let network =
         connect_peers(peers).map_err(|error| Error::io("the thread that calls coordinators", error))?;
     let program_peers = raft.program_peers(&network).map_err(JournalError::into_error)?;
+    let is_alone = raft.members.len() < 2;
+    // Its lock keeps a second coordinator out of the directory, before anything there is touched.
+    let (journal, member) = RaftJournal::start(raft, network).await.map_err(JournalError::into_error)?;
     let programs = Programs::open(data.join("programs"), programs_max, program_peers);
     let programs = programs.map_err(ProgramError::into_error)?;
-    let is_alone = raft.members.len() < 2;
-    let (journal, member) = RaftJournal::start(raft, network).await.map_err(JournalError::into_error)?;
     let member = member.with_programs(programs.clone());
     let link = RpcLink::new();
     let (coordinator, handle) = Coordinator::with_journal(service, link.clone(), journal);

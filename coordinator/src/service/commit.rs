@@ -189,6 +189,12 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             Role::Leader { .. } => None,
             Role::Follower { leader } => leader.clone(),
         };
+        // The loss of a worker may have been among it: it comes up again, unless another coordinator leads.
+        for worker in std::mem::take(&mut self.losing) {
+            if self.role.borrow().term().is_some() {
+                self.expect(worker);
+            }
+        }
         for (_, reply) in self.writes.end_group(Some(proposal)) {
             let _ = reply.send(Err(CoordinatorError::NotLeader { leader: leader.clone() }));
         }

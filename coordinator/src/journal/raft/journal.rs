@@ -184,10 +184,8 @@ impl RaftJournal {
         match order {
             Order::Apply { proposer, number: MARK, term, .. } => {
                 let leads = proposer == self.proposer && self.marked == Some(term);
-                leads.then(|| {
-                    self.role = Role::Leader { term };
-                    Notice::Role(self.role.clone())
-                })
+                // A second mark of the term changes nothing.
+                if leads { self.change(Role::Leader { term }) } else { None }
             }
             Order::Apply { proposer, number, events, .. } => {
                 self.cut_log();
@@ -251,6 +249,10 @@ impl RaftJournal {
 
     fn change(&mut self, role: Role) -> Option<Notice> {
         (self.role != role).then(|| {
+            if role.term().is_none() {
+                // The service has given up what was under way, and may propose at once when this one leads again.
+                self.under_way = None;
+            }
             self.role = role.clone();
             Notice::Role(role)
         })

@@ -16,7 +16,7 @@ use openraft::{BasicNode, RaftNetwork, RaftNetworkFactory, SnapshotSegmentId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::types::Types;
+use super::types::{LogId, Types, Vote};
 
 /// Calls that may wait for the thread that carries them out.
 const CALLS_MAX: usize = 256;
@@ -113,14 +113,24 @@ impl Network {
         address: &str,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, CallError> {
+        self.begin(address, request).await?.await.map_err(|_| Self::ended(address))?
+    }
+
+    /// Hands a call over, and gives what its answer comes by.
+    async fn begin<T>(
+        &self,
+        address: &str,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<oneshot::Receiver<Result<T, CallError>>, CallError> {
         let (reply, answer) = oneshot::channel();
-        let ended = || CallError {
-            address: address.to_string(),
-            reason: "the thread that calls it has ended".to_string(),
-        };
         let call = Call { address: address.to_string(), request: request(reply) };
-        self.calls.send(call).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        self.calls.send(call).await.map_err(|_| Self::ended(address))?;
+        Ok(answer)
+    }
+
+    fn ended(address: &str) -> CallError {
+        let reason = "the thread that calls it has ended".to_string();
+        CallError { address: address.to_string(), reason }
     }
 
     async fn call_in_time<T>(
@@ -165,7 +175,7 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Caller;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Caller {
-        Caller { target, address: node.addr.clone(), network: self.clone() }
+        Caller { target, address: node.addr.clone(), network: self.clone(), sent: None }
     }
 }
 
@@ -175,9 +185,42 @@ pub struct Caller {
     target: u64,
     address: String,
     network: Network,
+    sent: Option<Sent>,
+}
+
+/// Entries on their way, which openraft gives up after a heartbeat interval, whatever their size, and sends again from the
+/// start. The same entries once more wait for the answer to the first time.
+#[derive(Debug)]
+struct Sent {
+    vote: Vote,
+    previous: Option<LogId>,
+    last: LogId,
+    answer: oneshot::Receiver<Result<AppendEntriesResponse<u64>, CallError>>,
 }
 
 impl Caller {
+    async fn append(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+    ) -> Result<AppendEntriesResponse<u64>, CallError> {
+        let Some(last) = rpc.entries.last().map(|entry| entry.log_id) else {
+            return self.network.call(&self.address, |reply| Request::Append(Box::new(rpc), reply)).await;
+        };
+        let (vote, previous) = (rpc.vote, rpc.prev_log_id);
+        let is_same = |sent: &Sent| sent.vote == vote && sent.previous == previous && sent.last == last;
+        if !self.sent.as_ref().is_some_and(is_same) {
+            let answer =
+                self.network.begin(&self.address, |reply| Request::Append(Box::new(rpc), reply)).await?;
+            self.sent = Some(Sent { vote, previous, last, answer });
+        }
+        let outcome = match &mut self.sent {
+            Some(sent) => (&mut sent.answer).await,
+            None => unreachable!("just set"),
+        };
+        self.sent = None;
+        outcome.map_err(|_| Network::ended(&self.address))?
+    }
+
     fn error<E: std::error::Error>(error: CallError) -> RPCError<u64, BasicNode, RaftError<u64, E>> {
         RPCError::Unreachable(Unreachable::new(&error))
     }
@@ -189,10 +232,7 @@ impl RaftNetwork<Types> for Caller {
         rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
-        self.network
-            .call(&self.address, |reply| Request::Append(Box::new(rpc), reply))
-            .await
-            .map_err(Self::error)
+        self.append(rpc).await.map_err(Self::error)
     }
 
     async fn install_snapshot(

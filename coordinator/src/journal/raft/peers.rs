@@ -1,9 +1,10 @@
 //! The connections to the other members: one each, made when it is needed and anew when it broke, on a thread of their own,
 //! since Cap'n Proto's clients stay on one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use openraft::raft::{
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use super::codec;
@@ -30,6 +31,9 @@ use super::types::Types;
 
 /// Calls to one member that may wait or be under way.
 const CALLS_PER_MEMBER_MAX: usize = 64;
+
+/// How long a call may take that waits for a disk.
+const SLOW_CALL: Duration = Duration::from_secs(30);
 
 /// What this coordinator tells another when it connects.
 #[derive(Clone, Debug)]
@@ -40,6 +44,9 @@ pub struct PeerOptions {
     pub rest_address: Arc<OnceLock<String>>,
     /// Deadline for making a connection.
     pub connect_timeout_ms: u64,
+    /// How long a member may leave signs of life unanswered before its connection is given up: what was sent into a
+    /// partition would hold up what is sent after it.
+    pub silence_max_ms: u64,
 }
 
 /// The way to the other members. A thread of its own carries the calls out, until the last clone of the network is gone.
@@ -93,7 +100,53 @@ struct Peer {
 struct Link {
     number: u64,
     client: form::raft_peer::Client,
+    pulse: Rc<Pulse>,
     rpc: JoinHandle<()>,
+}
+
+/// What is known of the other end of a connection.
+struct Pulse {
+    /// When it answered last.
+    heard: Cell<Instant>,
+    /// Calls under way that may take their time, and others with them: parts of snapshots and programs.
+    slow: Cell<usize>,
+    silence_max: Duration,
+}
+
+impl Pulse {
+    fn new(silence_max_ms: u64) -> Self {
+        let silence_max = Duration::from_millis(silence_max_ms);
+        Pulse { heard: Cell::new(Instant::now()), slow: Cell::new(0), silence_max }
+    }
+
+    /// Returns when nothing has been answered for too long since `began`.
+    async fn stops(&self, began: Instant) {
+        loop {
+            let limit = match self.slow.get() {
+                0 => self.silence_max,
+                _ => self.silence_max.max(SLOW_CALL),
+            };
+            let silent_since = self.heard.get().max(began);
+            if silent_since.elapsed() >= limit {
+                return;
+            }
+            sleep_until((silent_since + limit).min(Instant::now() + self.silence_max)).await;
+        }
+    }
+
+    fn slow_call(self: &Rc<Self>) -> SlowCall {
+        self.slow.set(self.slow.get() + 1);
+        SlowCall(self.clone())
+    }
+}
+
+/// Ends with the call.
+struct SlowCall(Rc<Pulse>);
+
+impl Drop for SlowCall {
+    fn drop(&mut self) {
+        self.0.slow.set(self.0.slow.get() - 1);
+    }
 }
 
 impl Drop for Link {
@@ -124,11 +177,11 @@ async fn serve(peer: Rc<Peer>, mut requests: mpsc::Receiver<Request>) {
                 }
             }
         }
-        let link = peer.link.borrow().as_ref().map(|link| (link.number, link.client.clone()));
-        if let Some((number, client)) = link {
+        let link = peer.link.borrow().as_ref().map(|it| (it.number, it.client.clone(), it.pulse.clone()));
+        if let Some((number, client, pulse)) = link {
             let peer = peer.clone();
             spawn_local(async move {
-                if carry_out(&peer, client, request).await.is_err() {
+                if carry_out(&peer, client, &pulse, request).await.is_err() {
                     // Made anew by the next call; a newer connection stays.
                     let mut link = peer.link.borrow_mut();
                     drop(link.take_if(|link| link.number == number));
@@ -145,7 +198,7 @@ impl Peer {
 
     async fn connect(&self, number: u64) -> Result<Link, String> {
         let stream = TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        prepare(&stream, self.options.silence_max_ms).map_err(|error| error.to_string())?;
         let (reader, writer) = stream.into_split();
         let network = twoparty::VatNetwork::new(
             futures_util::io::BufReader::new(reader.compat()),
@@ -171,8 +224,27 @@ impl Peer {
         let cluster = connected.get().and_then(|it| it.get_cluster()).map_err(|error| error.to_string())?;
         let peer = cluster.raft_request().send().promise.await.map_err(|error| error.to_string())?;
         let client = peer.get().and_then(|it| it.get_peer()).map_err(|error| error.to_string())?;
-        Ok(Link { number, client, rpc: guard.keep() })
+        let pulse = Rc::new(Pulse::new(self.options.silence_max_ms));
+        Ok(Link { number, client, pulse, rpc: guard.keep() })
     }
+}
+
+/// Messages leave at once, and a host that is gone is noticed: the system stops sending what it has sent in vain for
+/// `silence_ms`, instead of ever more rarely.
+fn prepare(stream: &TcpStream, silence_ms: u64) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let silence_ms = libc::c_uint::try_from(silence_ms).unwrap_or(libc::c_uint::MAX);
+    // SAFETY: the descriptor is open as long as `stream`, and the option's value is the four bytes pointed to.
+    let done = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_USER_TIMEOUT,
+            (&raw const silence_ms).cast(),
+            size_of::<libc::c_uint>() as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Ends the tasks of a connection that did not come about.
@@ -193,16 +265,33 @@ impl Drop for AbortOnDrop {
 }
 
 /// Makes a call and tells who waits; fails if the connection is of no more use.
-async fn carry_out(peer: &Peer, client: form::raft_peer::Client, request: Request) -> Result<(), ()> {
+async fn carry_out(
+    peer: &Peer,
+    client: form::raft_peer::Client,
+    pulse: &Rc<Pulse>,
+    request: Request,
+) -> Result<(), ()> {
+    let began = Instant::now();
+    let is_slow = !matches!(request, Request::Append(..) | Request::Vote(..));
+    let _slow = is_slow.then(|| pulse.slow_call());
     macro_rules! answer {
         ($reply:ident, $call:expr) => {{
             let mut reply = $reply;
             let outcome = tokio::select! {
-                // openraft has given the call up; so does the other side.
-                () = reply.closed() => return Ok(()),
+                // Who asked has given the call up; so does the other side.
+                () = reply.closed(), if is_slow => return Ok(()),
                 outcome = $call => outcome,
+                // Signs of life are waited for longer than openraft does: their answers tell whether the member is there.
+                () = pulse.stops(began), if !is_slow => {
+                    let silence_ms = began.elapsed().as_millis();
+                    tracing::warn!(address = peer.address, silence_ms, "a coordinator is silent: its connection is given up");
+                    Err(capnp::Error::disconnected(format!("it was silent for {silence_ms} ms")))
+                }
             };
             let is_lost = outcome.is_err();
+            if !is_lost {
+                pulse.heard.set(Instant::now());
+            }
             let error = |reason: String| CallError { address: peer.address.clone(), reason };
             let _ =
                 reply.send(outcome.map_err(|lost| error(lost.to_string())).and_then(|it| it.map_err(error)));

@@ -1,7 +1,7 @@
 //! The machine as openraft sees it. The state itself belongs to the service's loop; here committed entries are decoded and
 //! handed to it, in order, and snapshots are taken of it and given to it.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::sync::Arc;
 
 use openraft::storage::RaftStateMachine;
@@ -141,7 +141,7 @@ impl RaftStateMachine<Types> for StateMachine {
         let failed = |error: AnyError| StorageIOError::write_snapshot(Some(meta.signature()), error);
         let name = format!("the snapshot {} of the leader", meta.snapshot_id);
         let state = state_of(&data, &name).map_err(|error| failed(any(error)))?;
-        let saved = self.store.save_snapshot(meta, &data).map_err(|error| failed(any(error)))?;
+        let (saved, _) = save_aside(&self.store, meta, data).await.map_err(failed)?;
         on_disk(saved).await.map_err(|error| failed(any(error)))?;
         let (done, restored) = oneshot::channel();
         self.give(Order::Restore(Box::new(state), done)).await?;
@@ -158,6 +158,17 @@ impl RaftStateMachine<Types> for StateMachine {
             _ => Ok(None),
         }
     }
+}
+
+/// Has a snapshot saved on a thread that may wait: the database makes who writes much wait for the disk.
+async fn save_aside(
+    store: &Arc<Store>,
+    meta: &SnapshotMeta,
+    data: Vec<u8>,
+) -> Result<(oneshot::Receiver<io::Result<()>>, Vec<u8>), AnyError> {
+    let (store, meta) = (store.clone(), meta.clone());
+    let saving = tokio::task::spawn_blocking(move || store.save_snapshot(&meta, &data).map(|it| (it, data)));
+    saving.await.map_err(any)?.map_err(any)
 }
 
 /// A copy of the state, on its way to the disk.
@@ -187,7 +198,7 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
             last_membership: self.membership.clone(),
             snapshot_id: place,
         };
-        let saved = self.store.save_snapshot(&meta, &data).map_err(|error| failed(any(error)))?;
+        let (saved, data) = save_aside(&self.store, &meta, data).await.map_err(failed)?;
         on_disk(saved).await.map_err(|error| failed(any(error)))?;
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(data)) })
     }

@@ -33,7 +33,8 @@ const PURGED_KEY: &[u8] = b"purged";
 const SNAPSHOT_META_KEY: &[u8] = b"meta";
 const SNAPSHOT_DATA_KEY: &[u8] = b"data";
 
-const MEMTABLE_BYTES: usize = 1 << 20;
+/// More than an entry, so that the next write does not wait until a large one is flushed.
+const MEMTABLE_BYTES: usize = 8 << 20;
 const WAL_BYTES_MAX: u64 = 16 << 20;
 
 type Result<T> = std::result::Result<T, JournalError>;

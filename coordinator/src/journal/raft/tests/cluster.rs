@@ -50,6 +50,7 @@ impl Node {
                     token: secret(),
                     rest_address: Arc::new(format!("rest-of-{}", raft.address).into()),
                     connect_timeout_ms: 1_000,
+                    silence_max_ms: 2_000,
                 };
                 let network = connect_peers(peers).unwrap();
                 let programs = raft.directory.join("programs");
