@@ -268,3 +268,44 @@ impl RaftNetwork<Types> for Caller {
         Backoff::new(std::iter::repeat(Duration::from_millis(RETRY_MS)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::{CommittedLeaderId, EntryPayload};
+
+    use super::super::types::Entry;
+    use super::*;
+
+    fn entries(last: u64) -> AppendEntriesRequest<Types> {
+        let log_id = |index| LogId::new(CommittedLeaderId::new(3, 1), index);
+        let entry = |index| Entry { log_id: log_id(index), payload: EntryPayload::Blank };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(3, 1),
+            prev_log_id: None,
+            entries: (0..=last).map(entry).collect(),
+            leader_commit: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_that_were_given_up_are_not_sent_again_while_they_are_on_their_way() {
+        let (mut network, mut calls) = Network::new();
+        let mut caller = network.new_client(2, &BasicNode::new("there:1")).await;
+        let short = Duration::from_millis(1);
+        for _ in 0..3 {
+            assert!(timeout(short, caller.append(entries(5))).await.is_err());
+        }
+        let first = calls.try_recv().unwrap();
+        assert!(calls.try_recv().is_err());
+        assert!(!first.request.is_abandoned());
+        let Request::Append(_, reply) = first.request else { panic!("not an append") };
+        reply.send(Ok(AppendEntriesResponse::Success)).unwrap();
+        assert!(matches!(caller.append(entries(5)).await, Ok(AppendEntriesResponse::Success)));
+        // Others are, and what they replace is nobody's any more.
+        assert!(timeout(short, caller.append(entries(5))).await.is_err());
+        let second = calls.try_recv().unwrap();
+        assert!(timeout(short, caller.append(entries(6))).await.is_err());
+        assert!(calls.try_recv().is_ok());
+        assert!(second.request.is_abandoned());
+    }
+}

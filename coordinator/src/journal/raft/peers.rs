@@ -233,7 +233,7 @@ impl Peer {
 /// `silence_ms`, instead of ever more rarely.
 fn prepare(stream: &TcpStream, silence_ms: u64) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let silence_ms = libc::c_uint::try_from(silence_ms).unwrap_or(libc::c_uint::MAX);
+    let silence_ms = libc::c_int::try_from(silence_ms).unwrap_or(libc::c_int::MAX);
     // SAFETY: the descriptor is open as long as `stream`, and the option's value is the four bytes pointed to.
     let done = unsafe {
         libc::setsockopt(
@@ -241,7 +241,7 @@ fn prepare(stream: &TcpStream, silence_ms: u64) -> io::Result<()> {
             libc::IPPROTO_TCP,
             libc::TCP_USER_TIMEOUT,
             (&raw const silence_ms).cast(),
-            size_of::<libc::c_uint>() as libc::socklen_t,
+            size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -422,4 +422,36 @@ async fn read_program(
         Which::Stored(_) => Err("it answered a question that was not asked".to_string()),
         Which::Failed(reason) => Err(words(reason?)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silence_counts_from_the_last_answer_or_the_call_and_slow_calls_get_their_time() {
+        let limit = Duration::from_millis(30);
+        let pulse = Rc::new(Pulse::new(30));
+        let began = Instant::now();
+        pulse.stops(began).await;
+        assert!(began.elapsed() >= limit);
+        pulse.heard.set(Instant::now());
+        let heard = pulse.heard.get();
+        pulse.stops(began).await;
+        assert!(heard.elapsed() >= limit);
+
+        let slow = pulse.slow_call();
+        assert!(timeout(4 * limit, pulse.stops(began)).await.is_err());
+        drop(slow);
+        timeout(SLOW_CALL, pulse.stops(began)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_knows_how_long_it_may_be_silent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        prepare(&stream, u64::MAX).unwrap();
+        prepare(&stream, 2_400).unwrap();
+        assert!(stream.nodelay().unwrap());
+    }
 }
