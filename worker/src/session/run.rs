@@ -228,7 +228,7 @@ impl Session {
         gate.send_replace(true);
         let served = serve(&self.shared, &mut self.queues, registered).await;
         // Nothing of the old connection may come through any more.
-        drop(gate);
+        gate.send_replace(false);
         self.shared.book.borrow_mut().connection_lost();
         self.state.send_replace(SessionState::Searching);
         served

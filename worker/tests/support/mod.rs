@@ -3,6 +3,7 @@
 // Each test binary uses its share of these.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -253,9 +254,11 @@ fn attempts(spec: &JobSpec) -> Vec<AttemptId> {
     tasks.map(|task| AttemptId { task, job_epoch: 0, attempt: 0 }).collect()
 }
 
-/// The last words about the tasks of a job.
+/// The last word about each task of a job that has ended: one that has finished fails after all when its executor is gone.
 pub fn ended(reports: &[TaskReport], job: JobId) -> Vec<TaskReport> {
-    reports.iter().filter(|report| report.job == job && report.state.is_terminal()).cloned().collect()
+    let ended = reports.iter().filter(|report| report.job == job && report.state.is_terminal());
+    let last: BTreeMap<AttemptId, &TaskReport> = ended.map(|report| (report.attempt, report)).collect();
+    last.into_values().cloned().collect()
 }
 
 /// The message of the first failure.
