@@ -1,12 +1,15 @@
 //! Connections that are lost, executors that are not reached, and what is deployed in the place of what failed.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use flott_dataflow::program::RuntimeMode;
 use flott_schema::ErrorKind;
 use flott_schema::control::TaskState;
 use flott_schema::ids::WorkerId;
+use flott_schema::wire::to_bytes;
 
+use super::super::handshake::HandshakeReply;
 use super::harness::Cluster;
 use super::programs::{Sunk, program};
 
@@ -72,6 +75,36 @@ fn an_executor_that_is_not_reached_fails_the_tasks_that_send_to_it_within_the_de
     let failure = &cluster.failures(&sources)[0];
     assert!(failure.contains(&closed) && failure.contains("within 300 ms"), "{failure}");
     assert!(failure.contains("worker 2"), "{failure}");
+}
+
+#[test]
+fn an_executor_that_has_not_come_up_is_tried_again_and_one_that_refuses_is_not() {
+    let sunk = Sunk::new();
+    let built = program(RuntimeMode::Streaming, &sunk, |numbers| numbers);
+    let mut cluster = Cluster::start(1, built, |_| {});
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    cluster.others = vec![flott_schema::control::WorkerHost { worker: WorkerId(2), data_address: address }];
+    let replies = [HandshakeReply::NotYet("soon".into()), HandshakeReply::Refused("never".into())];
+    let played = std::thread::spawn(move || {
+        for reply in replies {
+            let (mut stream, _) = port.accept().unwrap();
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).unwrap();
+            stream.read_exact(&mut vec![0; u32::from_le_bytes(length) as usize]).unwrap();
+            let message = to_bytes(&reply).unwrap();
+            stream.write_all(&(message.len() as u32).to_le_bytes()).unwrap();
+            stream.write_all(&message).unwrap();
+        }
+    });
+    let (source, sink) = (cluster.vertex("numbers"), cluster.vertex("sunk"));
+    let sources = cluster.place(&[source], 0, |_| None);
+    cluster.place(&[sink], 0, |_| Some(WorkerId(2)));
+    cluster.deploy(&sources);
+    cluster.wait("a failure", |cluster| !cluster.failures(&sources).is_empty());
+    let failure = &cluster.failures(&sources)[0];
+    assert!(failure.contains("refuses: never"), "{failure}");
+    played.join().unwrap();
 }
 
 #[test]
