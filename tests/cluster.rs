@@ -3,6 +3,8 @@
 mod cluster_support;
 mod process;
 
+use std::process::{Command, Stdio};
+
 use cluster_support::{Cluster, http_get, kill};
 use process::{Started, example_text, flott, run};
 use serde_json::Value;
@@ -43,7 +45,7 @@ fn words_counted_on_two_workers_are_those_of_the_embedded_cluster() {
     let cluster = Cluster::start(2);
     let folder = tempfile::tempdir().unwrap();
     let docs = format!("{}/docs", env!("CARGO_MANIFEST_DIR"));
-    let count = |command: &mut dyn FnMut(&[&str]) -> std::process::Command, name: &str| {
+    let count = |command: &mut dyn FnMut(&[&str]) -> Command, name: &str| {
         let file = folder.path().join(name);
         let program = example_text("word_count");
         let output = file.to_str().unwrap();
@@ -229,5 +231,57 @@ fn scripts_are_idempotent_and_say_what_they_want() {
     cluster.script("stop-cluster.sh", &[]).succeeded();
     let said = cluster.script("stop-cluster.sh", &[]).succeeded();
     assert!(!said.contains("ended (process"), "{said}");
+    cluster.stop();
+}
+
+#[test]
+fn a_start_that_fails_says_why_and_stops_what_it_has_started() {
+    let cluster = Cluster::prepare(2);
+    let open = ["-D", "worker.bind-host=0.0.0.0"];
+    let stderr = cluster.script("start-cluster.sh", &open).failed_with(1);
+    assert!(stderr.contains("security.token") && stderr.contains("worker 1 has ended"), "{stderr}");
+    cluster.until("something is left", |cluster| cluster.processes().is_empty());
+    assert!(!cluster.pid_file("worker-1").exists() && !cluster.pid_file("coordinator-1").exists());
+
+    // What ran before is left alone.
+    cluster.script("coordinator.sh", &["start"]).succeeded();
+    let coordinator = cluster.process("coordinator-1");
+    let stderr = cluster.script("start-cluster.sh", &open).failed_with(1);
+    assert!(stderr.contains("worker 1 has ended"), "{stderr}");
+    cluster.until("the workers are left", |cluster| cluster.processes().len() == 1);
+    assert_eq!(cluster.process("coordinator-1"), coordinator);
+    cluster.script("start-cluster.sh", &[]).succeeded();
+    assert_eq!(cluster.process("coordinator-1"), coordinator);
+    cluster.stop();
+}
+
+#[test]
+fn a_coordinator_that_does_not_start_is_named_with_its_reason() {
+    let cluster = Cluster::prepare(1);
+    let stderr = cluster.script("start-cluster.sh", &["-D", "rest.bind-address=0.0.0.0"]).failed_with(1);
+    assert!(stderr.contains("rest.bind-address") && stderr.contains("coordinator 1 has ended"), "{stderr}");
+    cluster.until("something is left", |cluster| cluster.processes().is_empty());
+    cluster.stop();
+}
+
+#[test]
+fn a_process_that_got_the_number_of_an_ended_one_is_left_alone() {
+    let cluster = Cluster::start(1);
+    cluster.script("worker.sh", &["stop"]).succeeded();
+    // It waits for a line that never comes, and has our words in its command line.
+    let mut other = Command::new("bash")
+        .args(["-c", "read -r _", "flott", "worker"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::fs::write(cluster.pid_file("worker-1"), other.id().to_string()).unwrap();
+    let said = cluster.script("worker.sh", &["stop"]).succeeded();
+    assert!(said.contains("worker 1 does not run"), "{said}");
+    assert!(other.try_wait().unwrap().is_none(), "it was ended");
+    std::fs::write(cluster.pid_file("worker-1"), other.id().to_string()).unwrap();
+    let said = cluster.script("start-cluster.sh", &[]).succeeded();
+    assert!(said.contains("worker 1 started"), "{said}");
+    other.kill().unwrap();
+    other.wait().unwrap();
     cluster.stop();
 }

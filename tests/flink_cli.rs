@@ -1,95 +1,63 @@
-//! Apache Flink's own command line against our REST API.
+//! Apache Flink's own command line against a cluster of real processes.
 //!
 //! The client is fetched once into the cache (`scripts/lib/flink-client.sh`). Where Java or the network is missing, the test says
 //! why it is left out.
 
-use std::path::Path;
-use std::process::{Command, Output};
-use std::sync::Arc;
+mod cluster_support;
+mod process;
 
-use flott_coordinator::live::Silent;
-use flott_coordinator::rest::{Options, Server, Services};
-use flott_coordinator::{Coordinator, InMemoryLink, JobState};
-use flott_schema::graph::{ExecutionMode, JobGraph, OperatorSpec, Vertex};
-use flott_schema::ids::{JobId, OperatorId, WorkerId};
-use flott_schema::job::JobSpec;
-use flott_schema::stats::WorkerProfile;
+use std::path::Path;
+use std::process::Command;
+
+use cluster_support::Cluster;
+use process::{Ended, example_text, run};
 
 /// Exit code of the script where the client cannot run on this machine.
 const LEFT_OUT: i32 = 77;
 
-fn flink(arguments: &[&str]) -> Output {
+fn flink(arguments: &[&str]) -> Ended {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib/flink-client.sh");
-    Command::new(script).args(arguments).output().expect("the script can be run")
-}
-
-/// A job of one vertex.
-fn spec(name: &str) -> JobSpec {
-    let id = OperatorId::of_uid("source");
-    let vertex = Vertex {
-        id: id.into(),
-        name: "Source".into(),
-        operators: vec![OperatorSpec { id, uid: "source".into(), name: "Source".into() }],
-        parallelism: 1,
-        max_parallelism: 128,
-        slot_sharing_group: "default".into(),
-        is_source: true,
-    };
-    JobSpec::embedded(JobGraph {
-        name: name.into(),
-        mode: ExecutionMode::Streaming,
-        vertices: vec![vertex],
-        edges: Vec::new(),
-    })
+    run(Command::new(script).args(arguments))
 }
 
 #[test]
 fn flink_list_and_flink_cancel_work() {
     let fetched = flink(&["fetch"]);
-    if fetched.status.code() == Some(LEFT_OUT) {
-        eprintln!("{}", String::from_utf8_lossy(&fetched.stderr));
+    if fetched.code == Some(LEFT_OUT) {
+        eprintln!("{}", fetched.stderr);
         return;
     }
-    assert!(fetched.status.success(), "{fetched:?}");
+    fetched.succeeded();
 
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let link = InMemoryLink::new();
-    let (coordinator, handle) = Coordinator::new(flott_coordinator::Options::default(), link.clone());
-    runtime.spawn(coordinator.run());
-    let worker = WorkerId(1);
-    let _orders = link.attach(worker, 100);
-    let (running, waiting) = (JobId(0xabc), JobId(0xdef));
-    runtime.block_on(async {
-        handle.register_worker(worker, WorkerProfile { slots: 1, ..WorkerProfile::default() }).await.unwrap();
-        handle.submit(running, spec("counts words")).await.unwrap();
-        handle.submit(waiting, spec("waits for slots")).await.unwrap();
-    });
-    let silent = Arc::new(Silent);
-    let services = Services::new(handle.clone(), silent.clone(), silent);
-    let options = Options { bind_ports: vec![0], ..Options::default() };
-    let server = Server::start(options, services).unwrap();
-    let address = server.address().to_string();
-
-    let run = |arguments: &[&str]| {
-        let (command, rest) = arguments.split_at(1);
-        let output = flink(&[&["run"], command, &["-m", &address], rest].concat());
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.success(), text)
+    let cluster = Cluster::start(1);
+    let program = [example_text("test_job"), "endless".into()];
+    let program = program.each_ref().map(String::as_str);
+    let running = cluster.submit(&["-p", "2"], &program);
+    cluster.wait_for(&running, "RUNNING");
+    // Both slots are taken.
+    let waiting = cluster.submit(&["-p", "2"], &program);
+    let call = |command: &str, arguments: &[&str]| {
+        let ended = flink(&[&["run", command, "-m", &cluster.address], arguments].concat());
+        (ended.code == Some(0), ended.stdout + &ended.stderr)
     };
-    let (ok, text) = run(&["list"]);
+    let name = "test job";
+    let (ok, text) = call("list", &[]);
     assert!(ok, "{text}");
-    assert!(text.contains(&format!("{running} : counts words (RUNNING)")), "{text}");
-    assert!(text.contains(&waiting.to_string()), "{text}");
+    assert!(text.contains(&format!("{running} : {name} (RUNNING)")), "{text}");
+    assert!(text.contains(&waiting), "{text}");
 
-    let (ok, text) = run(&["cancel", &waiting.to_string()]);
+    for job in [&waiting, &running] {
+        let (ok, text) = call("cancel", &[job]);
+        assert!(ok, "{text}");
+        assert!(text.contains(&format!("Cancelled job {job}.")), "{text}");
+        cluster.wait_for(job, "CANCELED");
+    }
+    let (ok, text) = call("list", &["-a"]);
     assert!(ok, "{text}");
-    assert!(text.contains(&format!("Cancelled job {waiting}.")), "{text}");
-    let state = runtime.block_on(handle.status(waiting)).unwrap().state();
-    assert_eq!(state, JobState::Canceled);
+    assert!(text.contains(&format!("{running} : {name} (CANCELED)")), "{text}");
 
-    let (ok, text) = run(&["cancel", &JobId(0x123).to_string()]);
+    let (ok, text) = call("cancel", &[&"0".repeat(32)]);
     assert!(!ok, "{text}");
     assert!(text.contains("not found"), "{text}");
-    runtime.block_on(server.stop());
+    cluster.stop();
 }

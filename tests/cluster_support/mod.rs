@@ -1,8 +1,11 @@
 //! A cluster of real processes, started and stopped through the scripts, in a temporary folder and on free ports.
 
+// Each test binary uses its share of these.
+#![allow(dead_code)]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,6 +26,14 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a coordinator, and this many workers of two slots each.
     pub fn start(workers: usize) -> Self {
+        let cluster = Cluster::prepare(workers);
+        let said = cluster.script("start-cluster.sh", &[]).succeeded();
+        assert!(said.contains(&format!("REST API at http://{}", cluster.address)), "{said}");
+        cluster
+    }
+
+    /// The configuration of such a cluster, which is not started yet.
+    pub fn prepare(workers: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (control, rest) = free_ports();
         let properties = [
@@ -38,11 +49,7 @@ impl Cluster {
         std::fs::create_dir_all(folder.path().join("tmp")).unwrap();
         std::fs::write(conf.join("coordinators"), "localhost\n").unwrap();
         std::fs::write(conf.join("workers"), "localhost\n".repeat(workers)).unwrap();
-        let cluster =
-            Cluster { folder, properties: properties.to_vec(), address: format!("127.0.0.1:{rest}") };
-        let said = cluster.script("start-cluster.sh", &[]).succeeded();
-        assert!(said.contains(&format!("REST API at http://{}", cluster.address)), "{said}");
-        cluster
+        Cluster { folder, properties: properties.to_vec(), address: format!("127.0.0.1:{rest}") }
     }
 
     /// Runs a script with the folders of this cluster.
@@ -101,8 +108,12 @@ impl Cluster {
 
     /// The process in a pid file of the scripts.
     pub fn process(&self, name: &str) -> i32 {
-        let file = self.folder.path().join("log").join(format!("flott-{name}.pid"));
-        std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+        std::fs::read_to_string(self.pid_file(name)).unwrap().trim().parse().unwrap()
+    }
+
+    /// The file in which the scripts keep the number of a process.
+    pub fn pid_file(&self, name: &str) -> PathBuf {
+        self.folder.path().join("log").join(format!("flott-{name}.pid"))
     }
 
     /// The log file of a process.
