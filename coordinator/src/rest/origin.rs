@@ -65,7 +65,6 @@ fn is_own_host(host: &str, options: &Options) -> bool {
     let name = without_port(host);
     let is = |other: &str| name.eq_ignore_ascii_case(without_port(other));
     is_loopback(name)
-        || is(&options.bind_address)
         || options.advertised_address.as_deref().is_some_and(is)
         || authority(&options.allow_origin).is_some_and(is)
 }
