@@ -53,6 +53,7 @@ impl Process {
             port.ports.truncate(1);
         }
         let programs_max = configuration.get(&options::COORDINATOR_PROGRAMS_MAX_SIZE)?.bytes();
+        let programs_total = configuration.get(&options::COORDINATOR_PROGRAMS_TOTAL_SIZE)?.bytes();
         let rest_address = Arc::new(OnceLock::new());
         let peers = PeerOptions {
             token,
@@ -72,7 +73,8 @@ impl Process {
                 match begin(raft, service, port, peers, data.path(), programs_max).await {
                     Ok((coordinator, parts)) => {
                         let rpc = parts.rpc.clone();
-                        tokio::spawn(parts.library.files().clone().keep_swept(parts.handle.clone()));
+                        let files = parts.library.files().clone();
+                        tokio::spawn(files.keep_swept(parts.handle.clone(), programs_total));
                         let _ = begun.send(Ok(parts));
                         coordinator.run().await;
                         rpc.stop();
@@ -231,6 +233,7 @@ mod tests {
 
     use super::*;
     use crate::machine::tests::graph::streaming;
+    use crate::programs::shed;
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -278,6 +281,20 @@ mod tests {
         assert!(process.library().files().contains(stored.digest));
         let needed = process.library().remove(stored.digest).await.unwrap_err();
         assert!(needed.to_string().contains("is needed by job"), "{needed}");
+        let mut upload = process.library().upload().unwrap();
+        upload.write(b"another").unwrap();
+        let other = process.library().add(upload, "other".into(), None).await.unwrap().digest;
+        let listed =
+            |digest| process.handle().read("programs", move |it| it.programs().contains_key(&digest));
+        timeout(DEADLINE, async {
+            // Beyond the budget the one goes that no job needs, once it is older than the moment.
+            while listed(other).await.unwrap() {
+                shed(process.handle(), 0, Duration::ZERO).await.unwrap();
+            }
+        })
+        .await
+        .unwrap();
+        assert!(listed(stored.digest).await.unwrap());
         process.handle().cancel(JobId(1)).await.unwrap();
         assert!(process.library().remove(stored.digest).await.unwrap());
         assert!(!process.library().remove(stored.digest).await.unwrap());

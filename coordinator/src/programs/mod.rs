@@ -16,6 +16,8 @@ pub use error::ProgramError;
 pub use files::{Programs, StoredProgram};
 pub use library::Library;
 pub use replicate::ProgramPeers;
+#[cfg(test)]
+pub(crate) use sweep::shed;
 pub use upload::Upload;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The store brought in line with the state: what no job needs goes, what is missing comes.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flott_schema::job::ProgramDigest;
 
@@ -13,12 +13,40 @@ const UNKNOWN_KEPT: Duration = Duration::from_secs(3_600);
 /// Time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 
+/// Has programs taken off the list that were not used for `kept`, longest unused first, until the rest is within the
+/// budget. The leader's business; others do nothing.
+pub(crate) async fn shed(
+    handle: &Handle,
+    total_max_bytes: u64,
+    kept: Duration,
+) -> Result<(), CoordinatorError> {
+    if handle.role().term().is_none() {
+        return Ok(());
+    }
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let unused_since_ms = since_epoch.saturating_sub(kept).as_millis() as u64;
+    let unused = handle
+        .read("programs", move |state| state.programs_to_shed(total_max_bytes, unused_since_ms))
+        .await?;
+    for digest in unused {
+        match handle.remove_program(digest).await {
+            Ok(()) => tracing::info!(%digest, total_max_bytes, "program removed: longest unused"),
+            // A job came meanwhile, or somebody else has removed it.
+            Err(CoordinatorError::ProgramInUse { .. } | CoordinatorError::UnknownProgram(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 impl Programs {
     /// Sweeps from time to time and when the role has changed, until the coordinator has stopped.
-    pub async fn keep_swept(self, handle: Handle) {
+    /// `total_max_bytes` is what the programs of the group may take together.
+    pub async fn keep_swept(self, handle: Handle, total_max_bytes: u64) {
         let mut roles = handle.watch_role();
         loop {
-            match self.sweep(&handle, UNKNOWN_KEPT).await {
+            let shed = shed(&handle, total_max_bytes, UNKNOWN_KEPT).await;
+            match shed.and(self.sweep(&handle, UNKNOWN_KEPT).await) {
                 Ok(()) => {}
                 Err(CoordinatorError::Stopped) => return,
                 Err(error) => tracing::warn!(%error, "the programs were not swept"),

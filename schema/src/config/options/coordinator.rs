@@ -54,4 +54,9 @@ options! {
 
     /// Largest program that is stored.
     COORDINATOR_PROGRAMS_MAX_SIZE: MemorySize = "coordinator.programs.max-size", default("1 gb");
+
+    /// Size of all stored programs at which those longest unused are removed. What a job that is not over needs stays, and what
+    /// was used within the last hour.
+    COORDINATOR_PROGRAMS_TOTAL_SIZE: MemorySize = "coordinator.programs.total-size", default("20 gb"),
+        check(|size| size.bytes() > 0, "a memory size above 0");
 }
