@@ -12,8 +12,9 @@ use tracing_subscriber::EnvFilter;
 /// The variable that says what is logged, as `tracing` filters are written: `info`, `debug`, `flott_worker=debug,warn`.
 const FILTER_VARIABLE: &str = "FLOTT_LOG";
 
-/// What is logged if nothing is said: the library of the coordinators' log tells every step of its own.
-const DEFAULT_FILTER: &str = "info,openraft=warn";
+/// What is logged if nothing is said. The library of the coordinators' log says many times a second that a member is gone; that
+/// roles and terms change is said by the journal.
+const DEFAULT_FILTER: &str = "info,openraft=off";
 
 /// The flags of such a command.
 #[derive(Args)]

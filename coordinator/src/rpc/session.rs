@@ -19,6 +19,7 @@ use super::connection::Caller;
 use super::link::Attached;
 use super::server::Server;
 use crate::journal::{LeaderAddresses, Role};
+use crate::machine::ClusterState;
 use crate::service::CoordinatorError;
 
 /// How often a new worker is offered another id when two leaders have given the same one.
@@ -26,6 +27,9 @@ const REGISTRATIONS_MAX: usize = 3;
 
 /// Pause before something is tried again for which the service had no time.
 const RETRY_PAUSE_MS: u64 = 50;
+
+/// How long after the deadline of its silence a worker may still be heard.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// What a worker applies with.
 pub(super) struct Application {
@@ -66,6 +70,11 @@ pub(super) async fn admit(
         Role::Follower { leader } => return Ok(Admission::NotLeader(control_address(leader))),
     };
     let Application { profile, previous, tasks, client } = application;
+    // An id is given back to the worker that had it alone: a coordinator that has lost its memory gives the same ones again.
+    let previous = match previous {
+        Some(worker) if !had_id(&server, worker, &profile.name).await? => None,
+        previous => previous,
+    };
     if let Some(worker) = previous {
         let Some(attached) = server.link.attach(worker, term, server.options.orders_capacity, true) else {
             return Ok(Admission::NotLeader(String::new()));
@@ -108,6 +117,15 @@ pub(super) async fn admit(
         }
     }
     Ok(Admission::Refused(refusal))
+}
+
+/// Whether the cluster knows a worker of this id, and by this name.
+async fn had_id(server: &Server, worker: WorkerId, name: &str) -> Result<bool, CoordinatorError> {
+    let name = name.to_string();
+    let question = move |state: &ClusterState| {
+        state.workers().get(&worker).is_some_and(|record| record.profile().name == name)
+    };
+    server.handle.read("the worker of an id", question).await
 }
 
 fn not_taken(error: CoordinatorError) -> Result<Admission, CoordinatorError> {
@@ -177,15 +195,21 @@ impl Session {
     async fn run(self: Rc<Self>, caller: Rc<Caller>, attached: Attached) {
         let (mut orders, mut connected) = attached.split();
         let silence_max = Duration::from_millis(self.server.options.heartbeat_timeout_ms);
+        // Set when the worker was silent for too long: what it has said meanwhile may wait to be read, as after a pause of
+        // this process itself.
+        let mut last_chance: Option<Instant> = None;
         let lost = loop {
             tokio::select! {
                 biased;
                 () = caller.ended() => break Some("its connection broke".to_string()),
                 () = Attached::disconnected(&mut connected) => break None,
-                () = sleep_until(self.heard.get() + silence_max) => {
-                    if self.heard.get().elapsed() >= silence_max {
-                        break Some(format!("it was silent for {} ms", silence_max.as_millis()));
-                    }
+                () = sleep_until(last_chance.unwrap_or(self.heard.get() + silence_max)) => {
+                    let silent = self.heard.get().elapsed() >= silence_max;
+                    last_chance = match last_chance {
+                        _ if !silent => None,
+                        None => Some(Instant::now() + LAST_CHANCE),
+                        Some(_) => break Some(format!("it was silent for {} ms", silence_max.as_millis())),
+                    };
                 }
                 order = orders.recv() => match order {
                     None => break None,

@@ -146,6 +146,7 @@ impl Session {
                         match self.serve(&address, registered, gate).await {
                             Served::Over(end) => return end,
                             Served::Broken(reason) => {
+                                self.search.left(&address);
                                 searching_since = Instant::now();
                                 reason
                             }
@@ -203,7 +204,12 @@ impl Session {
     }
 
     /// A registered worker, until the connection breaks.
-    async fn serve(&mut self, address: &str, registered: Registered, gate: watch::Sender<bool>) -> Served {
+    async fn serve(
+        &mut self,
+        address: &str,
+        mut registered: Registered,
+        gate: watch::Sender<bool>,
+    ) -> Served {
         let (worker, term) = (registered.worker, registered.term);
         self.search.found(address);
         self.shared.term.set(term);
@@ -223,6 +229,7 @@ impl Session {
                 }
             }
         }
+        registered.heartbeat_timeout = patience(registered.heartbeat_timeout, self.options.addresses.len());
         tracing::info!(worker = worker.0, term, address, "registered");
         self.state.send_replace(SessionState::Registered { worker, term, leader: address.to_string() });
         gate.send_replace(true);
@@ -233,4 +240,10 @@ impl Session {
         self.state.send_replace(SessionState::Searching);
         served
     }
+}
+
+/// How long a coordinator may leave a call unanswered. In a group the worker must have looked for the next leader before that one
+/// gives it up, one heartbeat timeout after its election. A coordinator that is alone may sleep for a while: there is nobody else.
+fn patience(heartbeat_timeout: Duration, coordinators: usize) -> Duration {
+    if coordinators > 1 { heartbeat_timeout / 3 } else { heartbeat_timeout * 3 }
 }

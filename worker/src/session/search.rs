@@ -68,6 +68,17 @@ impl Search {
         self.said.clear();
     }
 
+    /// The connection to the coordinator at that address is of no use any more. Others are asked first, if there are any: it
+    /// may hang, and not have died.
+    pub(super) fn left(&mut self, address: &str) {
+        if self.addresses.len() > 1 {
+            self.hint = None;
+            if let Some(index) = self.addresses.iter().position(|known| known == address) {
+                self.next = (index + 1) % self.addresses.len();
+            }
+        }
+    }
+
     /// Whether this is news of an address, to be put in the log.
     pub(super) fn is_news(&mut self, address: &str, reason: &str) -> bool {
         match self.said.get_mut(address) {
@@ -100,6 +111,18 @@ mod tests {
     fn addresses_are_tried_in_turn() {
         let mut search = search(&["a", "b"]);
         assert_eq!([search.address(), search.address(), search.address()], ["a", "b", "a"]);
+    }
+
+    #[test]
+    fn a_leader_that_was_left_is_tried_last() {
+        let mut search = search(&["a", "b", "c"]);
+        search.found("b");
+        search.left("b");
+        assert_eq!([search.address(), search.address(), search.address()], ["c", "a", "b"]);
+        let mut alone = Search::new(vec!["a".into()]);
+        alone.found("a");
+        alone.left("a");
+        assert_eq!(alone.address(), "a");
     }
 
     #[test]
