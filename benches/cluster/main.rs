@@ -44,11 +44,11 @@ fn main() -> Result<()> {
     figures.push(Figure::new("client start to RUNNING, program uploaded", best(&running), "ms", 300.0));
     drop(cluster);
 
-    let cluster = Cluster::start(2, 125)?;
-    let (job, started) = cluster.submit(250, "wide")?;
+    let cluster = Cluster::start(2, 100)?;
+    let (job, started) = cluster.submit(200, "wide")?;
     let deployed = cluster.until_running(&job, 1_000, started)?;
     figures.push(Figure::new(
-        "1,000 subtasks in 250 slots: client start to RUNNING",
+        "1,000 subtasks in 200 slots: client start to RUNNING",
         deployed,
         "ms",
         5_000.0,

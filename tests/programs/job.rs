@@ -19,7 +19,7 @@ fn main() -> flott::Result<()> {
             numbers(&env).print();
             numbers(&env).write_text(*folder)
         }
-        // Four vertices, each task of which sends to one of the next.
+        // Five vertices, each task of which sends to one of the next.
         ["wide"] => {
             let step = |n: u64| n + 1;
             let chains = numbers(&env).map(step).disable_chaining().map(step).disable_chaining();
