@@ -118,6 +118,23 @@ fn a_killed_executor_leaves_the_executors_of_other_jobs_alone_and_another_takes_
 }
 
 #[test]
+fn an_executor_that_is_frozen_is_killed_and_its_tasks_fail() {
+    let quick = |options| flott_worker::supervisor::Options {
+        deadlines: Deadlines { silence_ms: 3_000, ..Deadlines::default() },
+        ..options
+    };
+    run(quick, async |worker: &mut Worker| {
+        let job = worker.deploy(&["endless"]).await;
+        worker.until_running(job).await;
+        support::signal("STOP", executors_of(job)[0]);
+        let reports = worker.until_failed(job).await;
+        let message = message(&reports, job);
+        assert!(message.contains("said nothing for 3000 ms"), "{message}");
+        with_executor_gone(job).await;
+    });
+}
+
+#[test]
 fn a_cancelled_job_ends_and_keeps_its_executor_until_it_is_released() {
     run(
         |options| options,

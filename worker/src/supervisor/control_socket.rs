@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use capnp::message::ReaderOptions;
 use capnp_rpc::rpc_twoparty_capnp::Side;
@@ -18,6 +19,7 @@ use flott_schema::{Error, Result};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use crate::supervisor::links::{Known, Links};
@@ -27,6 +29,8 @@ use crate::supervisor::machine::{Event, ExecutorNumber};
 pub const PROTOCOL: u32 = 1;
 /// Orders that may wait for an executor; one that lets more of them pile up is of no use.
 const ORDERS_MAX: usize = 256;
+/// How long after the deadline of its silence an executor may still be heard.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 /// Words of a message: orders of large jobs name many placements.
 const MESSAGE_WORDS_MAX: usize = 64 << 20;
 
@@ -73,13 +77,37 @@ async fn serve_one(stream: UnixStream, links: Rc<Links>) {
     let (read, write) = stream.into_split();
     let network = VatNetwork::new(read.compat(), write.compat_write(), Side::Server, reader_options());
     let registered = Rc::new(Cell::new(false));
-    let door = Door { known, links: links.clone(), registered: registered.clone() };
+    let heard = Rc::new(Cell::new(Instant::now()));
+    let door = Door { known, links: links.clone(), registered: registered.clone(), heard: heard.clone() };
     let bootstrap: supervisor::Client = new_client(door);
     let system = RpcSystem::new(Box::new(network), Some(bootstrap.client));
-    let end = system.await;
-    tracing::debug!(executor = known.executor.0, "control connection closed: {end:?}");
+    tokio::select! {
+        biased;
+        end = system => {
+            tracing::debug!(executor = known.executor.0, "control connection closed: {end:?}");
+        }
+        () = silence(&heard, links.silence_max) => {
+            tracing::warn!(executor = known.executor.0, "an executor says nothing any more");
+            let _ = links.events.send(Event::Silent(known.executor)).await;
+            return;
+        }
+    }
     if registered.get() {
         let _ = links.events.send(Event::Disconnected(known.executor)).await;
+    }
+}
+
+/// Waits until nothing was heard for too long. What was said meanwhile may wait to be read, as after a pause of this process
+/// itself, so there is a last chance.
+async fn silence(heard: &Cell<Instant>, silence_max: Duration) {
+    loop {
+        sleep_until(heard.get() + silence_max).await;
+        if heard.get().elapsed() >= silence_max {
+            sleep(LAST_CHANCE).await;
+            if heard.get().elapsed() >= silence_max {
+                return;
+            }
+        }
     }
 }
 
@@ -88,6 +116,7 @@ struct Door {
     known: Known,
     links: Rc<Links>,
     registered: Rc<Cell<bool>>,
+    heard: Rc<Cell<Instant>>,
 }
 
 impl supervisor::Server for Door {
@@ -122,7 +151,8 @@ impl supervisor::Server for Door {
         }
         self.registered.set(true);
         spawn_local(deliver(executor, params.get_executor()?, waiting, self.links.clone()));
-        let session = Session { executor, links: self.links.clone() };
+        self.heard.set(Instant::now());
+        let session = Session { executor, links: self.links.clone(), heard: self.heard.clone() };
         let mut answer = results.get();
         answer.set_session(new_client(session));
         answer.set_worker(worker.0);
@@ -162,6 +192,7 @@ async fn deliver(
 struct Session {
     executor: ExecutorNumber,
     links: Rc<Links>,
+    heard: Rc<Cell<Instant>>,
 }
 
 impl executor_session::Server for Session {
@@ -170,6 +201,7 @@ impl executor_session::Server for Session {
         params: executor_session::ReportParams,
         _results: executor_session::ReportResults,
     ) -> capnp::Result<()> {
+        self.heard.set(Instant::now());
         let reports: Vec<TaskReport> =
             fields::list("reports", params.get()?.get_reports()).map_err(failed)?;
         for report in reports {
@@ -185,6 +217,7 @@ impl executor_session::Server for Session {
         params: executor_session::StatsParams,
         _results: executor_session::StatsResults,
     ) -> capnp::Result<()> {
+        self.heard.set(Instant::now());
         let tasks: Vec<TaskStats> = fields::list("tasks", params.get()?.get_tasks()).map_err(failed)?;
         self.links.statistics.note_tasks(self.executor, tasks);
         Ok(())

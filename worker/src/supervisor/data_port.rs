@@ -208,7 +208,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let (events, _waiting) = mpsc::channel(1);
             let token = Token::new("long-enough?").unwrap();
-            let links = Links::new(events, token, Statistics::default());
+            let links = Links::new(events, token, Statistics::default(), std::time::Duration::from_secs(60));
             let machine = Rc::new(RefCell::new(Machine::new(Deadlines::default())));
             let actions = machine.borrow_mut().apply(Event::Order(deploy()));
             let Action::Start { executor, .. } = actions[0] else { panic!("no executor is started") };

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use flott_schema::control::Order;
 use flott_schema::ids::{JobId, WorkerId};
@@ -32,6 +33,8 @@ pub struct Links {
     pub token: Token,
     /// What executors say of their tasks.
     pub statistics: Statistics,
+    /// How long an executor may say nothing.
+    pub silence_max: Duration,
     /// By process id.
     processes: RefCell<HashMap<u32, Known>>,
     orders: RefCell<HashMap<ExecutorNumber, mpsc::Sender<Order>>>,
@@ -41,11 +44,17 @@ pub struct Links {
 
 impl Links {
     /// Without executors.
-    pub fn new(events: mpsc::Sender<Event>, token: Token, statistics: Statistics) -> Rc<Self> {
+    pub fn new(
+        events: mpsc::Sender<Event>,
+        token: Token,
+        statistics: Statistics,
+        silence_max: Duration,
+    ) -> Rc<Self> {
         Rc::new(Links {
             events,
             token,
             statistics,
+            silence_max,
             processes: RefCell::default(),
             orders: RefCell::default(),
             data: RefCell::default(),

@@ -50,6 +50,8 @@ pub enum Event {
     Connected(ExecutorNumber),
     /// Its control connection has closed.
     Disconnected(ExecutorNumber),
+    /// It has said nothing for too long, and is most likely frozen.
+    Silent(ExecutorNumber),
     /// It cannot run its job.
     Refused {
         /// The executor.
@@ -118,11 +120,13 @@ pub struct Deadlines {
     pub hello_ms: u64,
     /// From the wish that an executor ends to its being killed.
     pub end_ms: u64,
+    /// How long an executor may say nothing: it sends the numbers of its tasks every second.
+    pub silence_ms: u64,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Deadlines { hello_ms: 60_000, end_ms: 2_000 }
+        Deadlines { hello_ms: 60_000, end_ms: 2_000, silence_ms: 50_000 }
     }
 }
 
@@ -218,6 +222,13 @@ impl Machine {
                 if self.executors.contains_key(&number) {
                     actions.push(Action::SetTimer(number, Timer::End, self.deadlines.end_ms));
                 }
+            }
+            Event::Silent(number) => {
+                let reason = format!(
+                    "the executor said nothing for {} ms (heartbeat.timeout), and was killed",
+                    self.deadlines.silence_ms
+                );
+                self.kill(number, Some((ErrorKind::Io, reason)), &mut actions)
             }
             Event::Refused { executor, reason } => {
                 self.kill(executor, Some((ErrorKind::Graph, reason)), &mut actions)

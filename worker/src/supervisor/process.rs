@@ -108,6 +108,7 @@ impl WorkerProcess {
             token,
             deadlines: Deadlines {
                 hello_ms: milliseconds(configuration.get(&options::WORKER_EXECUTOR_START_TIMEOUT)?),
+                silence_ms: milliseconds(configuration.get(&options::HEARTBEAT_TIMEOUT)?),
                 ..Deadlines::default()
             },
         };

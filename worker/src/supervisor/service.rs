@@ -141,7 +141,12 @@ impl Supervisor {
         let folder = tempfile::Builder::new().prefix("flott-worker-").tempdir_in(scratch);
         let folder = folder.map_err(|error| Error::io(scratch.display(), error))?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let links = Links::new(sender, options.token.clone(), statistics);
+        let links = Links::new(
+            sender,
+            options.token.clone(),
+            statistics,
+            Duration::from_millis(options.deadlines.silence_ms),
+        );
         let machine = Rc::new(RefCell::new(Machine::new(options.deadlines)));
         let control = control_socket::listen(&folder.path().join("control"))?;
         let data = control_socket::listen(&folder.path().join("data"))?;

@@ -296,8 +296,13 @@ pub async fn with_executor_gone(job: JobId) {
 
 /// kill -9.
 pub fn kill(process: u32) {
-    let killed = Command::new("kill").args(["-9", &process.to_string()]).status().unwrap();
-    assert!(killed.success());
+    signal("KILL", process);
+}
+
+/// Sends a signal.
+pub fn signal(name: &str, process: u32) {
+    let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 /// A worker in a process of its own.
