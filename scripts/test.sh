@@ -25,7 +25,10 @@ STEPS="format lint test doc"
 step_format() { ! has fmt || cargo fmt --all --check; }
 # Of the benchmarks too, so that they keep building; running them takes a quiet machine.
 step_lint() { ! has clippy || with_progress debug cargo clippy --locked --workspace --all-targets --quiet -- --deny warnings; }
-step_test() { with_progress debug cargo test --locked --workspace --exclude flott-benches --quiet --lib --bins --tests --examples; }
+step_test() {
+  install_schema_compiler
+  with_progress debug cargo test --locked --workspace --exclude flott-benches --quiet --lib --bins --tests --examples
+}
 step_doc() { cargo test --locked --workspace --exclude flott-benches --quiet --doc; }
 
 read -ra steps <<<"$STEPS"

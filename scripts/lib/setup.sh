@@ -40,10 +40,20 @@ install_packages() {
     || fail "could not install ${missing[*]}; run: sudo apt-get install ${missing[*]}"
 }
 
+# Not libclang-cpp, which is another library.
 has_libclang() {
   [ -z "${LIBCLANG_PATH:-}" ] || return 0
-  ldconfig -p 2>/dev/null | grep -q 'libclang[-.]' && return
-  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null
+  ldconfig -p 2>/dev/null | grep -qE 'libclang(-[0-9.]+)?\.so' && return
+  compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*' >/dev/null || compgen -G '/usr/lib/*/libclang[.-][s0-9]*' >/dev/null
+}
+
+# Cap'n Proto's compiler makes the generated code of the schemas anew, for one test; that is left out where there is none.
+install_schema_compiler() {
+  command -v capnp >/dev/null && return
+  command -v apt-get >/dev/null || return 0
+  say "installing capnproto"
+  as_root apt-get update -qq >&2 || true
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends capnproto libcapnp-dev >&2 || true
 }
 
 # A compiler cache saves RocksDB's compile, which is the longest part of a build, when the build output is gone.
