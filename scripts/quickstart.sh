@@ -29,4 +29,4 @@ run "$release/flott" run "$release/examples/word_count" --input "$input" --top 2
 say "3 of 3: the auctions with the most bids, by windows of event time"
 run "$release/flott" run "$release/examples/nexmark_windows"
 
-say "done; README.md says what to do next"
+say "done; README.md says what to do next. The flott command is there after: export PATH=$release:\$PATH"

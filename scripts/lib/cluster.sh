@@ -31,7 +31,8 @@ find_flott() {
     [ -x "$FLOTT_BIN" ] || fail "FLOTT_BIN is $FLOTT_BIN, which is no program"
     return
   fi
-  for candidate in "$target/release/flott" "$FLOTT_ROOT/target/release/flott" "$(command -v flott || true)"; do
+  # What was built inside this clone is meant, if there is any.
+  for candidate in "$FLOTT_ROOT/target/release/flott" "$target/release/flott" "$(command -v flott || true)"; do
     if [ -n "$candidate" ] && [ -x "$candidate" ]; then FLOTT_BIN=$candidate; return; fi
   done
   fail "there is no flott command; build it with: cargo build --release --bin flott (scripts/quickstart.sh does), or set FLOTT_BIN"
