@@ -1,9 +1,9 @@
 //! The runtime of tasks.
 //!
 //! What lives here: slots (threads), subtask actors, the pump that drives a task, input gates and channels, spooled
-//! results, split enumerators, the exchange with other executors, and the service that deploys and cancels on the coordinator's orders. Who may call it:
-//! the `flott` binary and the embedded cluster. What must never happen here: a decision about a job (the coordinator's),
-//! knowledge of particular operators (the program's). Only `slot`, `subtask` and `enumerator` know actix.
+//! results, split enumerators, the exchange with other executors, and the service that deploys and cancels on the
+//! coordinator's orders. Who may call it: the `flott` binary and the embedded cluster. What must never happen here: a decision about a job (the coordinator's),
+//! knowledge of particular operators (the program's). Who knows actix is listed in `tests/tidy.rs`.
 
 pub mod channel;
 pub mod clock;

@@ -82,9 +82,10 @@ impl<K, V> UpdateTable<K, V> {
         self.len == 0
     }
 
-    /// Memory held, bytes, without what keys and values own.
+    /// Memory that the entries take, bytes, about: half of the slots are filled. Without what keys and values own, and without
+    /// the slots that a table which was emptied keeps for its next entries.
     pub fn memory_bytes(&self) -> usize {
-        self.tags.len() + self.slots.len() * size_of::<(K, V)>()
+        self.len * 2 * (size_of::<(K, V)>() + 1)
     }
 
     /// Whether a batch gains from [`UpdateTable::prefetch_ahead`].
@@ -112,7 +113,8 @@ impl<K, V> UpdateTable<K, V> {
     }
 
     /// The entries, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+    #[cfg(test)]
+    fn iter(&self) -> impl Iterator<Item = &(K, V)> {
         let filled = self.slots.iter().zip(&self.tags).filter(|(_, tag)| **tag != EMPTY);
         // SAFETY: a slot whose tag is not empty is filled.
         filled.map(|(slot, _)| unsafe { slot.assume_init_ref() })
@@ -291,6 +293,17 @@ mod tests {
         let mut counts = [0; 16];
         homes.for_each(|home| counts[home as usize] += 1);
         assert!(counts.iter().all(|count| (500..750).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn an_emptied_table_does_not_count_as_full() {
+        let mut table: UpdateTable<u64, u64> = UpdateTable::default();
+        for key in 0..1_000u64 {
+            table.insert_new(stable_hash(&key), key, key);
+        }
+        assert!(table.memory_bytes() >= 1_000 * size_of::<(u64, u64)>());
+        table.take_entries();
+        assert_eq!(table.memory_bytes(), 0);
     }
 
     #[test]
