@@ -27,7 +27,9 @@ step_format() { ! has fmt || cargo fmt --all --check; }
 step_lint() { ! has clippy || with_progress debug cargo clippy --locked --workspace --all-targets --quiet -- --deny warnings; }
 step_test() {
   install_schema_compiler
-  with_progress debug cargo test --locked --workspace --exclude flott-benches --quiet --lib --bins --tests --examples
+  # The examples are programs that tests run; `cargo test --tests` alone would not build them.
+  with_progress debug cargo build --locked --workspace --exclude flott-benches --quiet --examples
+  cargo test --locked --workspace --exclude flott-benches --quiet --lib --bins --tests
 }
 step_doc() { cargo test --locked --workspace --exclude flott-benches --quiet --doc; }
 
