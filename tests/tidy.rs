@@ -11,9 +11,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("flott-schema", &[]),
     ("flott-dataflow", &["flott-schema"]),
     ("flott-connectors", &["flott-schema", "flott-dataflow"]),
-    ("flott-worker", &["flott-schema", "flott-dataflow"]),
-    ("flott-coordinator", &["flott-schema"]),
-    ("flott", &["flott-schema", "flott-dataflow", "flott-connectors", "flott-worker", "flott-coordinator"]),
+    ("flott-storage", &["flott-schema"]),
+    ("flott-state", &["flott-schema", "flott-dataflow", "flott-storage"]),
+    ("flott-worker", &["flott-schema", "flott-dataflow", "flott-storage", "flott-state"]),
+    ("flott-coordinator", &["flott-schema", "flott-storage"]),
+    (
+        "flott",
+        &[
+            "flott-schema",
+            "flott-dataflow",
+            "flott-connectors",
+            "flott-storage",
+            "flott-state",
+            "flott-worker",
+            "flott-coordinator",
+        ],
+    ),
     ("flott-benches", &["flott"]),
 ];
 

@@ -10,8 +10,10 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 
 use flott_schema::graph::ExecutionMode;
+use flott_schema::ids::OperatorId;
 use flott_schema::key_group::KeyGroupRange;
 
+use crate::snapshot::{Snapshots, StateBackend};
 use crate::time::alignment::AlignmentRegistry;
 
 /// Settings of a job that its tasks read.
@@ -167,6 +169,8 @@ pub struct TaskContext {
     pub alignment: Arc<AlignmentRegistry>,
     /// Records sent to other tasks, over all edges.
     pub records_sent: Arc<AtomicU64>,
+    /// State, and who acts when a snapshot is complete.
+    pub snapshots: Snapshots,
     now_ms: Cell<i64>,
 }
 
@@ -191,6 +195,7 @@ impl TaskContext {
             congestion: Arc::default(),
             alignment: Arc::default(),
             records_sent: Arc::default(),
+            snapshots: Snapshots::default(),
             now_ms: Cell::new(0),
         }
     }
@@ -228,12 +233,15 @@ pub struct OperatorContext {
     pub uid: Arc<str>,
     /// Its counters.
     pub metrics: Arc<OperatorMetrics>,
+    /// Its state in snapshots; none if the job takes none.
+    pub state: Option<Rc<dyn StateBackend>>,
 }
 
 impl OperatorContext {
     /// A context with fresh counters.
     pub fn new(task: Rc<TaskContext>, name: &str, uid: &str) -> Self {
-        OperatorContext { task, name: name.into(), uid: uid.into(), metrics: Arc::default() }
+        let state = task.snapshots.state().map(|state| state.operator(OperatorId::of_uid(uid), uid));
+        OperatorContext { task, name: name.into(), uid: uid.into(), metrics: Arc::default(), state }
     }
 }
 

@@ -2,21 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use flott_schema::snapshot::Barrier;
+
 use crate::batch::ErasedBatch;
 
 /// The watermark of a stream that has ended: no record will follow.
 pub const MAX_WATERMARK: i64 = i64::MAX;
-
-/// An in-band marker that separates the records before a checkpoint from those after it (Chandy-Lamport).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Barrier {
-    /// Checkpoint id, growing.
-    pub checkpoint: u64,
-    /// When it was triggered, epoch milliseconds.
-    pub timestamp_ms: i64,
-    /// Whether it belongs to a savepoint.
-    pub savepoint: bool,
-}
 
 /// Everything on a channel that is not data; ordered with the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

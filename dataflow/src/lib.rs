@@ -19,6 +19,7 @@ pub mod operator;
 pub mod operators;
 pub mod program;
 pub mod sink;
+pub mod snapshot;
 pub mod source;
 pub mod stage;
 pub mod state;

@@ -10,7 +10,7 @@ use flott_schema::{Error, Result};
 
 use crate::batch::{Batch, NO_TIMESTAMP};
 use crate::context::{OperatorContext, count};
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::stage::{Flow, Stage};
 
 /// A typed operator that reads batches of `In` and emits `Out`.
@@ -33,6 +33,12 @@ pub trait Operator {
     /// Processes a signal and passes it on with `out.signal(signal)` when its own work for it is done.
     fn signal(&mut self, signal: Signal, out: &mut Collector<Self::Out>) -> Result<Flow> {
         out.signal(signal)
+    }
+
+    /// Hands in its state, to the `state` of the context it was opened with: lists, and the frozen parts of all tables. Called once a barrier,
+    /// before `signal` passes it on, behind everything that came before it.
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Ok(())
     }
 
     /// The task is about to go idle: emit what is held back.
@@ -394,12 +400,14 @@ impl<T: 'static> Collector<T> {
 pub struct OperatorStage<Op: Operator> {
     operator: Op,
     out: Collector<Op::Out>,
+    /// The last snapshot that the operator has handed its state in for.
+    snapshot: u64,
 }
 
 impl<Op: Operator> OperatorStage<Op> {
     /// A stage around `operator`.
     pub fn new(operator: Op, out: Collector<Op::Out>) -> Self {
-        OperatorStage { operator, out }
+        OperatorStage { operator, out, snapshot: 0 }
     }
 }
 
@@ -422,6 +430,14 @@ impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op> {
     fn signal(&mut self, signal: Signal) -> Result<Flow> {
         if let Signal::Watermark(watermark) = signal {
             self.out.ctx.metrics.watermark_ms.0.store(watermark, std::sync::atomic::Ordering::Relaxed);
+        }
+        if self.out.ctx.task.snapshots.had_finished() {
+            return self.out.signal(signal);
+        }
+        if let Signal::Barrier(barrier) = signal
+            && std::mem::replace(&mut self.snapshot, barrier.checkpoint) != barrier.checkpoint
+        {
+            self.operator.snapshot(&barrier)?;
         }
         let flow = self.operator.signal(signal, &mut self.out)?;
         self.out.hand_on_buffer()?;

@@ -67,6 +67,20 @@ pub trait SplitEnumerator: Send + 'static {
     type Split;
     /// Work for reader `subtask`. May do short blocking I/O (list a folder): it runs aside from the tasks.
     fn next_split(&mut self, subtask: u32) -> Result<Assignment<Self::Split>>;
+    /// What it needs to go on from here, in a wire form of its own: the splits that are not handed out yet, what it has seen.
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        Err(no_snapshots())
+    }
+    /// Goes on from there; called before anything else. The number of readers may have changed. Splits that were handed out are with the readers.
+    fn restore(&mut self, _state: &[u8]) -> Result<()> {
+        Err(no_snapshots())
+    }
+}
+
+fn no_snapshots() -> Error {
+    Error::user(
+        "this source cannot take part in checkpoints: its split enumerator does not implement snapshot() and restore()",
+    )
 }
 
 /// A batch, the end of the splits given so far, or nothing yet (the waker is registered).
@@ -94,6 +108,10 @@ pub trait SourceReader: 'static {
 pub trait ErasedEnumerator: Send {
     /// Work for reader `subtask`.
     fn next_split(&mut self, subtask: u32) -> Result<Assignment<Vec<u8>>>;
+    /// See [`SplitEnumerator::snapshot`].
+    fn snapshot(&self) -> Result<Vec<u8>>;
+    /// See [`SplitEnumerator::restore`].
+    fn restore(&mut self, state: &[u8]) -> Result<()>;
 }
 
 /// Erases an enumerator's types.
@@ -113,6 +131,14 @@ where
             Assignment::Later(ms) => Assignment::Later(ms),
             Assignment::NoMore => Assignment::NoMore,
         })
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        self.0.snapshot()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.0.restore(state)
     }
 }
 

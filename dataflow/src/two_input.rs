@@ -7,7 +7,7 @@ use flott_schema::{Error, Result};
 
 use crate::batch::{Batch, DataBatch, ErasedBatch};
 use crate::context::{OperatorContext, count};
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::operator::Collector;
 use crate::stage::Flow;
 use crate::task::{Task, typed_batch};
@@ -43,6 +43,11 @@ pub trait TwoInputOperator {
         out.signal(signal)
     }
 
+    /// Hands in its state, as an [`Operator`](crate::operator::Operator::snapshot) does.
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Ok(())
+    }
+
     /// Does what has become due.
     fn poll(&mut self, _now_ms: i64, _cx: &mut Context<'_>, _out: &mut Collector<Self::Out>) -> Result<Flow> {
         Ok(Flow::Done)
@@ -63,12 +68,14 @@ pub trait TwoInputOperator {
 pub struct TwoInputTask<Op: TwoInputOperator> {
     operator: Op,
     out: Collector<Op::Out>,
+    /// The last snapshot that the operator has handed its state in for.
+    snapshot: u64,
 }
 
 impl<Op: TwoInputOperator> TwoInputTask<Op> {
     /// A task around `operator`.
     pub fn new(operator: Op, out: Collector<Op::Out>) -> Self {
-        TwoInputTask { operator, out }
+        TwoInputTask { operator, out, snapshot: 0 }
     }
 }
 
@@ -99,12 +106,23 @@ where
         if let Signal::Watermark(watermark) = signal {
             self.out.context().metrics.watermark_ms.0.store(watermark, Ordering::Relaxed);
         }
+        if self.out.context().task.snapshots.had_finished() {
+            return self.out.signal(signal);
+        }
+        if let Signal::Barrier(barrier) = signal
+            && std::mem::replace(&mut self.snapshot, barrier.checkpoint) != barrier.checkpoint
+        {
+            self.operator.snapshot(&barrier)?;
+        }
         let flow = self.operator.signal(signal, &mut self.out)?;
         self.out.hand_on_buffer()?;
         Ok(flow)
     }
 
     fn input_ended(&mut self, input: u16) -> Result<()> {
+        if self.out.context().task.snapshots.had_finished() {
+            return Ok(());
+        }
         self.operator.input_ended(input, &mut self.out)?;
         self.out.hand_on_buffer()
     }

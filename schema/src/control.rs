@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind};
 use crate::ids::{AttemptId, JobId, SlotId, WorkerId};
 use crate::job::JobSpec;
+use crate::snapshot::{Barrier, RestoreFrom, TaskSnapshot};
 use crate::stats::WorkerProfile;
 
 /// State of a task, in Flink's words.
@@ -160,6 +161,22 @@ pub enum ToWorker {
         peers: Arc<[Placement]>,
         /// Every worker that `peers` names.
         hosts: Arc<[WorkerHost]>,
+        /// The snapshot that the tasks start from.
+        restore: Option<Arc<RestoreFrom>>,
+    },
+    /// Take a snapshot. Every worker with tasks of the job gets it: sources send the barrier, tasks that have ended hand in their last state, and
+    /// all learn where the files go.
+    Checkpoint(CheckpointOrder),
+    /// A snapshot is complete, so that sinks commit, or was given up.
+    CheckpointEnded {
+        /// The job.
+        job: JobId,
+        /// The snapshot.
+        checkpoint: u64,
+        /// Whether it is complete.
+        completed: bool,
+        /// The deployments on the worker that took part.
+        attempts: Vec<AttemptId>,
     },
     /// Stop these tasks; each reports `Canceled` (or the terminal state it was in).
     Cancel {
@@ -184,6 +201,21 @@ pub struct Order {
     pub message: ToWorker,
 }
 
+/// Take a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointOrder {
+    /// The job.
+    pub job: JobId,
+    /// What the barrier says.
+    pub barrier: Barrier,
+    /// Where the files of this snapshot alone go: path or URI of a folder.
+    pub folder: String,
+    /// Where files go that later checkpoints may share; none for a snapshot that shares nothing.
+    pub shared_folder: Option<String>,
+    /// The deployments on the worker that take part.
+    pub attempts: Vec<AttemptId>,
+}
+
 /// From a worker to the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToCoordinator {
@@ -196,6 +228,31 @@ pub enum ToCoordinator {
     },
     /// A task changed state.
     TaskState(TaskReport),
+    /// A task's part of a snapshot.
+    Snapshot(Box<SnapshotReport>),
+    /// A task has ended but for what its sinks have to commit: it waits for a snapshot.
+    SnapshotWanted {
+        /// The job.
+        job: JobId,
+        /// The deployment.
+        attempt: AttemptId,
+    },
+}
+
+/// In a [`SnapshotReport`]: what follows is that the task has finished, and this is its part of all snapshots to come.
+pub const LAST_SNAPSHOT: u64 = u64::MAX;
+
+/// A task's part of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotReport {
+    /// The job.
+    pub job: JobId,
+    /// The deployment.
+    pub attempt: AttemptId,
+    /// The snapshot, or [`LAST_SNAPSHOT`].
+    pub checkpoint: u64,
+    /// What it has handed in, or why it cannot.
+    pub result: std::result::Result<TaskSnapshot, String>,
 }
 
 /// A task changed state.

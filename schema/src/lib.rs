@@ -17,6 +17,7 @@ pub mod nearest;
 pub mod plan;
 pub mod samples;
 pub mod security;
+pub mod snapshot;
 pub mod stable_hash;
 pub mod stats;
 pub mod variables;

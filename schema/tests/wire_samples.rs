@@ -93,6 +93,7 @@ fn deploy() -> Order {
         tasks: vec![placement(0)],
         peers: Arc::new([placement(0), placement(1)]),
         hosts: Arc::new([WorkerHost { worker: WorkerId(7), data_address: "worker-7:6121".into() }]),
+        restore: None,
     })
 }
 

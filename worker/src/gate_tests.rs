@@ -29,7 +29,7 @@ fn signal(writer: &mut LocalWriter, signal: Signal) {
 }
 
 fn barrier(checkpoint: u64) -> Signal {
-    Signal::Barrier(Barrier { checkpoint, timestamp_ms: 0, savepoint: false })
+    Signal::Barrier(Barrier::of_checkpoint(checkpoint))
 }
 
 /// Everything there is, in words.

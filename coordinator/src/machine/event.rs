@@ -5,6 +5,7 @@ use std::sync::Arc;
 use flott_schema::control::{Placement, RunningTask, TaskFailure, TaskState, WorkerHost};
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::{JobSpec, ProgramDigest};
+use flott_schema::snapshot::RestoreFrom;
 use flott_schema::stats::WorkerProfile;
 
 use super::job::{JobOutcome, JobState};
@@ -145,6 +146,8 @@ pub enum Effect {
         peers: Arc<[Placement]>,
         /// The workers that `peers` names, and where their executors are reached.
         hosts: Arc<[WorkerHost]>,
+        /// The snapshot they start from.
+        restore: Option<Arc<RestoreFrom>>,
     },
     /// Stop tasks on a worker.
     Cancel {

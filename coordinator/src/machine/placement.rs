@@ -120,6 +120,7 @@ impl Step<'_> {
             tasks,
             peers: peers.clone(),
             hosts: hosts.clone(),
+            restore: None,
         }));
     }
 }

@@ -35,8 +35,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
 
     fn order(&mut self, order: Effect) {
         match order {
-            Effect::Deploy { worker, job, spec, tasks, peers, hosts } => {
-                self.send(worker, ToWorker::Deploy { job, spec, tasks, peers, hosts });
+            Effect::Deploy { worker, job, spec, tasks, peers, hosts, restore } => {
+                self.send(worker, ToWorker::Deploy { job, spec, tasks, peers, hosts, restore });
             }
             Effect::Cancel { worker, job, attempts } => {
                 self.send(worker, ToWorker::Cancel { job, attempts });

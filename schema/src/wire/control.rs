@@ -6,7 +6,7 @@ use super::Wire;
 use super::fields::{known, list, optional, required, text, text_to_write, write_list};
 use super::generated::control_capnp::{order, running_task, task_report, worker_host};
 use crate::control::{Order, RunningTask, TaskReport, ToWorker, WorkerHost};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::WorkerId;
 
 impl Wire for RunningTask {
@@ -74,7 +74,7 @@ impl Wire for Order {
     fn write(&self, mut form: order::Builder<'_>) -> Result<()> {
         form.set_term(self.term);
         match &self.message {
-            ToWorker::Deploy { job, spec, tasks, peers, hosts } => {
+            ToWorker::Deploy { job, spec, tasks, peers, hosts, restore: _ } => {
                 let mut form = form.init_deploy();
                 job.write(form.reborrow().init_job())?;
                 spec.write(form.reborrow().init_spec()).map_err(|error| error.at("spec"))?;
@@ -86,6 +86,9 @@ impl Wire for Order {
                 let mut form = form.init_cancel();
                 job.write(form.reborrow().init_cancel_job())?;
                 write_list("attempts", attempts, |length| form.init_attempts(length))
+            }
+            ToWorker::Checkpoint(_) | ToWorker::CheckpointEnded { .. } => {
+                Err(Error::internal("orders of checkpoints have no wire form"))
             }
             ToWorker::Release { job } => job.write(form.init_release().init_release_job()),
         }
@@ -99,6 +102,7 @@ impl Wire for Order {
                 tasks: list("tasks", form.get_tasks())?,
                 peers: list("peers", form.get_peers())?.into(),
                 hosts: list("hosts", form.get_hosts())?.into(),
+                restore: None,
             },
             order::Cancel(form) => ToWorker::Cancel {
                 job: required("cancelJob", form.has_cancel_job(), form.get_cancel_job())?,

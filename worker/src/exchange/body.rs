@@ -209,7 +209,7 @@ mod tests {
         let signals = [
             Signal::Watermark(-5),
             Signal::Idle(true),
-            Signal::Barrier(Barrier { checkpoint: 3, timestamp_ms: 9, savepoint: true }),
+            Signal::Barrier(Barrier { timestamp_ms: 9, ..Barrier::of_checkpoint(3) }),
             Signal::EndOfInput,
         ];
         let mut lines = Vec::new();

@@ -253,7 +253,7 @@ impl Machine {
 
     fn order(&mut self, order: ToWorker, actions: &mut Vec<Action>) {
         match order {
-            ToWorker::Deploy { job, spec, tasks, peers, hosts } => {
+            ToWorker::Deploy { job, spec, tasks, peers, hosts, restore } => {
                 let Some(program) = spec.program.clone() else {
                     let reason = (ErrorKind::Internal, "the job names no stored program".to_string());
                     for placement in &tasks {
@@ -274,7 +274,7 @@ impl Machine {
                 }
                 let slots = executor.slots.len() as u32;
                 let worker = tasks.first().map_or(WorkerId(0), |placement| placement.slot.worker);
-                let deploy = ToWorker::Deploy { job, spec, tasks, peers, hosts };
+                let deploy = ToWorker::Deploy { job, spec, tasks, peers, hosts, restore };
                 match executor.phase {
                     Phase::Connected => actions.push(Action::Send(number, deploy)),
                     _ => executor.queued.push(deploy),

@@ -55,6 +55,7 @@ fn deploy(subtasks: std::ops::Range<u32>) -> ToWorker {
         tasks: subtasks.map(placement).collect(),
         peers: Arc::new([]),
         hosts: Arc::new([]),
+        restore: None,
     }
 }
 
@@ -156,10 +157,10 @@ fn a_finished_result_is_lost_with_its_executor_unless_the_job_was_released_or_th
 
     let mut machine = running(0..1);
     machine.apply(finished(0));
-    let ToWorker::Deploy { job, spec, mut tasks, peers, hosts } = deploy(0..1) else { unreachable!() };
+    let ToWorker::Deploy { job, spec, mut tasks, peers, hosts, restore } = deploy(0..1) else { unreachable!() };
     tasks[0].attempt.attempt = 1;
     let again = tasks[0].attempt;
-    machine.apply(Event::Order(ToWorker::Deploy { job, spec, tasks, peers, hosts }));
+    machine.apply(Event::Order(ToWorker::Deploy { job, spec, tasks, peers, hosts, restore }));
     let actions = machine.apply(exited(FIRST));
     let told: Vec<AttemptId> = actions
         .iter()
@@ -292,8 +293,8 @@ fn an_executor_that_closes_its_connection_and_lives_on_is_killed() {
 fn a_worker_that_ends_takes_all_its_executors_along_without_a_word() {
     let mut machine = running(0..2);
     let other = JobId(8);
-    let ToWorker::Deploy { spec, tasks, peers, hosts, .. } = deploy(0..1) else { unreachable!() };
-    machine.apply(Event::Order(ToWorker::Deploy { job: other, spec, tasks, peers, hosts }));
+    let ToWorker::Deploy { spec, tasks, peers, hosts, restore, .. } = deploy(0..1) else { unreachable!() };
+    machine.apply(Event::Order(ToWorker::Deploy { job: other, spec, tasks, peers, hosts, restore }));
     let actions = machine.apply(Event::EndAll);
     assert_eq!(actions.len(), 3);
     assert_eq!(actions[2], Action::Kill(ExecutorNumber(2)));

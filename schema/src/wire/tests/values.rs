@@ -207,6 +207,7 @@ pub fn order() -> impl Strategy<Value = Order> {
             tasks,
             peers: peers.into(),
             hosts: hosts.into(),
+            restore: None,
         });
     let cancel =
         (job_id(), vec(attempt(), 0..4)).prop_map(|(job, attempts)| ToWorker::Cancel { job, attempts });

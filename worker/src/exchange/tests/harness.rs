@@ -179,6 +179,7 @@ impl Cluster {
             tasks: mine,
             peers: self.placed.values().copied().collect(),
             hosts: hosts.chain(self.others.iter().cloned()).collect(),
+            restore: None,
         };
         executor.orders.as_ref().unwrap().blocking_send(order).unwrap();
     }

@@ -186,7 +186,7 @@ fn of_waiting_watermarks_the_last_counts_and_idleness_stays_in_place() {
 fn barriers_and_the_end_wait_for_all_results_before_them() {
     let (mut harness, service) = calling(AsyncOptions::unordered(SECOND, 2));
     push(&mut harness, [1, 2, 3]);
-    let barrier = Signal::Barrier(Barrier { checkpoint: 1, timestamp_ms: 0, savepoint: false });
+    let barrier = Signal::Barrier(Barrier::of_checkpoint(1));
     for record in [1, 2, 3] {
         assert_eq!(harness.task().signal(barrier).unwrap(), Flow::Again);
         service.ok(record);
