@@ -97,7 +97,8 @@ pub trait StateBackend {
         Ok(())
     }
 
-    /// Writes rows outside of a snapshot, so that the table may forget them. They can be fetched when this returns.
+    /// Writes rows outside of a snapshot, so that the table may forget them. They can be fetched when this returns, and are newer than any
+    /// handed in before, also than those frozen ones that are still on their way; they do not belong to a snapshot whose barrier has come.
     fn write(&self, _table: TableId, _rows: Box<dyn FrozenRows>) -> Result<()> {
         Ok(())
     }

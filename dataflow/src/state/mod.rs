@@ -8,6 +8,7 @@
 mod handles;
 mod key_table;
 mod keyed;
+pub mod rows;
 mod store;
 mod timers;
 mod ttl;

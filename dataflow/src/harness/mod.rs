@@ -1,5 +1,9 @@
 //! Runs one operator alone, under the control of a test: feed records, watermarks and time, look at what comes out.
 //!
+//! What lives here: the harness; [`memory`], a state backend in memory; [`parallel`], several tasks of one operator, which can be
+//! started again from a snapshot, also as more or fewer. Who may call it: tests, those of job authors among them. What must never
+//! happen here: threads, clocks.
+//!
 //! ```
 //! use flott_dataflow::harness::Harness;
 //! use flott_dataflow::operators::basic::Map;
@@ -9,6 +13,9 @@
 //! assert_eq!(doubled.take(), [(42, 0)]);
 //! ```
 
+pub mod memory;
+pub mod parallel;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,12 +24,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use flott_schema::Result;
+use flott_schema::{Error, Result};
 
 use crate::batch::{Batch, Record};
 use crate::context::{OperatorContext, Settings, TaskContext};
-use crate::element::{MAX_WATERMARK, Signal};
+use crate::element::{Barrier, MAX_WATERMARK, Signal};
+use crate::harness::memory::{MemorySnapshot, MemoryState};
 use crate::operator::{Collector, Operator, OperatorStage, OutputTag, SideOutputs};
+use crate::snapshot::Snapshots;
 use crate::stage::{Flow, Stage};
 use crate::task::{OneInputTask, Task};
 use crate::two_input::{TwoInputOperator, TwoInputTask};
@@ -33,8 +42,12 @@ pub struct Harness<L, R, O> {
     ctx: OperatorContext,
     out: Rc<RefCell<Captured<O>>>,
     sides: HashMap<Arc<str>, Box<dyn Any>>,
+    state: Option<Rc<MemoryState>>,
     inputs: PhantomData<fn(L, R)>,
 }
+
+/// How often a snapshot may be polled for.
+const SNAPSHOT_POLLS: usize = 1_000_000;
 
 /// What came out of an operator.
 struct Captured<O> {
@@ -88,18 +101,44 @@ pub struct HarnessBuilder<O> {
     out: Rc<RefCell<Captured<O>>>,
     side_outputs: SideOutputs,
     sides: HashMap<Arc<str>, Box<dyn Any>>,
+    state: Option<Rc<MemoryState>>,
 }
 
 impl<O: Record> HarnessBuilder<O> {
     /// For a task with these settings, alone in its vertex.
     pub fn new(settings: Settings) -> Self {
-        let task = TaskContext::new("harness", "operator under test", 0, 1, 128, settings);
+        Self::of_task(TaskContext::new("harness", "operator under test", 0, 1, 128, settings), None)
+    }
+
+    /// For a task whose operators hand in their state, and have it from there.
+    pub fn with_state(settings: Settings, state: &Rc<MemoryState>) -> Self {
+        let (subtask, parallelism, max_parallelism) = state.place();
+        let mut task = TaskContext::new(
+            "harness",
+            "operator under test",
+            subtask,
+            parallelism,
+            max_parallelism,
+            settings,
+        );
+        task.snapshots = Snapshots::new(state.clone(), false);
+        Self::of_task(task, Some(state.clone()))
+    }
+
+    fn of_task(task: TaskContext, state: Option<Rc<MemoryState>>) -> Self {
         HarnessBuilder {
             ctx: OperatorContext::new(Rc::new(task), "operator under test", "test"),
             out: Rc::default(),
             side_outputs: SideOutputs::default(),
             sides: HashMap::new(),
+            state,
         }
+    }
+
+    /// Processing time when the operator is opened, epoch milliseconds.
+    pub fn at_time(self, now_ms: i64) -> Self {
+        self.ctx.task.set_now_ms(now_ms);
+        self
     }
 
     /// Captures a side output as well.
@@ -118,7 +157,7 @@ impl<O: Record> HarnessBuilder<O> {
         let operator = make(&self.ctx)?;
         let out = Collector::new(self.ctx.clone(), Box::new(Capture(self.out.clone())), self.side_outputs);
         let task = OneInputTask::<Batch<I>>::new(Box::new(OperatorStage::new(operator, out)));
-        Harness::opened(Box::new(task), self.ctx, self.out, self.sides)
+        Harness::opened(Box::new(task), self.ctx, self.out, self.sides, self.state)
     }
 
     /// Opens a two-input operator.
@@ -128,7 +167,13 @@ impl<O: Record> HarnessBuilder<O> {
     ) -> Result<Harness<L, R, O>> {
         let operator = make(&self.ctx)?;
         let out = Collector::new(self.ctx.clone(), Box::new(Capture(self.out.clone())), self.side_outputs);
-        Harness::opened(Box::new(TwoInputTask::new(operator, out)), self.ctx, self.out, self.sides)
+        Harness::opened(
+            Box::new(TwoInputTask::new(operator, out)),
+            self.ctx,
+            self.out,
+            self.sides,
+            self.state,
+        )
     }
 }
 
@@ -147,9 +192,10 @@ impl<L: Record, R: Record, O: Record> Harness<L, R, O> {
         ctx: OperatorContext,
         out: Rc<RefCell<Captured<O>>>,
         sides: HashMap<Arc<str>, Box<dyn Any>>,
+        state: Option<Rc<MemoryState>>,
     ) -> Result<Self> {
         task.open()?;
-        Ok(Harness { task, ctx, out, sides, inputs: PhantomData })
+        Ok(Harness { task, ctx, out, sides, state, inputs: PhantomData })
     }
 
     /// A record of the first input.
@@ -182,6 +228,36 @@ impl<L: Record, R: Record, O: Record> Harness<L, R, O> {
     /// A watermark.
     pub fn watermark(&mut self, timestamp: i64) -> Result<()> {
         self.signal(Signal::Watermark(timestamp))
+    }
+
+    /// The barrier of a checkpoint, without waiting until all of the state is handed in.
+    pub fn barrier(&mut self, checkpoint: u64) -> Result<()> {
+        self.state.iter().for_each(|state| state.begin(checkpoint));
+        self.signal(Signal::Barrier(Barrier::of_checkpoint(checkpoint)))
+    }
+
+    /// Polls until all of the state is handed in for a checkpoint whose barrier has passed, and gives it.
+    pub fn handed_in(&mut self, checkpoint: u64) -> Result<MemorySnapshot> {
+        let state =
+            self.state.clone().ok_or_else(|| Error::internal("the harness was built without state"))?;
+        for _ in 0..SNAPSHOT_POLLS {
+            if state.is_complete(checkpoint) {
+                return state.snapshot(checkpoint);
+            }
+            if self.task.next_deadline_ms() > self.ctx.task.now_ms() {
+                return Err(Error::internal(format!(
+                    "snapshot {checkpoint} is not complete, but the task asks for no further poll"
+                )));
+            }
+            self.poll()?;
+        }
+        Err(Error::internal(format!("snapshot {checkpoint} does not end")))
+    }
+
+    /// A checkpoint: its barrier, and what is handed in.
+    pub fn snapshot(&mut self, checkpoint: u64) -> Result<MemorySnapshot> {
+        self.barrier(checkpoint)?;
+        self.handed_in(checkpoint)
     }
 
     /// The end of the input: the final watermark, the end of each input, the end of all.
@@ -237,3 +313,6 @@ impl<L: Record, R: Record, O: Record> Harness<L, R, O> {
         captured.map_or_else(Vec::new, |captured| std::mem::take(&mut captured.borrow_mut().records))
     }
 }
+
+#[cfg(test)]
+mod tests;
