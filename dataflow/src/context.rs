@@ -10,7 +10,7 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 
 use flott_schema::graph::ExecutionMode;
-use flott_schema::ids::OperatorId;
+use flott_schema::ids::{JobId, OperatorId};
 use flott_schema::key_group::KeyGroupRange;
 
 use crate::snapshot::{Snapshots, StateBackend};
@@ -149,6 +149,8 @@ pub fn count(counter: &AtomicU64, n: usize) {
 
 /// Where a task runs, and what it shares with its operators.
 pub struct TaskContext {
+    /// The job; nil where there is none, as under a test's control.
+    pub job: JobId,
     /// Job name.
     pub job_name: String,
     /// Vertex name.
@@ -185,6 +187,7 @@ impl TaskContext {
         settings: Settings,
     ) -> Self {
         TaskContext {
+            job: JobId(0),
             job_name: job_name.into(),
             vertex_name: vertex_name.into(),
             subtask,

@@ -1,7 +1,8 @@
 //! Sinks: a writer in every task, and a committer that makes what was prepared visible.
 //!
 //! The shape is Flink's Sink V2: a writer turns what it wrote since the last checkpoint into committables; they are
-//! committed once the checkpoint is complete, or at the end of the input of a job without checkpoints.
+//! committed once the checkpoint is complete, or at the end of the input of a job without checkpoints. Until then they
+//! are part of the checkpoint, so a job that starts from it commits them first: each record is visible exactly once.
 
 use std::task::{Context, Poll};
 
@@ -28,6 +29,11 @@ pub trait Sink<T: Record>: Clone + Send + 'static {
     }
     /// The writer of one task.
     fn writer(&self, ctx: &OperatorContext) -> Result<Self::Writer>;
+    /// The writer of a task that starts from a snapshot in which writers handed in `state` ([`SinkWriter::snapshot`]): what one task or
+    /// several had, all of it or a part; never nothing.
+    fn restore_writer(&self, ctx: &OperatorContext, _state: Vec<Vec<u8>>) -> Result<Self::Writer> {
+        self.writer(ctx)
+    }
     /// The committer of one task.
     fn committer(&self, ctx: &OperatorContext) -> Result<Self::Committer>;
 }
@@ -55,8 +61,14 @@ pub trait SinkWriter<T>: 'static {
     fn on_deadline(&mut self, _now_ms: i64) -> Result<()> {
         Ok(())
     }
-    /// Ends what was written since the last call, so that it can be committed.
+    /// Ends what was written since the last call, so that it can be committed: at a barrier and at the end of the input. What is not part of a
+    /// committable must be safe in the outside system when this returns: it is not written again.
     fn prepare_commit(&mut self, end_of_input: bool) -> Result<Vec<Self::Committable>>;
+    /// What a later writer has to know to go on from here, as items that may be dealt out to several writers. Called behind
+    /// `prepare_commit`, for the checkpoint with this id.
+    fn snapshot(&mut self, _checkpoint: u64) -> Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
     /// Releases what is held; what was not prepared is discarded.
     fn close(&mut self) -> Result<()> {
         Ok(())
@@ -67,8 +79,12 @@ pub trait SinkWriter<T>: 'static {
 pub trait Committer: 'static {
     /// See [`Sink::Committable`].
     type Committable;
-    /// Commits.
+    /// Commits what a snapshot holds that is complete, or what was written by a job without snapshots.
     fn commit(&mut self, committables: Vec<Self::Committable>) -> Result<()>;
+    /// Commits what comes out of a snapshot that the job starts from: some of it, or all, may have been committed long ago.
+    fn commit_restored(&mut self, committables: Vec<Self::Committable>) -> Result<()> {
+        self.commit(committables)
+    }
 }
 
 /// The committer of sinks that have nothing to commit.

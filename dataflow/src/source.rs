@@ -3,6 +3,7 @@
 //! The shape is Flink's (FLIP-27): the enumerator runs once per job, a reader in every source task; a reader asks for
 //! a split when it has none. Positions live in the splits, so that a checkpoint can hold them.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -15,8 +16,10 @@ use crate::batch::{Batch, ErasedBatch, Record};
 use crate::codec::{decode_value, encode_value};
 use crate::context::{OperatorContext, count};
 use crate::element::Signal;
+use crate::snapshot::ListMode;
 use crate::stage::{Flow, Stage};
 use crate::task::{Read, Task};
+use crate::types::Shape;
 
 /// Whether a source ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +145,9 @@ where
     }
 }
 
+/// List state of the splits that a reader has not read to the end; frozen.
+const SPLITS: &str = "splits";
+
 /// The task of a source: its reader, and the chain behind it.
 pub struct SourceTask<R: SourceReader> {
     reader: R,
@@ -149,13 +155,18 @@ pub struct SourceTask<R: SourceReader> {
     ctx: OperatorContext,
     no_more_splits: bool,
     batch_size: usize,
+    /// The last snapshot that the splits were handed in for.
+    snapshot: u64,
+    /// Text of the type of splits, once it is known.
+    split_type: OnceCell<String>,
 }
 
 impl<R: SourceReader> SourceTask<R> {
     /// A task that pushes what `reader` reads into `next`.
     pub fn new(reader: R, next: Box<dyn Stage<Batch<R::Record>>>, ctx: OperatorContext) -> Self {
         let batch_size = ctx.task.settings.batch_size;
-        SourceTask { reader, next, ctx, no_more_splits: false, batch_size }
+        let split_type = OnceCell::new();
+        SourceTask { reader, next, ctx, no_more_splits: false, batch_size, snapshot: 0, split_type }
     }
 
     /// The task's context.
@@ -164,12 +175,36 @@ impl<R: SourceReader> SourceTask<R> {
     }
 }
 
+impl<R: SourceReader> SourceTask<R>
+where
+    R::Split: Serialize + DeserializeOwned,
+{
+    /// Hands in the splits, with the positions behind what was pushed into the chain.
+    fn hand_in_splits(&self) -> Result<()> {
+        let Some(state) = &self.ctx.state else { return Ok(()) };
+        let mut items = Vec::new();
+        for split in self.reader.snapshot() {
+            let mut item = Vec::new();
+            encode_value(&split, &mut item)?;
+            items.push(item);
+        }
+        let split_type = self.split_type.get_or_init(|| Shape::of::<R::Split>().canonical_text());
+        state.set_list(SPLITS, ListMode::Split, split_type, items)
+    }
+}
+
 impl<R: SourceReader> Task for SourceTask<R>
 where
-    R::Split: DeserializeOwned,
+    R::Split: Serialize + DeserializeOwned,
 {
     fn open(&mut self) -> Result<()> {
-        self.next.open()
+        self.next.open()?;
+        if self.ctx.task.snapshots.had_finished() {
+            self.no_more_splits = true;
+            return Ok(());
+        }
+        let Some(state) = &self.ctx.state else { return Ok(()) };
+        state.list(SPLITS)?.iter().try_for_each(|split| self.reader.add_split(decode_value(split)?))
     }
 
     fn push(&mut self, _input: u16, _batch: Box<dyn ErasedBatch>) -> Result<()> {
@@ -177,6 +212,12 @@ where
     }
 
     fn signal(&mut self, signal: Signal) -> Result<Flow> {
+        if let Signal::Barrier(barrier) = signal
+            && std::mem::replace(&mut self.snapshot, barrier.checkpoint) != barrier.checkpoint
+            && !self.ctx.task.snapshots.had_finished()
+        {
+            self.hand_in_splits()?;
+        }
         self.next.signal(signal)
     }
 
@@ -198,6 +239,9 @@ where
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<Poll<Read>> {
+        if self.ctx.task.snapshots.had_finished() {
+            return Ok(Poll::Ready(Read::Ended));
+        }
         Ok(match self.reader.read(self.batch_size, cx)? {
             Poll::Ready(Some(batch)) => {
                 count(&self.ctx.metrics.records_out, batch.len());

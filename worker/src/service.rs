@@ -287,6 +287,7 @@ impl Worker {
                 max,
                 settings,
             );
+            ctx.job = id;
             ctx.attempt = attempt.attempt;
             ctx.congestion = congestion;
             ctx.alignment = alignment;

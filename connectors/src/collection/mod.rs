@@ -10,9 +10,10 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 
 use flott_dataflow::batch::{Batch, NO_TIMESTAMP, Record};
+use flott_dataflow::codec::{decode_value, encode_value};
 use flott_dataflow::context::OperatorContext;
 use flott_dataflow::source::{Assignment, Boundedness, ReadBatch, Source, SourceReader, SplitEnumerator};
-use flott_schema::Result;
+use flott_schema::{Error, Result};
 
 /// Records in one split at most: as many as a reader turns into one batch, or a few.
 const SPLIT_RECORDS_MAX: usize = 4096;
@@ -77,6 +78,7 @@ impl<T: Record> Source for Collection<T> {
         let wanted = records.len().div_ceil(parallelism.max(1) as usize * SPLITS_PER_READER);
         Ok(CollectionEnumerator {
             split_records: wanted.clamp(1, SPLIT_RECORDS_MAX),
+            handed_out: 0,
             records: records.into(),
             timestamps: self.timestamps.to_vec().into(),
         })
@@ -90,6 +92,8 @@ impl<T: Record> Source for Collection<T> {
 /// Deals out pieces of equal size.
 pub struct CollectionEnumerator<T> {
     split_records: usize,
+    /// Values dealt out so far. The rest is not part of snapshots: the program has it.
+    handed_out: u64,
     records: VecDeque<T>,
     timestamps: VecDeque<i64>,
 }
@@ -103,10 +107,32 @@ impl<T: Send + 'static> SplitEnumerator for CollectionEnumerator<T> {
             return Ok(Assignment::NoMore);
         }
         let timestamps = count.min(self.timestamps.len());
+        self.handed_out += count as u64;
         Ok(Assignment::Split(CollectionSplit {
             records: self.records.drain(..count).collect(),
             timestamps: self.timestamps.drain(..timestamps).collect(),
         }))
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        encode_value(&self.handed_out, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let handed_out: u64 = decode_value(state)?;
+        let count = self.records.len();
+        if handed_out > count as u64 {
+            return Err(Error::user(format!(
+                "a collection of {count} values cannot go on behind value {handed_out}, to which it was read before; was \
+                 the program given other values?"
+            )));
+        }
+        self.records.drain(..handed_out as usize);
+        self.timestamps.drain(..self.timestamps.len().min(handed_out as usize));
+        self.handed_out = handed_out;
+        Ok(())
     }
 }
 
@@ -151,7 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::test_kit::{drain, read_by, read_resuming};
+    use crate::test_kit::{check_runs, drain, read_by, read_resuming, runs};
 
     proptest! {
         #[test]
@@ -164,6 +190,11 @@ mod tests {
             let mut expected = records;
             expected.sort_unstable();
             prop_assert_eq!(read, expected);
+        }
+
+        #[test]
+        fn every_value_is_emitted_once_over_restarts(count in 0usize..400, runs in runs()) {
+            check_runs(&Collection::new((0..count).collect()), &runs)?;
         }
 
         #[test]
@@ -180,5 +211,16 @@ mod tests {
         assert_eq!(drain(&Collection::with_timestamps(pairs.clone()), 100), pairs);
         let plain = Collection::new(vec!['a', 'b']);
         assert_eq!(drain(&plain, 100), [('a', NO_TIMESTAMP), ('b', NO_TIMESTAMP)]);
+    }
+
+    #[test]
+    fn a_collection_that_has_become_shorter_than_what_was_read_is_an_error() {
+        let mut enumerator = Collection::new((0..10).collect()).enumerator(1).unwrap();
+        enumerator.next_split(0).unwrap();
+        enumerator.next_split(0).unwrap();
+        let state = enumerator.snapshot().unwrap();
+        let mut shorter = Collection::new(vec![1, 2]).enumerator(1).unwrap();
+        let error = shorter.restore(&state).unwrap_err().to_string();
+        assert!(error.contains("2 values cannot go on behind value 6"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use flott_dataflow::source::Source;
 use super::{CsvEncoder, CsvFiles};
 use crate::bad_record::OnBadRecord;
 use crate::file_sink::Encoder;
-use crate::test_kit::{Driver, drain, read_by, read_resuming};
+use crate::test_kit::{Driver, check_runs_by, drain, read_by, read_resuming, runs};
 
 #[derive(Clone, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 struct Order {
@@ -161,6 +161,26 @@ proptest! {
         let source = CsvFiles::<Order>::new(path).multiline(true);
         let (before, after) = read_resuming(&source, max, batches);
         prop_assert_eq!([before, after].concat(), rows);
+    }
+
+    #[test]
+    fn each_record_is_read_once_over_restarts(rows in table(), gzip: bool, multiline: bool, runs in runs()) {
+        let rows: Vec<Order> = match multiline {
+            true => rows,
+            false => rows.into_iter().map(|row| Order { item: row.item.replace(['\n', '\r'], ";"), ..row }).collect(),
+        };
+        let (folder, path) = file(encode(&rows));
+        let path = if gzip {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, &encode(&rows)).unwrap();
+            let path = folder.path().join("orders.gz");
+            fs::write(&path, encoder.finish().unwrap()).unwrap();
+            path
+        } else {
+            path
+        };
+        let source = CsvFiles::<Order>::new(path).multiline(multiline).split_bytes(40);
+        check_runs_by(&source, &runs, |order| format!("{order:?}"))?;
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use flott_dataflow::codec::{decode_value, encode_value};
 use flott_dataflow::source::{Assignment, SplitEnumerator};
 use flott_schema::Result;
 
@@ -50,6 +52,21 @@ impl FileEnumerator {
         Ok(FileEnumerator { root, compression, split_bytes, files: files.into_iter(), cutter: None, watch })
     }
 
+    /// What [`SplitEnumerator::snapshot`] holds; a frozen form.
+    fn state(&self) -> FileEnumeratorState {
+        let seen = self.watch.iter().flat_map(|watch| &watch.seen);
+        let seen = seen.map(|(path, (length, modified_ns))| FileEntry {
+            path: path.clone(),
+            length: *length,
+            modified_ns: *modified_ns,
+        });
+        FileEnumeratorState {
+            cutter: self.cutter.clone(),
+            files: self.files.as_slice().to_vec(),
+            seen: seen.collect(),
+        }
+    }
+
     fn next_known(&mut self) -> Option<FileSplit> {
         loop {
             if let Some(split) = self.cutter.as_mut().and_then(Iterator::next) {
@@ -60,6 +77,17 @@ impl FileEnumerator {
             self.cutter = Some(SplitCutter::new(entry, compression, self.split_bytes));
         }
     }
+}
+
+/// What is left to hand out, and what is known of a watched folder.
+#[derive(Serialize, Deserialize)]
+struct FileEnumeratorState {
+    /// Of the file that is being handed out, what is left.
+    cutter: Option<SplitCutter>,
+    /// Files that are listed and not begun.
+    files: Vec<FileEntry>,
+    /// Files of a watched folder that were handed out, or are in `files`, as they were then.
+    seen: Vec<FileEntry>,
 }
 
 impl Watch {
@@ -96,5 +124,21 @@ impl SplitEnumerator for FileEnumerator {
         }
         let due = self.watch.as_ref().map_or(now, |watch| watch.due);
         Ok(Assignment::Later(due.duration_since(now).as_millis().max(1) as u64))
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        encode_value(&self.state(), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let FileEnumeratorState { cutter, files, seen } = decode_value(state)?;
+        (self.cutter, self.files) = (cutter, files.into_iter());
+        if let Some(watch) = &mut self.watch {
+            let seen = seen.into_iter().map(|entry| (entry.path, (entry.length, entry.modified_ns)));
+            watch.seen = seen.collect();
+        }
+        Ok(())
     }
 }

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use serde::{Deserialize, Serialize};
+
 use flott_schema::{Error, Result};
 
 /// Folders within folders; more than any sane tree has, so a loop of symbolic links ends here.
 const DEPTH_MAX: usize = 64;
 
 /// A file to read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileEntry {
     /// Where it is.
     pub path: PathBuf,

@@ -35,6 +35,7 @@ pub struct Position {
 }
 
 /// Cuts a file into ranges of about `split_bytes`; `None` takes it as a whole.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct SplitCutter {
     entry: FileEntry,
     compression: Compression,

@@ -14,7 +14,7 @@ use flott_schema::ErrorKind;
 
 use super::Compression;
 use crate::bad_record::OnBadRecord;
-use crate::test_kit::{Driver, Turn, drain, read_by, read_resuming};
+use crate::test_kit::{Driver, Turn, check_runs, drain, read_by, read_resuming, runs};
 use crate::text::TextFiles;
 
 fn folder() -> tempfile::TempDir {
@@ -92,6 +92,24 @@ proptest! {
         let source = TextFiles::new(path).split_bytes(split_bytes);
         let (before, after) = read_resuming(&source, max, batches);
         prop_assert_eq!([before, after].concat(), expected(&content));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn every_line_of_a_folder_is_read_once_over_restarts(
+        files in prop::collection::vec((content(), 0usize..3), 0..6),
+        split_bytes in 1u64..200,
+        runs in runs(),
+    ) {
+        let folder = folder();
+        for (index, (content, kind)) in files.iter().enumerate() {
+            let compression = [Compression::None, Compression::Gzip, Compression::Zstd][*kind];
+            let name = format!("f{index}{}", compression.suffix());
+            write(folder.path(), &name, compressed(content.as_bytes(), compression, 3));
+        }
+        check_runs(&TextFiles::new(folder.path()).split_bytes(split_bytes), &runs)?;
     }
 }
 
@@ -287,6 +305,34 @@ async fn a_watched_folder_gives_new_and_changed_files() {
     assert_eq!(until_later(&mut driver).0, ["a1", "a2", "hidden"], "a changed file is read as a whole");
     tokio::time::advance(Duration::from_secs(10)).await;
     assert_eq!(until_later(&mut driver).0, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_folder_goes_on_from_a_snapshot_without_reading_a_file_again() {
+    let folder = folder();
+    for name in ["a", "b", "c"] {
+        write(folder.path(), name, format!("{name}1\n{name}2\n"));
+    }
+    let source = TextFiles::new(folder.path()).split_bytes(3).monitor_continuously(Duration::from_secs(10));
+    let mut driver = Driver::new(&source, 1);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        if let Turn::Batch(batch) = driver.turn(0, 1, &mut cx).unwrap() {
+            found.extend(batch.into_iter().map(|(line, _)| line));
+        }
+    }
+    let snapshot = driver.snapshot();
+    write(folder.path(), "c", "c1\nc2\nc3\n");
+    write(folder.path(), "d", "d1\n");
+    let mut restored = Driver::restored(&source, 1, &snapshot);
+    found.extend(until_later(&mut restored).0);
+    // What was listed with its old length is read up to there, and as a whole once more because it has changed.
+    let expected = ["a1", "a2", "b1", "b2", "c1", "c2", "c1", "c2", "c3", "d1"];
+    assert_eq!(found, expected);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let mut again = Driver::restored(&source, 1, &restored.snapshot());
+    assert_eq!(until_later(&mut again).0, Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use flott_dataflow::batch::{NO_TIMESTAMP, Record};
 use flott_dataflow::source::{Assignment, Boundedness, Source, SourceReader, SplitEnumerator};
 
 use super::Generator;
-use crate::test_kit::{Driver, Turn, context, drain, read_by, read_resuming};
+use crate::test_kit::{Driver, Turn, check_runs, context, drain, read_by, read_resuming, runs};
 
 proptest! {
     #[test]
@@ -17,6 +17,11 @@ proptest! {
             read.sort_unstable();
         }
         prop_assert!(read.into_iter().eq((0..count).map(|n| n * 3)));
+    }
+
+    #[test]
+    fn each_number_comes_once_over_restarts(count in 0u64..500, runs in runs()) {
+        check_runs(&Generator::new(|n| n * 3).count(count), &runs)?;
     }
 
     #[test]

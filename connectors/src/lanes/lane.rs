@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use flott_dataflow::codec::{decode_value, encode_value};
 use flott_dataflow::source::{Assignment, SplitEnumerator};
 use flott_schema::Result;
 
@@ -30,7 +31,9 @@ impl Lane {
     }
 }
 
-/// Hands out one lane for each reader: whoever asks first gets the first.
+/// Hands out one lane for each reader: whoever asks first gets the first. A job that starts again with more or fewer readers
+/// keeps its lanes: what is in a lane depends on their number.
+#[derive(Serialize, Deserialize)]
 pub struct LaneEnumerator {
     lanes: u64,
     handed_out: u64,
@@ -56,5 +59,16 @@ impl SplitEnumerator for LaneEnumerator {
         self.handed_out += 1;
         let count = self.total.map_or(u64::MAX, |total| total.saturating_sub(first).div_ceil(self.lanes));
         Ok(Assignment::Split(Lane { first, step: self.lanes, count, done: 0 }))
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        encode_value(self, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        *self = decode_value(state)?;
+        Ok(())
     }
 }

@@ -1,10 +1,12 @@
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use flott_dataflow::source::{Boundedness, Source};
 
 use super::{Bid, Event, Generator, NexmarkConfig, NexmarkSource};
-use crate::test_kit::{Driver, Turn, drain, read_by, read_resuming};
+use crate::test_kit::{Driver, Turn, check_runs_by, drain, read_by, read_resuming, runs};
 
 fn config(event_count: u64) -> NexmarkConfig {
     NexmarkConfig { event_count, events_per_second: 1000, ..NexmarkConfig::default() }
@@ -45,6 +47,16 @@ fn a_resumed_reader_goes_on_where_the_old_one_was() {
         let (before, after) = read_resuming(&NexmarkSource::bids_only(config(1000)), 33, batches);
         let expected: Vec<Bid> = bids(&config(1000)).into_iter().map(|(bid, _)| bid).collect();
         assert!([before, after].concat() == expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn each_event_comes_once_over_restarts(count in 1u64..1500, group in 1u64..50, runs in runs()) {
+        let config = NexmarkConfig { out_of_order_group_size: group, ..config(count) };
+        check_runs_by(&NexmarkSource::new(config.clone()), &runs, |event| format!("{event:?}"))?;
+        check_runs_by(&NexmarkSource::bids_only(config), &runs, |bid| format!("{bid:?}"))?;
     }
 }
 

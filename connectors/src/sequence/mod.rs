@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 
 use flott_dataflow::batch::{Batch, Record};
+use flott_dataflow::codec::{decode_value, encode_value};
 use flott_dataflow::context::OperatorContext;
 use flott_dataflow::source::{Assignment, Boundedness, ReadBatch, Source, SourceReader, SplitEnumerator};
 use flott_schema::{Error, Result};
@@ -144,6 +145,17 @@ impl<N: Number> SplitEnumerator for SequenceEnumerator<N> {
             last: rest.next.ahead(self.split_numbers - 1),
         }))
     }
+
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        encode_value(&self.rest, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.rest = decode_value(state)?;
+        Ok(())
+    }
 }
 
 /// Emits ranges.
@@ -184,7 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::test_kit::{drain, read_by, read_resuming};
+    use crate::test_kit::{check_runs, drain, read_by, read_resuming, runs};
 
     fn records<N: Number>(source: &Sequence<N>, max: usize) -> Vec<N> {
         drain(source, max).into_iter().map(|(number, _)| number).collect()
@@ -238,6 +250,12 @@ mod tests {
                 read.sort_unstable();
             }
             prop_assert!(read.into_iter().eq(first..first + count));
+        }
+
+        #[test]
+        fn each_number_comes_once_over_restarts(count in 1u64..400_000, runs in runs()) {
+            let runs: Vec<_> = runs.into_iter().map(|run| run.with_larger_batches(1000)).collect();
+            check_runs(&Sequence::new(1, count), &runs)?;
         }
 
         #[test]

@@ -2,8 +2,9 @@
 //!
 //! Who may call it: job authors. What must never happen here: blocking; a read that waits gives its waker to the connection.
 //!
-//! A socket cannot be read twice: after a failure of the job, lines that were read before the last checkpoint are not read
-//! again, and lines read since then are lost.
+//! A socket cannot be read twice, so there is no position to keep: a job that starts from a checkpoint connects again, and lines
+//! that came between the checkpoint and the failure are lost, each line is processed at most once. Lines that came before the
+//! checkpoint are in it, except those that lay unread in the reader's buffer.
 
 mod connection;
 mod reader;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use flott_dataflow::codec::{decode_value, encode_value};
 use flott_dataflow::context::OperatorContext;
 use flott_dataflow::source::{Assignment, Boundedness, Source, SplitEnumerator};
 use flott_schema::{Error, Result};
@@ -23,6 +25,7 @@ use crate::bad_record::{BadRecords, OnBadRecord};
 pub use reader::SocketReader;
 
 /// Reads lines from one connection, in one task; other tasks of the source have nothing to do, so give it parallelism 1.
+/// After a failure of the job lines may be missing (at most once): what was sent cannot be asked for again.
 /// It ends when the peer closes the connection and there are no retries left, which is at once by default, as in Flink.
 ///
 /// ```
@@ -144,5 +147,16 @@ impl SplitEnumerator for SocketEnumerator {
             false => Ok(Assignment::Split(SocketSplit)),
             true => Ok(Assignment::NoMore),
         }
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        encode_value(&self.handed_out, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.handed_out = decode_value(state)?;
+        Ok(())
     }
 }

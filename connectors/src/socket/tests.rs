@@ -163,3 +163,19 @@ fn only_one_reader_gets_the_connection_and_an_address_must_be_complete() {
     assert!(SocketText::new("", 1).check().is_err());
     assert!(SocketText::new("localhost", 0).check().unwrap_err().to_string().contains("'localhost:0'"));
 }
+
+#[tokio::test]
+async fn a_restored_source_connects_once_and_reads_what_is_sent_then() {
+    let (listener, source) = listener().await;
+    let mut driver = crate::test_kit::Driver::new(&source, 2);
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert_eq!(driver.turn(1, 1, &mut cx).unwrap(), crate::test_kit::Turn::GotSplit);
+    let snapshot = driver.snapshot();
+    assert_eq!(snapshot.splits.len(), 1);
+    let mut enumerator = source.enumerator(3).unwrap();
+    enumerator.restore(&snapshot.enumerator).unwrap();
+    assert_eq!(enumerator.next_split(0).unwrap(), Assignment::NoMore, "the reader that has it keeps it");
+    serve(listener, vec![b"later\n"]);
+    let mut reader = reader(&source, &context(0, 1));
+    assert_eq!(all(&mut reader).await.unwrap(), ["later"]);
+}

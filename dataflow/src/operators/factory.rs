@@ -8,7 +8,7 @@ use crate::batch::{Batch, BatchDecoder, Record, decoder_of};
 use crate::context::OperatorContext;
 use crate::function::Prototype;
 use crate::operator::{Operator, OperatorStage};
-use crate::operators::sink::SinkStage;
+use crate::operators::sink::{MakeWriter, SinkStage};
 use crate::program::{Built, NodeFactory, NodeOutputs};
 use crate::sink::Sink;
 use crate::source::{Boundedness, EnumeratorBox, ErasedEnumerator, Source, SourceTask};
@@ -103,7 +103,12 @@ impl<T: Record, S: Sink<T>> SinkFactory<T, S> {
 impl<T: Record, S: Sink<T>> NodeFactory for SinkFactory<T, S> {
     fn build(&self, ctx: &OperatorContext, _outputs: NodeOutputs) -> Result<Built> {
         let sink = self.sink.get();
-        let stage = SinkStage::new(sink.writer(ctx)?, sink.committer(ctx)?, ctx.clone());
+        let committer = sink.committer(ctx)?;
+        let make_writer: MakeWriter<S::Writer> = Box::new(move |ctx, restored| match restored.is_empty() {
+            true => sink.writer(ctx),
+            false => sink.restore_writer(ctx, restored),
+        });
+        let stage = SinkStage::new(make_writer, committer, ctx.clone());
         Ok(Built::Stage(StageBox::new::<Batch<T>>(Box::new(stage))))
     }
 

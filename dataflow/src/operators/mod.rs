@@ -8,6 +8,7 @@ pub mod basic;
 pub mod bounded;
 pub mod broadcast;
 pub mod co_process;
+mod commits;
 pub mod factory;
 pub mod interval_join;
 mod keyed;

@@ -1,19 +1,33 @@
-//! The end of a chain: a sink's writer and committer.
+//! The end of a chain: a sink's writer, and when what it has prepared is committed.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use flott_schema::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use flott_schema::control::LAST_SNAPSHOT;
+use flott_schema::{Error, Result};
 
 use crate::batch::Batch;
 use crate::context::{OperatorContext, count};
 use crate::element::Signal;
+use crate::operators::commits::Commits;
 use crate::sink::{Committer, SinkWriter};
+use crate::snapshot::AfterBarrier;
 use crate::stage::{Flow, Stage};
 
-/// Writes batches; commits at the end of the input.
-pub struct SinkStage<W, C> {
-    writer: W,
-    committer: C,
+/// Makes the writer of a task from what writers handed in for the snapshot that the task starts from.
+pub type MakeWriter<W> = Box<dyn FnOnce(&OperatorContext, Vec<Vec<u8>>) -> Result<W>>;
+
+/// Writes batches. In a job that takes snapshots it commits what was prepared at a barrier when that snapshot is complete; in others
+/// at the end of the input.
+pub struct SinkStage<W, C: Committer> {
+    make_writer: Option<MakeWriter<W>>,
+    /// None before the task is opened, and in one that had finished.
+    writer: Option<W>,
+    commits: Rc<RefCell<Commits<C>>>,
     ctx: OperatorContext,
     /// Whether the writer has said that it takes no more for now.
     blocked: bool,
@@ -21,10 +35,18 @@ pub struct SinkStage<W, C> {
     unpolled: bool,
 }
 
-impl<W, C> SinkStage<W, C> {
-    /// A stage around a writer and its committer.
-    pub fn new(writer: W, committer: C, ctx: OperatorContext) -> Self {
-        SinkStage { writer, committer, ctx, blocked: false, unpolled: false }
+impl<W, C: Committer> SinkStage<W, C> {
+    /// A stage around a committer and the writer that `make_writer` gives.
+    pub fn new(make_writer: MakeWriter<W>, committer: C, ctx: OperatorContext) -> Self {
+        let commits = Rc::new(RefCell::new(Commits::new(committer, ctx.state.clone())));
+        SinkStage {
+            make_writer: Some(make_writer),
+            writer: None,
+            commits,
+            ctx,
+            blocked: false,
+            unpolled: false,
+        }
     }
 
     fn set_blocked(&mut self, blocked: bool) {
@@ -41,50 +63,81 @@ impl<T, W, C> Stage<Batch<T>> for SinkStage<W, C>
 where
     W: SinkWriter<T>,
     C: Committer<Committable = W::Committable>,
+    C::Committable: Serialize + DeserializeOwned + 'static,
 {
     fn open(&mut self) -> Result<()> {
+        let restored = self.commits.borrow_mut().open()?;
+        let snapshots = &self.ctx.task.snapshots;
+        if snapshots.are_taken() {
+            snapshots.listen(self.commits.clone());
+        }
+        match self.make_writer.take() {
+            Some(make_writer) if !snapshots.had_finished() => {
+                self.writer = Some(make_writer(&self.ctx, restored)?);
+            }
+            _ => self.commits.borrow_mut().prepared_last(Vec::new(), restored),
+        }
         Ok(())
     }
 
     fn push(&mut self, batch: Batch<T>) -> Result<()> {
+        let Some(writer) = &mut self.writer else {
+            return Err(Error::internal(format!("sink '{}' got records and has no writer", self.ctx.name)));
+        };
         count(&self.ctx.metrics.records_in, batch.len());
-        self.writer.write(batch)?;
+        writer.write(batch)?;
         // Without a waker of the task at hand: if the writer is not ready, a poll is due at once, and registers one.
-        let ready = self.writer.poll_ready(&mut Context::from_waker(Waker::noop()))?;
+        let ready = writer.poll_ready(&mut Context::from_waker(Waker::noop()))?;
         self.unpolled = ready.is_pending();
         self.set_blocked(ready.is_pending());
         Ok(())
     }
 
     fn signal(&mut self, signal: Signal) -> Result<Flow> {
-        if signal == Signal::EndOfInput {
-            if self.blocked {
-                return Ok(Flow::Again);
+        let Some(writer) = &mut self.writer else { return Ok(Flow::Done) };
+        let ends = match signal {
+            Signal::EndOfInput => true,
+            Signal::Barrier(barrier) => barrier.after == AfterBarrier::Drain,
+            Signal::Watermark(_) | Signal::Idle(_) => return Ok(Flow::Done),
+        };
+        // What the writer still holds must be out first.
+        if self.blocked {
+            return Ok(Flow::Again);
+        }
+        let prepared = writer.prepare_commit(ends)?;
+        let mut commits = self.commits.borrow_mut();
+        match signal {
+            Signal::Barrier(barrier) => {
+                let state = writer.snapshot(barrier.checkpoint)?;
+                commits.prepared(barrier.checkpoint, prepared, state)?;
             }
-            let committables = self.writer.prepare_commit(true)?;
-            self.committer.commit(committables)?;
+            _ if commits.state.is_some() => commits.prepared_last(prepared, writer.snapshot(LAST_SNAPSHOT)?),
+            _ => commits.committer.commit(prepared)?,
         }
         Ok(Flow::Done)
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.writer.flush()
+        self.writer.as_mut().map_or(Ok(()), SinkWriter::flush)
     }
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
         self.unpolled = false;
-        if self.blocked {
-            let ready = self.writer.poll_ready(cx)?;
-            self.set_blocked(matches!(ready, Poll::Pending));
+        let Some(writer) = &mut self.writer else { return Ok(Flow::Done) };
+        let ready = if self.blocked { writer.poll_ready(cx)? } else { Poll::Ready(()) };
+        if now_ms >= writer.next_deadline_ms() {
+            writer.on_deadline(now_ms)?;
         }
-        if now_ms >= self.writer.next_deadline_ms() {
-            self.writer.on_deadline(now_ms)?;
-        }
+        self.set_blocked(ready.is_pending());
         Ok(Flow::Done)
     }
 
     fn next_deadline_ms(&self) -> i64 {
-        if self.unpolled { i64::MIN } else { self.writer.next_deadline_ms() }
+        match &self.writer {
+            Some(_) if self.unpolled => i64::MIN,
+            Some(writer) => writer.next_deadline_ms(),
+            None => i64::MAX,
+        }
     }
 
     fn is_blocked(&self) -> bool {
@@ -93,14 +146,13 @@ where
 
     fn close(&mut self) -> Result<()> {
         self.set_blocked(false);
-        self.writer.close()
+        self.writer.as_mut().map_or(Ok(()), SinkWriter::close)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::rc::Rc;
 
     use super::*;
     use crate::context::{Settings, TaskContext};
@@ -130,7 +182,9 @@ mod tests {
         let ready = Rc::new(Cell::new(false));
         let task = Rc::new(TaskContext::new("job", "vertex", 0, 1, 128, Settings::default()));
         let ctx = OperatorContext::new(task.clone(), "sink", "sink");
-        let mut stage = SinkStage::new(Slow(ready.clone()), NothingToCommit, ctx);
+        let slow = Slow(ready.clone());
+        let mut stage = SinkStage::new(Box::new(|_, _| Ok(slow)), NothingToCommit, ctx);
+        stage.open().unwrap();
         stage.push(Batch::of(vec![1])).unwrap();
         assert!(stage.is_blocked() && task.congestion.is_input_blocked());
         assert_eq!(stage.next_deadline_ms(), i64::MIN);
@@ -148,7 +202,8 @@ mod tests {
     fn closing_a_blocked_sink_releases_the_input() {
         let task = Rc::new(TaskContext::new("job", "vertex", 0, 1, 128, Settings::default()));
         let ctx = OperatorContext::new(task.clone(), "sink", "sink");
-        let mut stage = SinkStage::new(Slow(Rc::default()), NothingToCommit, ctx);
+        let mut stage = SinkStage::new(Box::new(|_, _| Ok(Slow(Rc::default()))), NothingToCommit, ctx);
+        stage.open().unwrap();
         stage.push(Batch::of(vec![1])).unwrap();
         stage.close().unwrap();
         assert!(!task.congestion.is_input_blocked());
