@@ -151,6 +151,10 @@ where
 }
 
 #[cfg(test)]
+#[path = "sink_tests.rs"]
+mod snapshot_tests;
+
+#[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
