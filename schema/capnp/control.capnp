@@ -5,6 +5,7 @@
 using Common = import "common.capnp";
 using Job = import "job.capnp";
 using Raft = import "raft.capnp";
+using Snapshot = import "snapshot.capnp";
 
 struct Hello {
   protocol @0 :UInt32;
@@ -67,8 +68,12 @@ struct Registration {
 interface WorkerSession {
   # A coordinator's side of a registered worker. It ends with the connection.
   heartbeat @0 (stats :WorkerStats) -> ();
-  report @1 (reports :List(TaskReport)) -> ();
-  # Answers when the reports are committed.
+  report @1 (reports :List(TaskReport), mixed :List(Report)) -> ();
+  # Answers when the reports are committed. `mixed` stands in place of `reports` where last snapshots are among them.
+  snapshots @2 (reports :List(SnapshotReport)) -> ();
+  # Parts of snapshots that are pending; never a last one. Answers when they are taken in.
+  snapshotsWanted @3 (tasks :List(WaitingTask)) -> ();
+  # Tasks that have ended but for what their sinks have to commit.
 }
 
 struct TaskReport {
@@ -77,6 +82,38 @@ struct TaskReport {
   state @2 :Common.TaskState;
   failure @3 :Common.TaskFailure;
   # With failed; else null.
+}
+
+struct SnapshotReport {
+  job @0 :Common.Id;
+  attempt @1 :Common.AttemptId;
+  checkpoint @2 :UInt64;
+  # Its id; all bits set: the task has finished, and this is its part of all that follow.
+  union {
+    taken @3 :Snapshot.TaskSnapshot;
+    failed @4 :Text;
+  }
+}
+
+struct Report {
+  union {
+    task @0 :TaskReport;
+    lastSnapshot @1 :SnapshotReport;
+  }
+}
+
+struct WaitingTask {
+  job @0 :Common.Id;
+  attempt @1 :Common.AttemptId;
+}
+
+struct CheckpointOrder {
+  job @0 :Common.Id;
+  barrier @1 :Snapshot.Barrier;
+  folder @2 :Text;
+  sharedFolder @3 :Text;
+  # Null: none.
+  attempts @4 :List(Common.AttemptId);
 }
 
 interface Worker {
@@ -112,6 +149,8 @@ struct Order {
       tasks @3 :List(Common.Placement);
       peers @4 :List(Common.Placement);
       hosts @5 :List(WorkerHost);
+      restore @9 :Snapshot.RestoreFrom;
+      # Null: none.
     }
     cancel :group {
       cancelJob @6 :Common.Id;
@@ -119,6 +158,13 @@ struct Order {
     }
     release :group {
       releaseJob @8 :Common.Id;
+    }
+    checkpoint @10 :CheckpointOrder;
+    checkpointEnded :group {
+      endedJob @11 :Common.Id;
+      endedCheckpoint @12 :UInt64;
+      completed @13 :Bool;
+      endedAttempts @14 :List(Common.AttemptId);
     }
   }
 }
@@ -186,8 +232,11 @@ interface Executor {
 }
 
 interface ExecutorSession {
-  report @0 (reports :List(TaskReport)) -> ();
+  report @0 (reports :List(TaskReport), mixed :List(Report)) -> ();
+  # As that of a worker's session.
   stats @1 (tasks :List(TaskStats)) -> ();
   refuse @2 (reason :Text) -> ();
   # The program cannot run the job: it builds another graph, or never came to the execution meant.
+  snapshots @3 (reports :List(SnapshotReport)) -> ();
+  snapshotsWanted @4 (tasks :List(WaitingTask)) -> ();
 }

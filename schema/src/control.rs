@@ -239,6 +239,34 @@ pub enum ToCoordinator {
     },
 }
 
+/// What a leader acknowledges once it is committed; sent again until then, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// A task changed state.
+    Task(TaskReport),
+    /// A [`LAST_SNAPSHOT`]: it comes before the word that the task has finished.
+    LastSnapshot(Box<SnapshotReport>),
+}
+
+impl Report {
+    /// The deployment that it is about.
+    pub fn task(&self) -> (JobId, AttemptId) {
+        match self {
+            Report::Task(report) => (report.job, report.attempt),
+            Report::LastSnapshot(report) => (report.job, report.attempt),
+        }
+    }
+}
+
+impl From<Report> for ToCoordinator {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Task(report) => ToCoordinator::TaskState(report),
+            Report::LastSnapshot(report) => ToCoordinator::Snapshot(report),
+        }
+    }
+}
+
 /// In a [`SnapshotReport`]: what follows is that the task has finished, and this is its part of all snapshots to come.
 pub const LAST_SNAPSHOT: u64 = u64::MAX;
 
@@ -253,6 +281,13 @@ pub struct SnapshotReport {
     pub checkpoint: u64,
     /// What it has handed in, or why it cannot.
     pub result: std::result::Result<TaskSnapshot, String>,
+}
+
+impl SnapshotReport {
+    /// Whether it counts for all snapshots to come.
+    pub fn is_last(&self) -> bool {
+        self.checkpoint == LAST_SNAPSHOT
+    }
 }
 
 /// A task changed state.

@@ -236,6 +236,15 @@ pub struct SnapshotTimes {
 }
 
 impl TaskSnapshot {
+    /// Bytes of the state that stands in it, about; that in files does not count.
+    pub fn inline_bytes(&self) -> usize {
+        let bytes = |operator: &OperatorSnapshot| {
+            let items = operator.lists.iter().flat_map(|list| &list.items).map(Vec::len);
+            items.sum::<usize>() + operator.enumerator.as_ref().map_or(0, Vec::len)
+        };
+        self.operators.iter().map(bytes).sum()
+    }
+
     /// The files of the task's keyed state and channels.
     pub fn files(&self) -> impl Iterator<Item = &SnapshotFile> {
         let keyed = self.operators.iter().flat_map(|operator| &operator.keyed).flat_map(|keyed| &keyed.files);

@@ -136,10 +136,10 @@ impl Wire for Placement {
 
 /// Bytes of a failure's message and of its backtrace that cross processes: a failure that is told in part is better than one
 /// that cannot be told.
-const FAILURE_BYTES_MAX: usize = 256 << 10;
+pub(super) const FAILURE_BYTES_MAX: usize = 256 << 10;
 
 /// The beginning of `text`, at most `bytes_max` long.
-fn beginning(text: &str, bytes_max: usize) -> &str {
+pub(super) fn beginning(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 

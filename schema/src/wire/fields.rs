@@ -3,13 +3,16 @@
 use std::fmt::Display;
 
 use capnp::traits::Owned;
-use capnp::{NotInSchema, data, struct_list, text, text_list};
+use capnp::{NotInSchema, data, data_list, struct_list, text, text_list};
 
 use super::{Wire, broken, unreadable};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes that a text may have at most.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes that a piece of data may have at most.
+pub const DATA_BYTES_MAX: usize = 64 << 20;
 
 /// Elements that a list may have at most.
 pub const LIST_LENGTH_MAX: usize = 1 << 20;
@@ -91,6 +94,25 @@ pub fn text(field: &'static str, text: capnp::Result<text::Reader<'_>>) -> Resul
 pub fn texts(field: &'static str, list: capnp::Result<text_list::Reader<'_>>) -> Result<Vec<String>> {
     let list = list.map_err(|error| broken(error).at(field))?;
     (0..list.len()).map(|index| text(field, list.get(index))).collect()
+}
+
+/// Bytes to write, if there are not too many.
+pub fn data_to_write<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a [u8]> {
+    match bytes.len() > DATA_BYTES_MAX {
+        true => Err(too_long(field, bytes.len(), "bytes", DATA_BYTES_MAX)),
+        false => Ok(bytes),
+    }
+}
+
+/// Bytes; none if they are left out.
+pub fn bytes(field: &'static str, bytes: capnp::Result<data::Reader<'_>>) -> Result<Vec<u8>> {
+    bytes.map(<[u8]>::to_vec).map_err(|error| broken(error).at(field))
+}
+
+/// A list of pieces of data; one that is left out is empty.
+pub fn pieces(field: &'static str, list: capnp::Result<data_list::Reader<'_>>) -> Result<Vec<Vec<u8>>> {
+    let list = list.map_err(|error| broken(error).at(field))?;
+    (0..list.len()).map(|index| bytes(field, list.get(index))).collect()
 }
 
 /// Bytes of which there are always as many.

@@ -14,3 +14,5 @@ pub mod job_capnp;
 pub mod machine_capnp;
 #[rustfmt::skip]
 pub mod raft_capnp;
+#[rustfmt::skip]
+pub mod snapshot_capnp;
