@@ -258,6 +258,23 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The reports as those of tasks alone, if no last snapshot is among them.
+    pub fn of_tasks_alone(reports: &[Report]) -> Option<Vec<TaskReport>> {
+        let task = |report: &Report| match report {
+            Report::Task(report) => Some(report.clone()),
+            Report::LastSnapshot(_) => None,
+        };
+        reports.iter().map(task).collect()
+    }
+}
+
+impl From<TaskReport> for ToCoordinator {
+    fn from(report: TaskReport) -> Self {
+        ToCoordinator::TaskState(report)
+    }
+}
+
 impl From<Report> for ToCoordinator {
     fn from(report: Report) -> Self {
         match report {

@@ -229,6 +229,7 @@ async fn run(
             tasks: tasks.iter().filter(|task| task.slot.worker == executor.host.worker).copied().collect(),
             peers: tasks.clone().into(),
             hosts: executors.iter().map(|executor| executor.host.clone()).collect(),
+            restore: None,
         };
         executor.orders.send(order).await.map_err(|_| Error::internal("an executor has ended"))?;
     }

@@ -169,9 +169,10 @@ impl Worker {
 
     async fn obey(&mut self, order: ToWorker) {
         match order {
-            ToWorker::Deploy { job, spec, tasks, peers, hosts } => {
+            ToWorker::Deploy { job, spec, tasks, peers, hosts, restore: _ } => {
                 self.deploy(job, &spec, tasks, &peers, &hosts).await;
             }
+            ToWorker::Checkpoint(_) | ToWorker::CheckpointEnded { .. } => {}
             ToWorker::Cancel { job, attempts } => self.cancel(job, &attempts).await,
             ToWorker::Release { job } => self.release(job),
         }

@@ -256,7 +256,7 @@ fn a_job_over_two_workers_exchanges_its_records_through_their_data_ports() {
         for (worker, id) in workers.iter().zip([first, second]) {
             let tasks = peers.iter().filter(|placement| placement.slot.worker == id).copied().collect();
             let (spec, peers, hosts) = (spec.clone(), peers.clone(), hosts.clone());
-            worker.order(ToWorker::Deploy { job, spec, tasks, peers, hosts }).await;
+            worker.order(ToWorker::Deploy { job, spec, tasks, peers, hosts, restore: None }).await;
         }
         for worker in &mut workers {
             worker.until(|reports| ended(reports, job).len() == 2).await;

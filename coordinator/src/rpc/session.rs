@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use capnp_rpc::new_client_from_rc;
-use flott_schema::control::{Order, RunningTask, TaskReport, ToCoordinator};
-use flott_schema::ids::WorkerId;
+use flott_schema::control::{Order, Report, RunningTask, SnapshotReport, TaskReport, ToCoordinator};
+use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::stats::{WorkerProfile, WorkerStats};
 use flott_schema::wire::Wire;
 use flott_schema::wire::fields::{list, required};
@@ -274,9 +274,9 @@ impl Session {
         Ok(())
     }
 
-    /// Returns when the reports are committed. A service that is behind is waited for; the worker has a deadline of its own.
-    async fn commit(&self, reports: Vec<TaskReport>) -> capnp::Result<()> {
-        let messages: Vec<ToCoordinator> = reports.into_iter().map(ToCoordinator::TaskState).collect();
+    /// Returns when the service has taken the messages in, and committed those that are events. A service that is behind is waited
+    /// for; the worker has a deadline of its own.
+    async fn deliver(&self, messages: Vec<ToCoordinator>) -> capnp::Result<()> {
         loop {
             match self.server.handle.worker_reports(messages.clone()).await {
                 Ok(()) => return self.check(),
@@ -307,7 +307,35 @@ impl worker_session::Server for Session {
         _: worker_session::ReportResults,
     ) -> capnp::Result<()> {
         self.check()?;
-        let reports = list("reports", params.get()?.get_reports()).map_err(failed)?;
-        self.commit(reports).await
+        let messages = {
+            let form = params.get()?;
+            let reports: Vec<TaskReport> = list("reports", form.get_reports()).map_err(failed)?;
+            let mixed: Vec<Report> = list("mixed", form.get_mixed()).map_err(failed)?;
+            let reports = reports.into_iter().map(Report::Task);
+            reports.chain(mixed).map(ToCoordinator::from).collect()
+        };
+        self.deliver(messages).await
+    }
+
+    async fn snapshots(
+        self: Rc<Self>,
+        params: worker_session::SnapshotsParams,
+        _: worker_session::SnapshotsResults,
+    ) -> capnp::Result<()> {
+        self.check()?;
+        let parts: Vec<SnapshotReport> = list("reports", params.get()?.get_reports()).map_err(failed)?;
+        let messages = parts.into_iter().map(|part| ToCoordinator::Snapshot(Box::new(part))).collect();
+        self.deliver(messages).await
+    }
+
+    async fn snapshots_wanted(
+        self: Rc<Self>,
+        params: worker_session::SnapshotsWantedParams,
+        _: worker_session::SnapshotsWantedResults,
+    ) -> capnp::Result<()> {
+        self.check()?;
+        let tasks: Vec<(JobId, AttemptId)> = list("tasks", params.get()?.get_tasks()).map_err(failed)?;
+        let wanted = |(job, attempt)| ToCoordinator::SnapshotWanted { job, attempt };
+        self.deliver(tasks.into_iter().map(wanted).collect()).await
     }
 }

@@ -145,7 +145,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 let _ = reply.send(self.new_worker());
             }
             Command::FromWorker { messages, reply } => {
-                let events = messages.into_iter().map(|message| Self::event_of(message, at_ms)).collect();
+                let events = messages.into_iter().filter_map(|message| Self::event_of(message, at_ms)).collect();
                 self.write_all(events, reply);
             }
             Command::WorkerLost(worker) => self.give_up(worker, "it was reported lost"),
@@ -193,14 +193,16 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         }
     }
 
-    fn event_of(message: ToCoordinator, at_ms: u64) -> Event {
-        match message {
+    fn event_of(message: ToCoordinator, at_ms: u64) -> Option<Event> {
+        Some(match message {
             ToCoordinator::Register { worker, profile } => Event::WorkerRegistered { worker, profile, at_ms },
             ToCoordinator::TaskState(TaskReport { job, attempt, state, failure }) => {
                 let failure = failure.map(TaskFailure::cut);
                 Event::TaskStateChanged { job, attempt, state, failure, at_ms }
             }
-        }
+            // No snapshots are asked for.
+            ToCoordinator::Snapshot(_) | ToCoordinator::SnapshotWanted { .. } => return None,
+        })
     }
 
     pub(super) fn now_ms(&self) -> u64 {

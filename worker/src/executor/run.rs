@@ -6,8 +6,9 @@ use std::time::Duration;
 use flott_dataflow::program::Program;
 use flott_schema::Result;
 use flott_schema::config::options::ExchangeCompression;
-use flott_schema::control::{TaskReport, ToCoordinator, ToWorker};
+use flott_schema::control::{Report, SnapshotReport, ToCoordinator, ToWorker};
 use flott_schema::ids::{AttemptId, JobId};
+use flott_schema::snapshot::TaskSnapshot;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -22,6 +23,10 @@ use crate::service::{Options, Worker};
 const REPORTS_MAX: usize = 1024;
 /// Reports that are sent together.
 const REPORTS_AT_ONCE: usize = 256;
+/// Bytes of state that a part of a snapshot may hold outside of files.
+const STATE_BYTES_MAX: usize = 32 << 20;
+/// The same of a last snapshot, which goes into the log of the coordinators.
+const LAST_STATE_BYTES_MAX: usize = 2 << 20;
 /// How often the worker hears how the tasks do.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long its last word about them may take.
@@ -121,25 +126,23 @@ async fn forward_reports(
 ) {
     let mut waiting = Vec::new();
     while outbox.recv_many(&mut waiting, REPORTS_AT_ONCE).await > 0 {
-        let reports: Vec<TaskReport> = waiting
-            .drain(..)
-            .filter_map(|message| match message {
-                ToCoordinator::TaskState(report) => Some(report),
+        let (mut reports, mut parts, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        for message in waiting.drain(..) {
+            match message {
+                ToCoordinator::TaskState(report) => reports.push(Report::Task(report)),
+                ToCoordinator::Snapshot(snapshot) => {
+                    let snapshot = sendable(snapshot);
+                    match snapshot.is_last() {
+                        true => reports.push(Report::LastSnapshot(snapshot)),
+                        false => parts.push(*snapshot),
+                    }
+                }
+                ToCoordinator::SnapshotWanted { job, attempt } => wanted.push((job, attempt)),
                 // The worker offers the slots, not the executor.
-                ToCoordinator::Register { .. } => None,
-            })
-            .collect();
-        if reports.is_empty() {
-            continue;
+                ToCoordinator::Register { .. } => {}
+            }
         }
-        let ended: Vec<AttemptId> =
-            reports.iter().filter(|report| report.state.is_terminal()).map(|report| report.attempt).collect();
-        if !ended.is_empty() {
-            // The last numbers of a task go before the word that it has ended. If they cannot be sent,
-            // neither can the word.
-            let _ = speaker.stats(&metrics.stats_of(job, &ended)).await;
-        }
-        if let Err(error) = speaker.report(&reports).await {
+        if let Err(error) = tell(&speaker, &metrics, job, &reports, &parts, &wanted).await {
             // If the worker is gone, so is this process in a moment; else the worker cannot know the state of
             // the tasks any more.
             eprintln!("a report did not reach the worker: {error}");
@@ -147,6 +150,45 @@ async fn forward_reports(
             unsafe { libc::_exit(ORPHANED) }
         }
     }
+}
+
+async fn tell(
+    speaker: &Speaker,
+    metrics: &JobMetrics,
+    job: JobId,
+    reports: &[Report],
+    parts: &[SnapshotReport],
+    wanted: &[(JobId, AttemptId)],
+) -> Result<()> {
+    // One message may hold a few large ones at most.
+    for part in parts {
+        speaker.snapshots(std::slice::from_ref(part)).await?;
+    }
+    let has_ended = |report: &&Report| matches!(report, Report::Task(report) if report.state.is_terminal());
+    let ended: Vec<AttemptId> = reports.iter().filter(has_ended).map(|report| report.task().1).collect();
+    if !ended.is_empty() {
+        // The last numbers of a task go before the word that it has ended. If they cannot be sent,
+        // neither can the word.
+        let _ = speaker.stats(&metrics.stats_of(job, &ended)).await;
+    }
+    if !reports.is_empty() {
+        speaker.report(reports).await?;
+    }
+    if !wanted.is_empty() {
+        speaker.snapshots_wanted(wanted).await?;
+    }
+    Ok(())
+}
+
+/// The part of a snapshot, or, if it holds more than messages and logs can take, word of that.
+fn sendable(mut report: Box<SnapshotReport>) -> Box<SnapshotReport> {
+    let bytes_max = if report.is_last() { LAST_STATE_BYTES_MAX } else { STATE_BYTES_MAX };
+    let bytes = report.result.as_ref().map_or(0, TaskSnapshot::inline_bytes);
+    if bytes > bytes_max {
+        let text = "bytes in its list states and its enumerator, which go into the manifest";
+        report.result = Err(format!("the task has {bytes} {text}; they may have {bytes_max} there"));
+    }
+    report
 }
 
 async fn send_stats(speaker: Speaker, metrics: Arc<JobMetrics>, job: JobId) {

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::twoparty::VatNetwork;
 use capnp_rpc::{RpcSystem, new_client};
-use flott_schema::control::{Order, TaskReport, ToWorker};
+use flott_schema::control::{Order, Report, SnapshotReport, ToWorker};
 use flott_schema::error::ErrorKind;
-use flott_schema::ids::{JobId, WorkerId};
+use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::stats::TaskStats;
 use flott_schema::wire::generated::control_capnp::{executor, executor_session, supervisor};
 use flott_schema::wire::{Wire, fields, write_id};
@@ -77,10 +77,29 @@ impl Session {
 }
 
 impl Speaker {
-    /// Tells of changes of tasks; returns when the worker has taken them in.
-    pub async fn report(&self, reports: &[TaskReport]) -> Result<()> {
+    /// Tells of changes and last snapshots of tasks; returns when the worker has taken them in.
+    pub async fn report(&self, reports: &[Report]) -> Result<()> {
         let mut request = self.0.report_request();
-        fields::write_list("reports", reports, |length| request.get().init_reports(length))?;
+        match Report::of_tasks_alone(reports) {
+            Some(tasks) => {
+                fields::write_list("reports", &tasks, |length| request.get().init_reports(length))?;
+            }
+            None => fields::write_list("mixed", reports, |length| request.get().init_mixed(length))?,
+        }
+        request.send().promise.await.map(drop).map_err(refused)
+    }
+
+    /// Hands in parts of snapshots; returns when the worker has taken them in.
+    pub async fn snapshots(&self, parts: &[SnapshotReport]) -> Result<()> {
+        let mut request = self.0.snapshots_request();
+        fields::write_list("reports", parts, |length| request.get().init_reports(length))?;
+        request.send().promise.await.map(drop).map_err(refused)
+    }
+
+    /// Says which tasks wait for a snapshot.
+    pub async fn snapshots_wanted(&self, tasks: &[(JobId, AttemptId)]) -> Result<()> {
+        let mut request = self.0.snapshots_wanted_request();
+        fields::write_list("tasks", tasks, |length| request.get().init_tasks(length))?;
         request.send().promise.await.map(drop).map_err(refused)
     }
 

@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use flott_schema::answer::FilePart;
-use flott_schema::control::TaskReport;
+use flott_schema::control::{Report, SnapshotReport};
 use flott_schema::error::Result;
+use flott_schema::ids::{AttemptId, JobId};
 use flott_schema::stats::WorkerStats;
 use flott_schema::wire::Wire;
 use flott_schema::wire::broken;
@@ -23,7 +24,7 @@ use super::run::Queues;
 /// Reports in one call.
 const REPORTS_MAX: usize = 1_024;
 
-/// Bytes of failures in one call, about.
+/// Bytes of failures and of state in one call, about.
 const REPORT_BYTES_MAX: usize = 4 << 20;
 
 /// Reports held here; further ones wait in the queue, and then their senders.
@@ -47,6 +48,8 @@ pub(super) enum Served {
 enum Done {
     Heartbeat(std::result::Result<(), String>),
     Reports(std::result::Result<(), String>),
+    Snapshots(std::result::Result<(), String>),
+    Waiting(std::result::Result<(), String>),
     Read,
 }
 
@@ -56,14 +59,26 @@ pub(super) async fn serve(shared: &Rc<Shared>, queues: &mut Queues, registered: 
     let mut heartbeats = interval(heartbeat_interval.min(NUMBERS_INTERVAL));
     heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut calls: FuturesUnordered<LocalBoxFuture<'static, Done>> = FuturesUnordered::new();
-    let mut heartbeat_out = false;
+    let (mut heartbeat_out, mut snapshots_out) = (false, false);
     let orders = shared.orders.clone();
     loop {
         let group = shared.book.borrow_mut().take_up(REPORTS_MAX, REPORT_BYTES_MAX);
         if !group.is_empty() {
             calls.push(Box::pin(report(session.clone(), shared.clone(), group, heartbeat_timeout)));
         }
-        let room = shared.book.borrow().unacknowledged() < REPORTS_HELD_MAX;
+        let parts = match snapshots_out {
+            true => Vec::new(),
+            false => shared.book.borrow_mut().take_snapshots(REPORTS_MAX, REPORT_BYTES_MAX),
+        };
+        if !parts.is_empty() {
+            snapshots_out = true;
+            calls.push(Box::pin(hand_in(session.clone(), parts, heartbeat_timeout)));
+        }
+        let waiting = shared.book.borrow_mut().take_waiting();
+        if !waiting.is_empty() {
+            calls.push(Box::pin(want(session.clone(), waiting, heartbeat_timeout)));
+        }
+        let room = shared.book.borrow().held() < REPORTS_HELD_MAX;
         tokio::select! {
             biased;
             () = Queues::stop(&mut queues.stopped) => return Served::Over(SessionEnd::Stopped),
@@ -77,8 +92,12 @@ pub(super) async fn serve(shared: &Rc<Shared>, queues: &mut Queues, registered: 
             Some(done) = calls.next(), if !calls.is_empty() => match done {
                 Done::Heartbeat(Ok(())) => heartbeat_out = false,
                 Done::Reports(Ok(())) => shared.book.borrow_mut().acknowledge(),
-                Done::Heartbeat(Err(reason)) | Done::Reports(Err(reason)) => return Served::Broken(reason),
-                Done::Read => {}
+                Done::Snapshots(Ok(())) => snapshots_out = false,
+                Done::Heartbeat(Err(reason))
+                | Done::Reports(Err(reason))
+                | Done::Snapshots(Err(reason))
+                | Done::Waiting(Err(reason)) => return Served::Broken(reason),
+                Done::Waiting(Ok(())) | Done::Read => {}
             },
             Some(reports) = queues.reports.recv(), if room => shared.book.borrow_mut().add(reports),
             Some(read) = queues.reads.recv() => {
@@ -107,14 +126,11 @@ async fn tell(
 async fn report(
     session: worker_session::Client,
     shared: Rc<Shared>,
-    reports: Vec<TaskReport>,
+    reports: Vec<Report>,
     deadline: Duration,
 ) -> Done {
-    let ended: Vec<_> = reports
-        .iter()
-        .filter(|report| report.state.is_terminal())
-        .map(|report| (report.job, report.attempt))
-        .collect();
+    let has_ended = |report: &&Report| matches!(report, Report::Task(report) if report.state.is_terminal());
+    let ended: Vec<_> = reports.iter().filter(has_ended).map(Report::task).collect();
     if !ended.is_empty() {
         // The last numbers of a task come before the word that it has ended: who waits for that word reads them.
         let told = tell(session.clone(), shared.side.last_stats(&ended), deadline).await;
@@ -123,11 +139,41 @@ async fn report(
         }
     }
     let mut request = session.report_request();
-    let form = request.get();
-    if let Err(error) = write_list("reports", &reports, |length| form.init_reports(length)) {
+    if let Err(error) = write_reports(&reports, request.get()) {
         return Done::Reports(Err(error.to_string()));
     }
     Done::Reports(in_time("reports", deadline, request.send().promise).await)
+}
+
+/// Reports of tasks alone, or all there are in order.
+fn write_reports(reports: &[Report], form: worker_session::report_params::Builder<'_>) -> Result<()> {
+    match Report::of_tasks_alone(reports) {
+        Some(tasks) => write_list("reports", &tasks, |length| form.init_reports(length)),
+        None => write_list("mixed", reports, |length| form.init_mixed(length)),
+    }
+}
+
+async fn hand_in(session: worker_session::Client, parts: Vec<SnapshotReport>, deadline: Duration) -> Done {
+    let mut request = session.snapshots_request();
+    let form = request.get();
+    if let Err(error) = write_list("reports", &parts, |length| form.init_reports(length)) {
+        return Done::Snapshots(Err(error.to_string()));
+    }
+    drop(parts);
+    Done::Snapshots(in_time("parts of snapshots", deadline, request.send().promise).await)
+}
+
+async fn want(
+    session: worker_session::Client,
+    tasks: Vec<(JobId, AttemptId)>,
+    deadline: Duration,
+) -> Done {
+    let mut request = session.snapshots_wanted_request();
+    let form = request.get();
+    if let Err(error) = write_list("tasks", &tasks, |length| form.init_tasks(length)) {
+        return Done::Waiting(Err(error.to_string()));
+    }
+    Done::Waiting(in_time("tasks that wait for a snapshot", deadline, request.send().promise).await)
 }
 
 /// Waits for the answer to a call.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flott_schema::answer::FilePart;
-use flott_schema::control::TaskReport;
+use flott_schema::control::ToCoordinator;
 use flott_schema::error::{Error, ErrorKind, Result};
 use flott_schema::ids::WorkerId;
 use flott_schema::job::ProgramDigest;
@@ -84,7 +84,7 @@ pub(super) struct ReadProgram {
 /// Talks to a session. Cheap to clone; when all clones are gone, the session ends.
 #[derive(Clone, Debug)]
 pub struct SessionHandle {
-    pub(super) reports: mpsc::Sender<Vec<TaskReport>>,
+    pub(super) reports: mpsc::Sender<Vec<ToCoordinator>>,
     pub(super) reads: mpsc::Sender<ReadProgram>,
     pub(super) state: watch::Receiver<SessionState>,
     pub(super) stop: watch::Sender<bool>,
@@ -92,9 +92,10 @@ pub struct SessionHandle {
 }
 
 impl SessionHandle {
-    /// Reports changes of tasks, in order. They reach the cluster in the order of the calls, across any number of broken
-    /// connections, unless the cluster gives the worker up. Waits while too many are unsent.
-    pub async fn report(&self, reports: Vec<TaskReport>) -> Result<(), SessionEnd> {
+    /// Reports what becomes of tasks. Their changes and last snapshots reach the cluster in the order of the calls, across any
+    /// number of broken connections, unless the cluster gives the worker up; parts of a snapshot reach the leader that the worker
+    /// has now or next, or none. Waits while too much is unsent.
+    pub async fn report<T: Into<ToCoordinator>>(&self, reports: Vec<T>) -> Result<(), SessionEnd> {
         if reports.is_empty() {
             return Ok(());
         }
@@ -102,6 +103,7 @@ impl SessionHandle {
         if let SessionState::Ended(end) = &*self.state.borrow() {
             return Err(end.clone());
         }
+        let reports = reports.into_iter().map(Into::into).collect();
         self.reports.send(reports).await.map_err(|_| self.end())
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flott_schema::control::{Order, TaskReport};
+use flott_schema::control::{Order, ToCoordinator};
 use flott_schema::error::{Error, Result};
 use flott_schema::ids::WorkerId;
 use flott_schema::security::Token;
@@ -107,7 +107,7 @@ pub fn start(options: Options, side: Arc<dyn WorkerSide>) -> Result<(SessionHand
 
 /// What the rest of the worker wants of the session.
 pub(super) struct Queues {
-    pub reports: mpsc::Receiver<Vec<TaskReport>>,
+    pub reports: mpsc::Receiver<Vec<ToCoordinator>>,
     pub reads: mpsc::Receiver<ReadProgram>,
     pub stopped: watch::Receiver<bool>,
 }

@@ -10,8 +10,8 @@ use capnp::message::ReaderOptions;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::twoparty::VatNetwork;
 use capnp_rpc::{RpcSystem, new_client};
-use flott_schema::control::{Order, TaskReport};
-use flott_schema::ids::JobId;
+use flott_schema::control::{Order, Report, SnapshotReport, TaskReport};
+use flott_schema::ids::{AttemptId, JobId};
 use flott_schema::stats::TaskStats;
 use flott_schema::wire::generated::control_capnp::{executor, executor_session, supervisor};
 use flott_schema::wire::{Wire, fields, read_id};
@@ -195,6 +195,13 @@ struct Session {
     heard: Rc<Cell<Instant>>,
 }
 
+impl Session {
+    /// Returns when it is taken in, so that an executor cannot flood its worker.
+    async fn tell(&self, event: Event) -> capnp::Result<()> {
+        self.links.events.send(event).await.map_err(|_| stopped())
+    }
+}
+
 impl executor_session::Server for Session {
     async fn report(
         self: Rc<Self>,
@@ -202,12 +209,44 @@ impl executor_session::Server for Session {
         _results: executor_session::ReportResults,
     ) -> capnp::Result<()> {
         self.heard.set(Instant::now());
-        let reports: Vec<TaskReport> =
+        let form = params.get()?;
+        let executor = self.executor;
+        let reports: Vec<TaskReport> = fields::list("reports", form.get_reports()).map_err(failed)?;
+        let mixed: Vec<Report> = fields::list("mixed", form.get_mixed()).map_err(failed)?;
+        for report in reports.into_iter().map(Report::Task).chain(mixed) {
+            self.tell(match report {
+                Report::Task(report) => Event::Report { executor, report },
+                Report::LastSnapshot(report) => Event::Snapshot { executor, report },
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn snapshots(
+        self: Rc<Self>,
+        params: executor_session::SnapshotsParams,
+        _results: executor_session::SnapshotsResults,
+    ) -> capnp::Result<()> {
+        self.heard.set(Instant::now());
+        let parts: Vec<SnapshotReport> =
             fields::list("reports", params.get()?.get_reports()).map_err(failed)?;
-        for report in reports {
-            let event = Event::Report { executor: self.executor, report };
-            // Answered when it is taken in, so that an executor cannot flood its worker.
-            self.links.events.send(event).await.map_err(|_| stopped())?;
+        for part in parts {
+            self.tell(Event::Snapshot { executor: self.executor, report: Box::new(part) }).await?;
+        }
+        Ok(())
+    }
+
+    async fn snapshots_wanted(
+        self: Rc<Self>,
+        params: executor_session::SnapshotsWantedParams,
+        _results: executor_session::SnapshotsWantedResults,
+    ) -> capnp::Result<()> {
+        self.heard.set(Instant::now());
+        let tasks: Vec<(JobId, AttemptId)> =
+            fields::list("tasks", params.get()?.get_tasks()).map_err(failed)?;
+        for (_, attempt) in tasks {
+            self.tell(Event::SnapshotWanted { executor: self.executor, attempt }).await?;
         }
         Ok(())
     }
@@ -229,8 +268,7 @@ impl executor_session::Server for Session {
         _results: executor_session::RefuseResults,
     ) -> capnp::Result<()> {
         let reason = fields::text("reason", params.get()?.get_reason()).map_err(failed)?;
-        let event = Event::Refused { executor: self.executor, reason };
-        self.links.events.send(event).await.map_err(|_| stopped())
+        self.tell(Event::Refused { executor: self.executor, reason }).await
     }
 }
 

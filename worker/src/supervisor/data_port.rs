@@ -191,7 +191,8 @@ mod tests {
         };
         let spec = JobSpec { program: Some(program), ..JobSpec::embedded(graph) };
         let (peers, hosts) = (Shared::new([]), Shared::new([]));
-        ToWorker::Deploy { job: JOB, spec: Shared::new(spec), tasks: vec![placement], peers, hosts }
+        let (spec, tasks) = (Shared::new(spec), vec![placement]);
+        ToWorker::Deploy { job: JOB, spec, tasks, peers, hosts, restore: None }
     }
 
     /// Runs a test with a data port whose executor is this process, once it connects to the socket given.

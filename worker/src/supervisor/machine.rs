@@ -10,7 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use flott_schema::control::{RunningTask, TaskFailure, TaskReport, TaskState, ToWorker};
+use flott_schema::control::{
+    CheckpointOrder, RunningTask, SnapshotReport, TaskFailure, TaskReport, TaskState, ToWorker,
+};
 use flott_schema::error::ErrorKind;
 use flott_schema::ids::{AttemptId, JobId, TaskId, WorkerId};
 use flott_schema::job::{JobSpec, ProgramRef};
@@ -66,6 +68,20 @@ pub enum Event {
         /// What its task became.
         report: TaskReport,
     },
+    /// A task of it has handed in its part of a snapshot.
+    Snapshot {
+        /// The executor.
+        executor: ExecutorNumber,
+        /// The part.
+        report: Box<SnapshotReport>,
+    },
+    /// A task of it has ended but for what its sinks have to commit.
+    SnapshotWanted {
+        /// The executor.
+        executor: ExecutorNumber,
+        /// The task.
+        attempt: AttemptId,
+    },
     /// Its process has ended.
     Exited {
         /// The executor.
@@ -105,6 +121,10 @@ pub enum Action {
     Send(ExecutorNumber, ToWorker),
     /// Tell the coordinator.
     Report(TaskReport),
+    /// Hand a part of a snapshot on to the coordinator.
+    Snapshot(Box<SnapshotReport>),
+    /// Tell the coordinator that a task waits for a snapshot.
+    SnapshotWanted(JobId, AttemptId),
     /// Call again with `Due` after this time.
     SetTimer(ExecutorNumber, Timer, u64),
     /// End the process at once; answered by `Exited`, or `NotStarted` if it did not run yet.
@@ -234,6 +254,18 @@ impl Machine {
                 self.kill(executor, Some((ErrorKind::Graph, reason)), &mut actions)
             }
             Event::Report { executor, report } => self.report(executor, report, &mut actions),
+            Event::Snapshot { executor, report } => {
+                let executor = self.executors.get(&executor);
+                if executor.is_some_and(|executor| executor.job == report.job && executor.has(&report.attempt)) {
+                    actions.push(Action::Snapshot(report));
+                }
+            }
+            Event::SnapshotWanted { executor, attempt } => {
+                let executor = self.executors.get(&executor);
+                if let Some(executor) = executor.filter(|executor| executor.attempts.contains_key(&attempt)) {
+                    actions.push(Action::SnapshotWanted(executor.job, attempt));
+                }
+            }
             Event::Exited { executor, how, details, out_of_memory } => {
                 let kind = match out_of_memory {
                     true => ErrorKind::Resources,
@@ -285,6 +317,14 @@ impl Machine {
                     actions.push(Action::Resize(number, slots));
                 }
             }
+            ToWorker::Checkpoint(order) => self.checkpoint(order, actions),
+            ToWorker::CheckpointEnded { job, checkpoint, completed, attempts } => {
+                // Who has no executor any more has nothing to commit.
+                if let Some(number) = self.connected_executor(job) {
+                    let ended = ToWorker::CheckpointEnded { job, checkpoint, completed, attempts };
+                    actions.push(Action::Send(number, ended));
+                }
+            }
             ToWorker::Cancel { job, attempts } => self.cancel(job, attempts, actions),
             ToWorker::Release { job } => {
                 if let Some(number) = self.current.get(&job).copied() {
@@ -292,6 +332,28 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// Hands the order on. Tasks that are not there cannot take part; the coordinator is told so, rather than left to wait.
+    fn checkpoint(&mut self, order: CheckpointOrder, actions: &mut Vec<Action>) {
+        let number = self.connected_executor(order.job);
+        let executor = number.and_then(|number| self.executors.get(&number));
+        let is_here = |attempt: &AttemptId| executor.is_some_and(|executor| executor.has(attempt));
+        for attempt in order.attempts.iter().filter(|attempt| !is_here(attempt)) {
+            let result = Err("the task does not run on the worker where it was placed".to_string());
+            let (job, checkpoint) = (order.job, order.barrier.checkpoint);
+            let report = SnapshotReport { job, attempt: *attempt, checkpoint, result };
+            actions.push(Action::Snapshot(Box::new(report)));
+        }
+        if let Some(number) = number {
+            actions.push(Action::Send(number, ToWorker::Checkpoint(order)));
+        }
+    }
+
+    /// The executor that takes orders for a job, if it has said hello.
+    fn connected_executor(&self, job: JobId) -> Option<ExecutorNumber> {
+        let number = self.current(job)?;
+        self.executors.get(&number).filter(|executor| executor.phase == Phase::Connected).map(|_| number)
     }
 
     fn new_executor(&mut self, job: JobId, spec: Arc<JobSpec>) -> ExecutorNumber {
@@ -469,6 +531,11 @@ impl Machine {
 }
 
 impl Executor {
+    /// Whether the task runs in it, or has finished there.
+    fn has(&self, attempt: &AttemptId) -> bool {
+        self.attempts.contains_key(attempt) || self.finished.get(&attempt.task) == Some(attempt)
+    }
+
     /// Cancels attempts that were not yet handed to the process.
     fn withdraw(&mut self, attempts: &[AttemptId], actions: &mut Vec<Action>) {
         for attempt in attempts {

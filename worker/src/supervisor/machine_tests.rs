@@ -4,6 +4,7 @@ use flott_schema::control::Placement;
 use flott_schema::graph::{ExecutionMode, JobGraph, Vertex};
 use flott_schema::ids::{SlotId, TaskId, VertexId};
 use flott_schema::job::{JobSettings, ProgramDigest};
+use flott_schema::snapshot::Barrier;
 
 use super::*;
 
@@ -304,4 +305,52 @@ fn a_worker_that_ends_takes_all_its_executors_along_without_a_word() {
     assert_eq!(machine.apply(second), [Action::Forget(ExecutorNumber(2))]);
     assert_eq!(machine.apply(exited(FIRST)), [Action::Forget(FIRST)]);
     assert_eq!(machine.executors(), 0);
+}
+
+fn checkpoint(subtasks: std::ops::Range<u32>) -> ToWorker {
+    ToWorker::Checkpoint(CheckpointOrder {
+        job: JOB,
+        barrier: Barrier::of_checkpoint(7),
+        folder: "/chk-7".into(),
+        shared_folder: None,
+        attempts: subtasks.map(attempt).collect(),
+    })
+}
+
+fn part(subtask: u32, reason: &str) -> Box<SnapshotReport> {
+    let result = Err(reason.to_string());
+    Box::new(SnapshotReport { job: JOB, attempt: attempt(subtask), checkpoint: 7, result })
+}
+
+#[test]
+fn a_checkpoint_is_handed_to_the_executor_and_tasks_that_are_not_there_do_not_leave_it_waiting() {
+    let mut machine = running(0..2);
+    machine.apply(Event::Report { executor: FIRST, report: report(0, TaskState::Finished) });
+    assert_eq!(machine.apply(Event::Order(checkpoint(0..2))), [Action::Send(FIRST, checkpoint(0..2))]);
+    let missing = "the task does not run on the worker where it was placed";
+    let expected = [Action::Snapshot(part(2, missing)), Action::Send(FIRST, checkpoint(1..3))];
+    assert_eq!(machine.apply(Event::Order(checkpoint(1..3))), expected);
+    let ended = ToWorker::CheckpointEnded { job: JOB, checkpoint: 7, completed: true, attempts: vec![] };
+    assert_eq!(machine.apply(Event::Order(ended.clone())), [Action::Send(FIRST, ended.clone())]);
+
+    let mut machine = Machine::new(Deadlines::default());
+    machine.apply(Event::Order(deploy(0..1)));
+    assert_eq!(machine.apply(Event::Order(checkpoint(1..2))), [Action::Snapshot(part(1, missing))]);
+    assert_eq!(machine.apply(Event::Order(ended)), []);
+}
+
+#[test]
+fn parts_of_snapshots_are_passed_on_and_only_for_tasks_that_the_executor_has() {
+    let mut machine = running(0..2);
+    machine.apply(Event::Report { executor: FIRST, report: report(0, TaskState::Finished) });
+    for subtask in 0..2 {
+        let event = Event::Snapshot { executor: FIRST, report: part(subtask, "disk full") };
+        assert_eq!(machine.apply(event), [Action::Snapshot(part(subtask, "disk full"))]);
+    }
+    let foreign = Event::Snapshot { executor: FIRST, report: part(9, "disk full") };
+    assert_eq!(machine.apply(foreign), []);
+    let wanted = |subtask| Event::SnapshotWanted { executor: FIRST, attempt: attempt(subtask) };
+    assert_eq!(machine.apply(wanted(1)), [Action::SnapshotWanted(JOB, attempt(1))]);
+    // It has finished.
+    assert_eq!(machine.apply(wanted(0)), []);
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use flott_schema::control::{Order, TaskReport, ToWorker};
+use flott_schema::control::{Order, ToCoordinator, ToWorker};
 use flott_schema::error::ErrorKind;
 use flott_schema::job::ProgramRef;
 use flott_schema::security::Token;
@@ -68,7 +68,7 @@ pub struct Supervisor {
     events: mpsc::Receiver<Event>,
     executors: HashMap<ExecutorNumber, Held>,
     /// Reports that wait for room in the queue to the coordinator.
-    reports: Vec<TaskReport>,
+    reports: Vec<ToCoordinator>,
     last_term: u64,
     listeners: Vec<JoinHandle<()>>,
 }
@@ -195,7 +195,7 @@ impl Supervisor {
     }
 
     /// Obeys until `orders` ends; then ends all executors, and returns when they are gone.
-    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, reports: mpsc::Sender<Vec<TaskReport>>) {
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, reports: mpsc::Sender<Vec<ToCoordinator>>) {
         let mut usage_tick = interval(USAGE_INTERVAL);
         usage_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -240,7 +240,7 @@ impl Supervisor {
         match order {
             ToWorker::Deploy { job, spec, .. } => statistics.note_job(*job, spec.graph.clone()),
             ToWorker::Release { job } => statistics.forget_job(*job),
-            ToWorker::Cancel { .. } => {}
+            ToWorker::Cancel { .. } | ToWorker::Checkpoint(_) | ToWorker::CheckpointEnded { .. } => {}
         }
     }
 
@@ -280,7 +280,11 @@ impl Supervisor {
                     });
                 }
             }
-            Action::Report(report) => self.reports.push(report),
+            Action::Report(report) => self.reports.push(ToCoordinator::TaskState(report)),
+            Action::Snapshot(report) => self.reports.push(ToCoordinator::Snapshot(report)),
+            Action::SnapshotWanted(job, attempt) => {
+                self.reports.push(ToCoordinator::SnapshotWanted { job, attempt });
+            }
             Action::SetTimer(executor, timer, after_ms) => {
                 let Some(held) = self.executors.get_mut(&executor) else { return };
                 let events = self.inner.links.events.clone();

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use flott_schema::config::options::ExchangeCompression;
-use flott_schema::control::{Order, Placement, TaskReport, TaskState, ToWorker};
+use flott_schema::control::{Order, Placement, TaskReport, TaskState, ToCoordinator, ToWorker};
 use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, WorkerId};
 use flott_schema::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef};
@@ -74,7 +74,7 @@ impl ProgramSource for Programs {
 /// A worker under test.
 pub struct Worker {
     orders: mpsc::Sender<Order>,
-    reports: mpsc::Receiver<Vec<TaskReport>>,
+    reports: mpsc::Receiver<Vec<ToCoordinator>>,
     seen: Vec<TaskReport>,
     folder: tempfile::TempDir,
     specs: Vec<(JobId, Arc<JobSpec>)>,
@@ -179,7 +179,13 @@ impl Worker {
         while !holds(&self.seen) {
             let more = timeout(DEADLINE / 2, self.reports.recv()).await;
             match more {
-                Ok(more) => self.seen.extend(more.expect("the supervisor has ended")),
+                Ok(more) => {
+                    let more = more.expect("the supervisor has ended").into_iter();
+                    self.seen.extend(more.filter_map(|word| match word {
+                        ToCoordinator::TaskState(report) => Some(report),
+                        _ => None,
+                    }));
+                }
                 Err(_) => panic!("what is waited for does not come; so far: {:#?}", self.seen),
             }
         }
@@ -227,7 +233,7 @@ pub fn deployment(job: JobId, arguments: &[&str], digest: ProgramDigest) -> (Arc
     let attempts = attempts(&spec).into_iter();
     let tasks: Vec<_> = attempts.map(|attempt| Placement { attempt, slot: slot(&attempt) }).collect();
     let peers = tasks.clone().into();
-    (spec.clone(), ToWorker::Deploy { job, spec, tasks, peers, hosts: Arc::new([]) })
+    (spec.clone(), ToWorker::Deploy { job, spec, tasks, peers, hosts: Arc::new([]), restore: None })
 }
 
 fn new_job() -> JobId {

@@ -12,6 +12,7 @@ use super::*;
 use crate::control::{Order, TaskReport};
 use crate::ids::JobId;
 use crate::job::{JobSettings, ProgramRef};
+use crate::snapshot::Manifest;
 
 fn comes_back<T: Wire + PartialEq + Debug>(value: &T) {
     let bytes = to_bytes(value).unwrap();
@@ -28,6 +29,25 @@ proptest! {
     fn reports_come_out_as_they_went_in(report in values::task_report(), task in values::running_task()) {
         comes_back(&report);
         comes_back(&task);
+    }
+
+    #[test]
+    fn snapshots_come_out_as_they_went_in(
+        report in values::report(), waiting in values::waiting_task(), manifest in values::manifest(),
+    ) {
+        comes_back(&report);
+        comes_back(&waiting);
+        comes_back(&manifest);
+    }
+
+    #[test]
+    fn a_changed_bit_of_a_manifest_gives_a_value_or_an_error(
+        manifest in values::manifest(), at in any::<prop::sample::Index>(), bit in 0..8,
+    ) {
+        let mut bytes = to_bytes(&manifest).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1_u8 << bit;
+        let _ = from_bytes::<Manifest>(&bytes);
     }
 
     #[test]

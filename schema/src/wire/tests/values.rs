@@ -8,12 +8,19 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::control::{
-    Order, Placement, RunningTask, TaskFailure, TaskReport, TaskState, ToWorker, WorkerHost,
+    CheckpointOrder, Order, Placement, Report, RunningTask, SnapshotReport, TaskFailure, TaskReport, TaskState,
+    ToWorker, WorkerHost,
 };
 use crate::error::ErrorKind;
 use crate::graph::{Edge, Exchange, ExecutionMode, JobGraph, OperatorSpec, Partitioning, Vertex};
 use crate::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, VertexId, WorkerId};
 use crate::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrategy, Submission};
+use crate::key_group::KeyGroupRange;
+use crate::snapshot::{
+    AfterBarrier, Alignment, Barrier, ChannelSnapshot, KeyedSnapshot, ListMode, ListSnapshot, Manifest,
+    ManifestOperator, ManifestVertex, OperatorSnapshot, RestoreFrom, SavepointFormat, SnapshotFile, SnapshotKind,
+    SnapshotTimes, TableSnapshot, TaskSnapshot,
+};
 use crate::stats::{LogFile, OperatorStats, TaskStats, WorkerProfile, WorkerStats, WorkerUsage};
 
 fn text() -> impl Strategy<Value = String> {
@@ -200,20 +207,179 @@ fn host() -> impl Strategy<Value = WorkerHost> {
 }
 
 pub fn order() -> impl Strategy<Value = Order> {
-    let deploy = (job_id(), spec(), vec(placement(), 0..4), vec(placement(), 0..4), vec(host(), 0..3))
-        .prop_map(|(job, spec, tasks, peers, hosts)| ToWorker::Deploy {
+    let placements = || vec(placement(), 0..4);
+    let deploy = (job_id(), spec(), placements(), placements(), vec(host(), 0..3), option::of(restore_from()))
+        .prop_map(|(job, spec, tasks, peers, hosts, restore)| ToWorker::Deploy {
             job,
             spec: Arc::new(spec),
             tasks,
             peers: peers.into(),
             hosts: hosts.into(),
-            restore: None,
+            restore: restore.map(Arc::new),
         });
+    let checkpoint = checkpoint_order().prop_map(ToWorker::Checkpoint);
+    let ended = (job_id(), any::<u64>(), any::<bool>(), vec(attempt(), 0..4)).prop_map(
+        |(job, checkpoint, completed, attempts)| ToWorker::CheckpointEnded {
+            job,
+            checkpoint,
+            completed,
+            attempts,
+        },
+    );
     let cancel =
         (job_id(), vec(attempt(), 0..4)).prop_map(|(job, attempts)| ToWorker::Cancel { job, attempts });
     let release = job_id().prop_map(|job| ToWorker::Release { job });
-    (any::<u64>(), prop_oneof![2 => deploy, 1 => cancel, 1 => release])
+    (any::<u64>(), prop_oneof![2 => deploy, 1 => checkpoint, 1 => ended, 1 => cancel, 1 => release])
         .prop_map(|(term, message)| Order { term, message })
+}
+
+fn barrier() -> impl Strategy<Value = Barrier> {
+    let kinds = vec![
+        SnapshotKind::Checkpoint,
+        SnapshotKind::FullCheckpoint,
+        SnapshotKind::Savepoint(SavepointFormat::Canonical),
+        SnapshotKind::Savepoint(SavepointFormat::Native),
+    ];
+    let after = select(vec![AfterBarrier::GoOn, AfterBarrier::Suspend, AfterBarrier::Drain]);
+    let alignment = prop_oneof![
+        Just(Alignment::Aligned),
+        any::<u32>().prop_map(Alignment::UnalignedAfter),
+        Just(Alignment::None)
+    ];
+    (any::<u64>(), any::<i64>(), select(kinds), after, alignment).prop_map(
+        |(checkpoint, timestamp_ms, kind, after, alignment)| Barrier {
+            checkpoint,
+            timestamp_ms,
+            kind,
+            after,
+            alignment,
+        },
+    )
+}
+
+fn checkpoint_order() -> impl Strategy<Value = CheckpointOrder> {
+    (job_id(), barrier(), text(), option::of(text()), vec(attempt(), 0..4)).prop_map(
+        |(job, barrier, folder, shared_folder, attempts)| CheckpointOrder {
+            job,
+            barrier,
+            folder,
+            shared_folder,
+            attempts,
+        },
+    )
+}
+
+fn data() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..20)
+}
+
+fn snapshot_file() -> impl Strategy<Value = SnapshotFile> {
+    (text(), text(), any::<u64>(), any::<u32>()).prop_map(|(name, path, size, crc32c)| SnapshotFile {
+        name,
+        path,
+        size,
+        crc32c,
+    })
+}
+
+fn operator_snapshot() -> impl Strategy<Value = OperatorSnapshot> {
+    let mode = select(vec![ListMode::Split, ListMode::Union, ListMode::Broadcast]);
+    let list = (text(), mode, text(), vec(data(), 0..3)).prop_map(|(name, mode, item_type, items)| {
+        ListSnapshot { name, mode, item_type, items }
+    });
+    let table = ([text(), text(), text(), text()], any::<u16>()).prop_map(
+        |([name, holds, key_type, value_type], number)| TableSnapshot {
+            name,
+            number,
+            holds,
+            key_type,
+            value_type,
+        },
+    );
+    let keyed = (any::<[u32; 2]>(), text(), vec(table, 0..3), vec(snapshot_file(), 0..3)).prop_map(
+        |([start, end], format, tables, files)| KeyedSnapshot {
+            key_groups: KeyGroupRange { start, end },
+            format,
+            tables,
+            files,
+        },
+    );
+    (option::of(operator_id()), vec(list, 0..3), vec(keyed, 0..2), option::of(data())).prop_map(
+        |(operator, lists, keyed, enumerator)| OperatorSnapshot { operator, lists, keyed, enumerator },
+    )
+}
+
+fn task_snapshot() -> impl Strategy<Value = TaskSnapshot> {
+    let channel = (any::<[u32; 2]>(), snapshot_file())
+        .prop_map(|([edge, source], file)| ChannelSnapshot { edge, source, file });
+    let times = (any::<[u64; 8]>(), any::<bool>()).prop_map(|(counts, unaligned)| SnapshotTimes {
+        start_delay_ms: counts[0],
+        alignment_ms: counts[1],
+        sync_us: counts[2],
+        async_ms: counts[3],
+        written_bytes: counts[4],
+        state_bytes: counts[5],
+        processed_bytes: counts[6],
+        persisted_bytes: counts[7],
+        unaligned,
+    });
+    (attempt(), any::<bool>(), vec(operator_snapshot(), 0..3), vec(channel, 0..3), times).prop_map(
+        |(attempt, finished, operators, channels, times)| TaskSnapshot {
+            task: attempt.task,
+            finished,
+            operators,
+            channels,
+            times,
+        },
+    )
+}
+
+fn snapshot_report() -> impl Strategy<Value = SnapshotReport> {
+    let result = prop_oneof![task_snapshot().prop_map(Ok), text().prop_map(Err)];
+    (job_id(), attempt(), any::<u64>(), result)
+        .prop_map(|(job, attempt, checkpoint, result)| SnapshotReport { job, attempt, checkpoint, result })
+}
+
+pub fn report() -> impl Strategy<Value = Report> {
+    prop_oneof![
+        task_report().prop_map(Report::Task),
+        snapshot_report().prop_map(|report| Report::LastSnapshot(Box::new(report)))
+    ]
+}
+
+pub fn waiting_task() -> impl Strategy<Value = (JobId, AttemptId)> {
+    (job_id(), attempt())
+}
+
+fn restore_from() -> impl Strategy<Value = RestoreFrom> {
+    (text(), any::<u64>(), any::<[bool; 2]>()).prop_map(|(folder, checkpoint, [ignore_unclaimed, own])| {
+        RestoreFrom { folder, checkpoint, ignore_unclaimed, own }
+    })
+}
+
+pub fn manifest() -> impl Strategy<Value = Manifest> {
+    let operator = (operator_id(), text(), text())
+        .prop_map(|(operator, uid, name)| ManifestOperator { operator, uid, name });
+    let vertex = (vertex_id(), text(), any::<[u32; 2]>(), vec(operator, 0..3)).prop_map(
+        |(vertex, name, [parallelism, max_parallelism], operators)| ManifestVertex {
+            vertex,
+            name,
+            parallelism,
+            max_parallelism,
+            operators,
+        },
+    );
+    (job_id(), text(), barrier(), vec(vertex, 0..3), vec(task_snapshot(), 0..3)).prop_map(
+        |(job, job_name, barrier, vertices, tasks)| Manifest {
+            job,
+            job_name,
+            checkpoint: barrier.checkpoint,
+            kind: barrier.kind,
+            timestamp_ms: barrier.timestamp_ms,
+            vertices,
+            tasks,
+        },
+    )
 }
 
 fn operator_stats() -> impl Strategy<Value = OperatorStats> {

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use capnp::message::ReaderOptions;
 use capnp_rpc::twoparty::VatNetwork;
 use capnp_rpc::{RpcSystem, new_client, rpc_twoparty_capnp};
-use flott_schema::control::{Order, RunningTask, TaskReport};
+use flott_schema::control::{Order, Report, RunningTask, SnapshotReport, TaskReport};
+use flott_schema::ids::{AttemptId, JobId};
 use flott_schema::stats::{WorkerProfile, WorkerStats};
 use flott_schema::wire::Wire;
 use flott_schema::wire::fields::{list, required};
@@ -48,6 +49,9 @@ pub struct Applicant {
 /// What a registered worker says. Reports are acknowledged by the test; heartbeats of a coordinator that is not deaf at once.
 pub enum Event {
     Reports(Vec<TaskReport>, oneshot::Sender<()>),
+    Mixed(Vec<Report>, oneshot::Sender<()>),
+    Snapshots(Vec<SnapshotReport>, oneshot::Sender<()>),
+    Waiting(Vec<(JobId, AttemptId)>, oneshot::Sender<()>),
     Heartbeat(WorkerStats, oneshot::Sender<()>),
 }
 
@@ -129,6 +133,17 @@ impl Registered {
             match soon("reports", self.events.recv()).await.expect("the connection is there") {
                 Event::Reports(reports, acknowledge) => return (reports, acknowledge),
                 Event::Heartbeat(_, answer) => answer.send(()).unwrap_or_default(),
+                _ => panic!("something else than reports"),
+            }
+        }
+    }
+
+    /// What the worker says next but numbers.
+    pub async fn word(&mut self) -> Event {
+        loop {
+            match soon("a word", self.events.recv()).await.expect("the connection is there") {
+                Event::Heartbeat(_, answer) => answer.send(()).unwrap_or_default(),
+                word => return word,
             }
         }
     }
@@ -279,7 +294,30 @@ impl worker_session::Server for Session {
         params: worker_session::ReportParams,
         _: worker_session::ReportResults,
     ) -> capnp::Result<()> {
-        let reports = list("reports", params.get()?.get_reports()).unwrap();
-        self.tell(|answer| Event::Reports(reports, answer)).await
+        let form = params.get()?;
+        let reports = list("reports", form.get_reports()).unwrap();
+        let mixed: Vec<Report> = list("mixed", form.get_mixed()).unwrap();
+        match mixed.is_empty() {
+            true => self.tell(|answer| Event::Reports(reports, answer)).await,
+            false => self.tell(|answer| Event::Mixed(mixed, answer)).await,
+        }
+    }
+
+    async fn snapshots(
+        self: Rc<Self>,
+        params: worker_session::SnapshotsParams,
+        _: worker_session::SnapshotsResults,
+    ) -> capnp::Result<()> {
+        let parts = list("reports", params.get()?.get_reports()).unwrap();
+        self.tell(|answer| Event::Snapshots(parts, answer)).await
+    }
+
+    async fn snapshots_wanted(
+        self: Rc<Self>,
+        params: worker_session::SnapshotsWantedParams,
+        _: worker_session::SnapshotsWantedResults,
+    ) -> capnp::Result<()> {
+        let tasks = list("tasks", params.get()?.get_tasks()).unwrap();
+        self.tell(|answer| Event::Waiting(tasks, answer)).await
     }
 }

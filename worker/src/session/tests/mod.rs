@@ -4,6 +4,7 @@ mod coordinator;
 mod reconnecting;
 mod registered;
 mod searching;
+mod snapshots;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,6 +116,7 @@ fn deploy(term: u64, subtasks: std::ops::Range<u32>) -> Order {
         tasks: subtasks.map(|subtask| Placement { attempt: attempt(subtask), slot }).collect(),
         peers: Arc::new([]),
         hosts: Arc::new([]),
+        restore: None,
     };
     Order { term, message }
 }

@@ -136,6 +136,7 @@ fn the_last_numbers_of_a_task_come_before_the_word_that_it_has_ended() {
                     assert_eq!(reports.len(), 2);
                     break;
                 }
+                _ => panic!("nothing else was reported"),
             }
         }
         assert_eq!(numbers, [attempt(1)]);
