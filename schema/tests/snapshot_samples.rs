@@ -12,8 +12,8 @@ use flott_schema::job::JobSpec;
 use flott_schema::key_group::KeyGroupRange;
 use flott_schema::snapshot::{
     AfterBarrier, Alignment, Barrier, ChannelSnapshot, KeyedSnapshot, ListMode, ListSnapshot, Manifest,
-    ManifestOperator, ManifestVertex, OperatorSnapshot, RestoreFrom, SavepointFormat, SnapshotFile, SnapshotKind,
-    SnapshotTimes, TableSnapshot, TaskSnapshot,
+    ManifestOperator, ManifestVertex, OperatorSnapshot, RestoreFrom, SavepointFormat, SnapshotFile,
+    SnapshotKind, SnapshotTimes, TableSnapshot, TaskSnapshot,
 };
 
 use frozen::sample;

@@ -145,7 +145,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 let _ = reply.send(self.new_worker());
             }
             Command::FromWorker { messages, reply } => {
-                let events = messages.into_iter().filter_map(|message| Self::event_of(message, at_ms)).collect();
+                let events =
+                    messages.into_iter().filter_map(|message| Self::event_of(message, at_ms)).collect();
                 self.write_all(events, reply);
             }
             Command::WorkerLost(worker) => self.give_up(worker, "it was reported lost"),

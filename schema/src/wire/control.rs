@@ -178,9 +178,7 @@ impl Wire for Order {
                 write_list("peers", peers.iter(), |length| form.reborrow().init_peers(length))?;
                 write_list("hosts", hosts.iter(), |length| form.reborrow().init_hosts(length))?;
                 match restore {
-                    Some(restore) => {
-                        restore.write(form.init_restore()).map_err(|error| error.at("restore"))
-                    }
+                    Some(restore) => restore.write(form.init_restore()).map_err(|error| error.at("restore")),
                     None => Ok(()),
                 }
             }

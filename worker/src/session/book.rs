@@ -174,7 +174,9 @@ fn failure_bytes(report: &TaskReport) -> usize {
 
 fn snapshot_bytes(report: &SnapshotReport) -> usize {
     match &report.result {
-        Ok(snapshot) => snapshot.inline_bytes() + snapshot.files().map(|file| 64 + file.path.len()).sum::<usize>(),
+        Ok(snapshot) => {
+            snapshot.inline_bytes() + snapshot.files().map(|file| 64 + file.path.len()).sum::<usize>()
+        }
         Err(reason) => reason.len(),
     }
 }

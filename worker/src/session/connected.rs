@@ -163,11 +163,7 @@ async fn hand_in(session: worker_session::Client, parts: Vec<SnapshotReport>, de
     Done::Snapshots(in_time("parts of snapshots", deadline, request.send().promise).await)
 }
 
-async fn want(
-    session: worker_session::Client,
-    tasks: Vec<(JobId, AttemptId)>,
-    deadline: Duration,
-) -> Done {
+async fn want(session: worker_session::Client, tasks: Vec<(JobId, AttemptId)>, deadline: Duration) -> Done {
     let mut request = session.snapshots_wanted_request();
     let form = request.get();
     if let Err(error) = write_list("tasks", &tasks, |length| form.init_tasks(length)) {

@@ -256,7 +256,9 @@ impl Machine {
             Event::Report { executor, report } => self.report(executor, report, &mut actions),
             Event::Snapshot { executor, report } => {
                 let executor = self.executors.get(&executor);
-                if executor.is_some_and(|executor| executor.job == report.job && executor.has(&report.attempt)) {
+                if executor
+                    .is_some_and(|executor| executor.job == report.job && executor.has(&report.attempt))
+                {
                     actions.push(Action::Snapshot(report));
                 }
             }

@@ -158,7 +158,9 @@ fn a_finished_result_is_lost_with_its_executor_unless_the_job_was_released_or_th
 
     let mut machine = running(0..1);
     machine.apply(finished(0));
-    let ToWorker::Deploy { job, spec, mut tasks, peers, hosts, restore } = deploy(0..1) else { unreachable!() };
+    let ToWorker::Deploy { job, spec, mut tasks, peers, hosts, restore } = deploy(0..1) else {
+        unreachable!()
+    };
     tasks[0].attempt.attempt = 1;
     let again = tasks[0].attempt;
     machine.apply(Event::Order(ToWorker::Deploy { job, spec, tasks, peers, hosts, restore }));

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::control::{
-    CheckpointOrder, Order, Placement, Report, RunningTask, SnapshotReport, TaskFailure, TaskReport, TaskState,
-    ToWorker, WorkerHost,
+    CheckpointOrder, Order, Placement, Report, RunningTask, SnapshotReport, TaskFailure, TaskReport,
+    TaskState, ToWorker, WorkerHost,
 };
 use crate::error::ErrorKind;
 use crate::graph::{Edge, Exchange, ExecutionMode, JobGraph, OperatorSpec, Partitioning, Vertex};
@@ -18,8 +18,8 @@ use crate::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrateg
 use crate::key_group::KeyGroupRange;
 use crate::snapshot::{
     AfterBarrier, Alignment, Barrier, ChannelSnapshot, KeyedSnapshot, ListMode, ListSnapshot, Manifest,
-    ManifestOperator, ManifestVertex, OperatorSnapshot, RestoreFrom, SavepointFormat, SnapshotFile, SnapshotKind,
-    SnapshotTimes, TableSnapshot, TaskSnapshot,
+    ManifestOperator, ManifestVertex, OperatorSnapshot, RestoreFrom, SavepointFormat, SnapshotFile,
+    SnapshotKind, SnapshotTimes, TableSnapshot, TaskSnapshot,
 };
 use crate::stats::{LogFile, OperatorStats, TaskStats, WorkerProfile, WorkerStats, WorkerUsage};
 
@@ -208,15 +208,16 @@ fn host() -> impl Strategy<Value = WorkerHost> {
 
 pub fn order() -> impl Strategy<Value = Order> {
     let placements = || vec(placement(), 0..4);
-    let deploy = (job_id(), spec(), placements(), placements(), vec(host(), 0..3), option::of(restore_from()))
-        .prop_map(|(job, spec, tasks, peers, hosts, restore)| ToWorker::Deploy {
-            job,
-            spec: Arc::new(spec),
-            tasks,
-            peers: peers.into(),
-            hosts: hosts.into(),
-            restore: restore.map(Arc::new),
-        });
+    let deploy =
+        (job_id(), spec(), placements(), placements(), vec(host(), 0..3), option::of(restore_from()))
+            .prop_map(|(job, spec, tasks, peers, hosts, restore)| ToWorker::Deploy {
+                job,
+                spec: Arc::new(spec),
+                tasks,
+                peers: peers.into(),
+                hosts: hosts.into(),
+                restore: restore.map(Arc::new),
+            });
     let checkpoint = checkpoint_order().prop_map(ToWorker::Checkpoint);
     let ended = (job_id(), any::<u64>(), any::<bool>(), vec(attempt(), 0..4)).prop_map(
         |(job, checkpoint, completed, attempts)| ToWorker::CheckpointEnded {
@@ -284,9 +285,8 @@ fn snapshot_file() -> impl Strategy<Value = SnapshotFile> {
 
 fn operator_snapshot() -> impl Strategy<Value = OperatorSnapshot> {
     let mode = select(vec![ListMode::Split, ListMode::Union, ListMode::Broadcast]);
-    let list = (text(), mode, text(), vec(data(), 0..3)).prop_map(|(name, mode, item_type, items)| {
-        ListSnapshot { name, mode, item_type, items }
-    });
+    let list = (text(), mode, text(), vec(data(), 0..3))
+        .prop_map(|(name, mode, item_type, items)| ListSnapshot { name, mode, item_type, items });
     let table = ([text(), text(), text(), text()], any::<u16>()).prop_map(
         |([name, holds, key_type, value_type], number)| TableSnapshot {
             name,
@@ -310,8 +310,11 @@ fn operator_snapshot() -> impl Strategy<Value = OperatorSnapshot> {
 }
 
 fn task_snapshot() -> impl Strategy<Value = TaskSnapshot> {
-    let channel = (any::<[u32; 2]>(), snapshot_file())
-        .prop_map(|([edge, source], file)| ChannelSnapshot { edge, source, file });
+    let channel = (any::<[u32; 2]>(), snapshot_file()).prop_map(|([edge, source], file)| ChannelSnapshot {
+        edge,
+        source,
+        file,
+    });
     let times = (any::<[u64; 8]>(), any::<bool>()).prop_map(|(counts, unaligned)| SnapshotTimes {
         start_delay_ms: counts[0],
         alignment_ms: counts[1],
@@ -358,8 +361,11 @@ fn restore_from() -> impl Strategy<Value = RestoreFrom> {
 }
 
 pub fn manifest() -> impl Strategy<Value = Manifest> {
-    let operator = (operator_id(), text(), text())
-        .prop_map(|(operator, uid, name)| ManifestOperator { operator, uid, name });
+    let operator = (operator_id(), text(), text()).prop_map(|(operator, uid, name)| ManifestOperator {
+        operator,
+        uid,
+        name,
+    });
     let vertex = (vertex_id(), text(), any::<[u32; 2]>(), vec(operator, 0..3)).prop_map(
         |(vertex, name, [parallelism, max_parallelism], operators)| ManifestVertex {
             vertex,

@@ -46,7 +46,7 @@ fn parts_of_snapshots_overtake_reports_that_wait_and_are_sent_once() {
         assert_eq!(parts, [part(0, 7)]);
         // One call at a time.
         handle.report(vec![snapshot(1, 7), report(1, TaskState::Running).into()]).await.unwrap();
-        drop(unacknowledged.send(()));
+        unacknowledged.send(()).unwrap();
         let (reports, acknowledge) = coordinator.reports().await;
         assert_eq!(reports, [report(1, TaskState::Running)]);
         acknowledge.send(()).unwrap();
