@@ -5,90 +5,193 @@ use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 
 use flott_schema::Result;
 
 use crate::batch::{Batch, Record};
 use crate::context::{OperatorContext, TaskContext};
-use crate::element::{MAX_WATERMARK, Signal};
+use crate::element::{Barrier, MAX_WATERMARK, Signal};
 use crate::exchange::{ChannelWriter, KeyedOutput, OutputFactory};
 use crate::function::{Function, Prototype};
-use crate::key::{KeySelector, hash_keys, key_of, stable_hash};
+use crate::key::{Key, KeySelector, hash_keys, key_of, stable_hash};
 use crate::operator::{Collector, Operator, OperatorStage, SideOutputs};
 use crate::operators::bounded::ending::Ending;
 use crate::operators::bounded::size::{SAMPLED_OF_SLICE, mean_owned_bytes_of};
 use crate::stage::{Flow, StageBox};
-use crate::state::UpdateTable;
+use crate::state::{StoredTable, UpdateTable};
 
-/// A table of reduced records and the scratch a batch needs.
-struct Reduced<S: KeySelector<T>, T> {
-    selector: S,
-    table: UpdateTable<S::Key, T>,
-    hashes: Vec<u64>,
+/// What a reduce needs of the table of its values.
+trait Values<K, V> {
+    fn is_large(&self) -> bool;
+    fn prefetch_ahead(&self, hashes: &[u64], index: usize);
+    fn find(&self, hash: u64, key: &K) -> Option<usize>;
+    fn value_mut(&mut self, position: usize) -> &mut V;
+    fn insert_new(&mut self, hash: u64, key: K, value: V);
+    /// Whether a key of this batch that is not found has no value.
+    fn is_known(&self) -> bool;
+    /// Gets the values of those of these keys that are not found, after which they are known.
+    fn fetch<Q: Borrow<K>>(&mut self, keys: impl Iterator<Item = (u64, Q)>) -> Result<()>;
 }
 
-impl<S: KeySelector<T>, T: Clone> Reduced<S, T> {
-    fn new(selector: S) -> Self {
-        Reduced { selector, table: UpdateTable::default(), hashes: Vec::new() }
+impl<K: Key, V> Values<K, V> for UpdateTable<K, V> {
+    fn is_large(&self) -> bool {
+        self.is_large()
     }
 
-    /// Reduces a batch into the table; `seen` sees each record with the reduced value of its key.
     #[inline(always)]
-    fn reduce_batch(
-        &mut self,
-        records: &mut [T],
-        reduce: &mut impl FnMut(&mut T, &mut T),
-        mut seen: impl FnMut(&mut T, &T),
-    ) {
-        let Reduced { selector, table, hashes } = self;
-        let mut update = |table: &mut UpdateTable<S::Key, T>, hash: u64, record: &mut T| {
-            let found = table.find(hash, selector.key(record).borrow());
-            match found {
-                Some(position) => {
-                    let value = table.value_mut(position);
-                    reduce(value, record);
-                    seen(record, value);
-                }
-                None => insert(selector, table, hash, record),
-            }
-        };
-        // What fits the caches is quickest in one go; what does not, is fetched ahead.
-        if table.is_large() {
-            hash_keys(selector, records, hashes);
-            for (index, record) in records.iter_mut().enumerate() {
+    fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
+        self.prefetch_ahead(hashes, index);
+    }
+
+    #[inline(always)]
+    fn find(&self, hash: u64, key: &K) -> Option<usize> {
+        self.find(hash, key)
+    }
+
+    #[inline(always)]
+    fn value_mut(&mut self, position: usize) -> &mut V {
+        self.value_mut(position)
+    }
+
+    fn insert_new(&mut self, hash: u64, key: K, value: V) {
+        self.insert_new(hash, key, value);
+    }
+
+    #[inline(always)]
+    fn is_known(&self) -> bool {
+        true
+    }
+
+    fn fetch<Q: Borrow<K>>(&mut self, _keys: impl Iterator<Item = (u64, Q)>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<K: Key, V: Record> Values<K, V> for StoredTable<K, V> {
+    fn is_large(&self) -> bool {
+        self.is_large()
+    }
+
+    #[inline(always)]
+    fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
+        self.prefetch_ahead(hashes, index);
+    }
+
+    #[inline(always)]
+    fn find(&self, hash: u64, key: &K) -> Option<usize> {
+        self.find(hash, key)
+    }
+
+    #[inline(always)]
+    fn value_mut(&mut self, position: usize) -> &mut V {
+        self.value_mut(position)
+    }
+
+    fn insert_new(&mut self, hash: u64, key: K, value: V) {
+        self.insert_new(hash, key, value);
+    }
+
+    #[inline(always)]
+    fn is_known(&self) -> bool {
+        self.is_known()
+    }
+
+    fn fetch<Q: Borrow<K>>(&mut self, keys: impl Iterator<Item = (u64, Q)>) -> Result<()> {
+        self.fetch(keys)
+    }
+}
+
+/// Reduces a batch into the table; `seen` sees each record with the reduced value of its key.
+#[inline(always)]
+fn reduce_batch<S: KeySelector<T>, T: Clone>(
+    selector: &S,
+    table: &mut impl Values<S::Key, T>,
+    hashes: &mut Vec<u64>,
+    records: &mut [T],
+    reduce: &mut impl FnMut(&mut T, &mut T),
+    mut seen: impl FnMut(&mut T, &T),
+) -> Result<()> {
+    // What fits the caches is quickest in one go; what does not, is fetched ahead.
+    let large = table.is_large();
+    if large {
+        hash_keys(selector, records, hashes);
+    }
+    let mut first = 0;
+    loop {
+        let rest = &mut records[first..];
+        first += if large {
+            let hashes = &hashes[first..];
+            reduce_known(selector, table, rest, reduce, &mut seen, |table, index, _| {
                 table.prefetch_ahead(hashes, index);
-                update(table, hashes[index], record);
-            }
+                hashes[index]
+            })
         } else {
-            for record in records {
-                let hash = stable_hash(selector.key(record).borrow());
-                update(table, hash, record);
+            reduce_known(selector, table, rest, reduce, &mut seen, |_, _, record| {
+                stable_hash(selector.key(record).borrow())
+            })
+        };
+        let rest = &records[first..];
+        if rest.is_empty() {
+            return Ok(());
+        }
+        table.fetch(rest.iter().map(|record| {
+            let key = selector.key(record);
+            (stable_hash(key.borrow()), key)
+        }))?;
+    }
+}
+
+/// Reduces records up to the first of a key that has to be fetched; gives the number of those before it.
+#[inline(always)]
+fn reduce_known<S: KeySelector<T>, T: Clone, V: Values<S::Key, T>>(
+    selector: &S,
+    table: &mut V,
+    records: &mut [T],
+    reduce: &mut impl FnMut(&mut T, &mut T),
+    seen: &mut impl FnMut(&mut T, &T),
+    hash_of: impl Fn(&V, usize, &T) -> u64,
+) -> usize {
+    let count = records.len();
+    for (index, record) in records.iter_mut().enumerate() {
+        let hash = hash_of(table, index, record);
+        let found = table.find(hash, selector.key(record).borrow());
+        match found {
+            Some(position) => {
+                let value = table.value_mut(position);
+                reduce(value, record);
+                seen(record, value);
             }
+            None if table.is_known() => insert(selector, table, hash, record),
+            None => return index,
         }
     }
+    count
 }
 
 /// The first record of a key is its value.
 #[cold]
 fn insert<S: KeySelector<T>, T: Clone>(
     selector: &S,
-    table: &mut UpdateTable<S::Key, T>,
+    table: &mut impl Values<S::Key, T>,
     hash: u64,
     record: &T,
 ) {
     table.insert_new(hash, key_of(selector, record), record.clone());
 }
 
-/// Emits the reduced value after every record.
+/// Emits the reduced value after every record. Its state is the table `reduced`.
 pub struct RollingReduce<S: KeySelector<T>, T, F> {
-    reduced: Reduced<S, T>,
+    selector: S,
+    table: StoredTable<S::Key, T>,
+    hashes: Vec<u64>,
     reduce: F,
 }
 
 impl<S: KeySelector<T>, T: Record, F> RollingReduce<S, T, F> {
     /// Reduces with `reduce`.
     pub fn new(selector: S, reduce: F) -> Self {
-        RollingReduce { reduced: Reduced::new(selector), reduce }
+        RollingReduce { selector, table: StoredTable::default(), hashes: Vec::new(), reduce }
     }
 }
 
@@ -96,18 +199,55 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for Rollin
     type In = T;
     type Out = T;
 
+    fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
+        self.table.open(ctx, "reduced")
+    }
+
     fn process(&mut self, mut batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
+        let RollingReduce { selector, table, hashes, reduce } = self;
+        let records = &mut batch.records;
         // The batch that came in goes out: each record becomes the value so far of its key.
-        self.reduced
-            .reduce_batch(&mut batch.records, &mut self.reduce, |record, value| record.clone_from(value));
+        let emit = |record: &mut T, value: &T| record.clone_from(value);
+        match table.untracked() {
+            Some(table) => reduce_batch(selector, table, hashes, records, reduce, emit)?,
+            None => {
+                table.begin_batch(records.len())?;
+                reduce_batch(selector, table, hashes, records, reduce, emit)?;
+                table.drain_some(records.len());
+            }
+        }
         out.push_batch(batch)
+    }
+
+    fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {
+        if signal == Signal::EndOfInput {
+            // Nobody polls a task that has ended.
+            self.table.drain(usize::MAX);
+        }
+        out.signal(signal)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        self.table.freeze();
+        Ok(())
+    }
+
+    fn poll(&mut self, _now_ms: i64, _cx: &mut Context<'_>, _out: &mut Collector<T>) -> Result<Flow> {
+        self.table.drain_some(0);
+        Ok(Flow::Done)
+    }
+
+    fn next_deadline_ms(&self) -> i64 {
+        if self.table.is_draining() { i64::MIN } else { i64::MAX }
     }
 }
 
 /// Emits the reduced value of each key once, at the end of the input, with the final timestamp as in Flink. In front of
 /// an exchange, also whenever its table is full: then what it emits is reduced again behind the exchange.
 pub struct FinalReduce<S: KeySelector<T>, T, F> {
-    reduced: Reduced<S, T>,
+    selector: S,
+    table: UpdateTable<S::Key, T>,
+    hashes: Vec<u64>,
     reduce: F,
     /// Emit everything beyond this many bytes of table.
     limit_bytes: usize,
@@ -127,7 +267,9 @@ impl<S: KeySelector<T>, T: Record, F> FinalReduce<S, T, F> {
     /// In front of the exchange: a pre-aggregation that keeps about `limit_bytes`.
     pub fn with_limit(selector: S, reduce: F, limit_bytes: usize) -> Self {
         FinalReduce {
-            reduced: Reduced::new(selector),
+            selector,
+            table: UpdateTable::default(),
+            hashes: Vec::new(),
             reduce,
             limit_bytes,
             owned_bytes: 0,
@@ -142,7 +284,7 @@ impl<S: KeySelector<T>, T: Record, F> FinalReduce<S, T, F> {
         if self.limit_bytes == usize::MAX {
             return false;
         }
-        let table = &self.reduced.table;
+        let table = &self.table;
         let owned_bytes = mean_owned_bytes_of(table.sample(self.batches, SAMPLED_OF_SLICE));
         self.owned_bytes = match self.batches {
             0 => owned_bytes,
@@ -158,9 +300,10 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for FinalR
     type Out = T;
 
     fn process(&mut self, mut batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
-        self.reduced.reduce_batch(&mut batch.records, &mut self.reduce, |_, _| {});
+        let FinalReduce { selector, table, hashes, reduce, .. } = self;
+        reduce_batch(selector, table, hashes, &mut batch.records, reduce, |_, _| {})?;
         if self.is_full() {
-            for (_, value) in self.reduced.table.take_entries() {
+            for (_, value) in self.table.take_entries() {
                 out.collect_at(value, MAX_WATERMARK);
             }
         }
@@ -168,10 +311,10 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for FinalR
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {
-        let FinalReduce { reduced, emitting, ending, .. } = self;
+        let FinalReduce { table, emitting, ending, .. } = self;
         ending.signal(signal, out, |out, pace| {
-            if !reduced.table.is_empty() {
-                *emitting = reduced.table.take_entries().into_iter();
+            if !table.is_empty() {
+                *emitting = table.take_entries().into_iter();
             }
             for (_, value) in emitting {
                 out.collect_at(value, MAX_WATERMARK);
@@ -200,6 +343,13 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for Reduce
     type In = T;
     type Out = T;
 
+    fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
+        match self {
+            ReduceByKey::Rolling(reduce) => reduce.open(ctx),
+            ReduceByKey::Final(reduce) => reduce.open(ctx),
+        }
+    }
+
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
         match self {
             ReduceByKey::Rolling(reduce) => reduce.process(batch, out),
@@ -211,6 +361,20 @@ impl<S: KeySelector<T>, T: Record, F: FnMut(&mut T, &mut T)> Operator for Reduce
         match self {
             ReduceByKey::Rolling(reduce) => reduce.signal(signal, out),
             ReduceByKey::Final(reduce) => reduce.signal(signal, out),
+        }
+    }
+
+    fn snapshot(&mut self, barrier: &Barrier) -> Result<()> {
+        match self {
+            ReduceByKey::Rolling(reduce) => reduce.snapshot(barrier),
+            ReduceByKey::Final(reduce) => reduce.snapshot(barrier),
+        }
+    }
+
+    fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>, out: &mut Collector<T>) -> Result<Flow> {
+        match self {
+            ReduceByKey::Rolling(reduce) => reduce.poll(now_ms, cx, out),
+            ReduceByKey::Final(reduce) => reduce.poll(now_ms, cx, out),
         }
     }
 
@@ -269,3 +433,6 @@ where
         Ok(StageBox::new::<Batch<T>>(Box::new(OperatorStage::new(reduce, out))))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,10 +22,12 @@ const PREFETCH_FROM_BYTES: usize = 512 << 10;
 /// How many records before its lookup an entry is fetched; its byte twice as early.
 const AHEAD: usize = 12;
 
-/// A table from `K` to `V` without removal of single keys.
+/// A table from `K` to `V`.
 pub struct UpdateTable<K, V> {
     /// What is in each slot: [`EMPTY`], or 0x80 with seven bits of the hash.
     tags: Vec<u8>,
+    /// A byte of its user for each slot, see [`UpdateTable::keep_marks`]; none by default.
+    marks: Vec<u8>,
     /// 2^bits in number, at most 3/4 of them filled.
     slots: Vec<MaybeUninit<(K, V)>>,
     bits: u32,
@@ -69,7 +71,35 @@ impl<K, V> UpdateTable<K, V> {
         let capacity = 1usize << bits;
         let mut slots = Vec::with_capacity(capacity);
         slots.resize_with(capacity, MaybeUninit::uninit);
-        UpdateTable { tags: vec![EMPTY; capacity + GROUP], slots, bits, len: 0 }
+        UpdateTable { tags: vec![EMPTY; capacity + GROUP], marks: Vec::new(), slots, bits, len: 0 }
+    }
+
+    /// From now on each entry has a mark, which stays with it; 0 for those there are.
+    pub fn keep_marks(&mut self) {
+        self.marks.resize(self.slots.len(), 0);
+    }
+
+    /// The mark at a position that [`UpdateTable::find`] gave, of a table that keeps marks.
+    #[inline(always)]
+    pub fn mark_mut(&mut self, position: usize) -> &mut u8 {
+        &mut self.marks[position]
+    }
+
+    /// The marks of all slots; those of empty ones say nothing.
+    pub fn marks(&self) -> &[u8] {
+        &self.marks
+    }
+
+    /// Number of slots: positions are below.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The entry at any position below the capacity, if there is one.
+    #[inline]
+    pub fn at(&self, position: usize) -> Option<&(K, V)> {
+        // SAFETY: a slot whose tag is not empty is filled.
+        (self.tags[position] != EMPTY).then(|| unsafe { self.slots[position].assume_init_ref() })
     }
 
     /// Number of keys.
@@ -157,19 +187,25 @@ impl<K, V> UpdateTable<K, V> {
     }
 
     /// Fills the first free slot from the home of `hash`. There is one: the table is never full.
-    fn place(&mut self, hash: u64, entry: (K, V)) {
+    fn place(&mut self, hash: u64, entry: (K, V)) -> usize {
         let last = self.slots.len() - 1;
         let mut position = self.home(hash);
         while self.tags[position] != EMPTY {
             position = (position + 1) & last;
         }
-        self.tags[position] = tag_of(hash);
-        if position < GROUP {
-            let repeated = self.slots.len() + position;
-            self.tags[repeated] = tag_of(hash);
-        }
+        self.set_tag(position, tag_of(hash));
         self.slots[position].write(entry);
         self.len += 1;
+        position
+    }
+
+    #[inline]
+    fn set_tag(&mut self, position: usize, tag: u8) {
+        self.tags[position] = tag;
+        if position < GROUP {
+            let repeated = self.slots.len() + position;
+            self.tags[repeated] = tag;
+        }
     }
 }
 
@@ -200,19 +236,31 @@ impl<K: Key, V> UpdateTable<K, V> {
         }
     }
 
-    /// Adds an entry for a key that is not in the table. Positions found before are void.
-    pub fn insert_new(&mut self, hash: u64, key: K, value: V) {
+    /// Adds an entry for a key that is not in the table, and gives its position. Positions found before are void.
+    pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> usize {
         if (self.len + 1) * 4 > self.slots.len() * 3 {
-            self.grow();
+            self.resize(self.bits + 1);
         }
-        self.place(hash, (key, value));
+        self.place(hash, (key, value))
+    }
+
+    /// Makes the table as small as its entries allow, but not smaller than `capacity`. Positions found before are void.
+    pub fn shrink_to(&mut self, capacity: usize) {
+        let needed = (self.len * 4).div_ceil(3) + 1;
+        let bits = needed.max(capacity).max(SMALLEST).next_power_of_two().trailing_zeros();
+        if bits < self.bits {
+            self.resize(bits);
+        }
     }
 
     #[cold]
-    fn grow(&mut self) {
-        let mut smaller = std::mem::replace(self, UpdateTable::of_size(self.bits + 1));
-        let UpdateTable { tags, slots, .. } = &mut smaller;
-        for (slot, tag) in slots.iter_mut().zip(tags) {
+    fn resize(&mut self, bits: u32) {
+        let mut before = std::mem::replace(self, UpdateTable::of_size(bits));
+        if !before.marks.is_empty() {
+            self.keep_marks();
+        }
+        let UpdateTable { tags, marks, slots, .. } = &mut before;
+        for (position, (slot, tag)) in slots.iter_mut().zip(tags).enumerate() {
             if *tag == EMPTY {
                 continue;
             }
@@ -220,7 +268,44 @@ impl<K: Key, V> UpdateTable<K, V> {
             let hash = stable_hash(unsafe { &slot.assume_init_ref().0 });
             *tag = EMPTY;
             // SAFETY: it was filled, and its tag now says that it is not any more.
-            self.place(hash, unsafe { slot.assume_init_read() });
+            let placed = self.place(hash, unsafe { slot.assume_init_read() });
+            if let Some(mark) = marks.get(position) {
+                self.marks[placed] = *mark;
+            }
+        }
+    }
+
+    /// Removes the entry at a position, of a table that keeps marks. Entries behind it move up (Knuth, TAOCP 3, 6.4, algorithm R),
+    /// maybe one to this position; positions found before are void.
+    ///
+    /// # Panics
+    /// If there is no entry.
+    pub fn remove_at(&mut self, position: usize) -> (K, V, u8) {
+        assert!(self.tags[position] != EMPTY, "a position of an entry");
+        let last = self.slots.len() - 1;
+        self.set_tag(position, EMPTY);
+        self.len -= 1;
+        // SAFETY: the slot was filled, and its tag now says that it is not any more.
+        let (key, value) = unsafe { self.slots[position].assume_init_read() };
+        let mark = self.marks[position];
+        let (mut gap, mut next) = (position, position);
+        loop {
+            next = (next + 1) & last;
+            let tag = self.tags[next];
+            if tag == EMPTY {
+                return (key, value, mark);
+            }
+            // SAFETY: its tag is not empty, so the slot is filled.
+            let home = self.home(stable_hash(unsafe { &self.slots[next].assume_init_ref().0 }));
+            if (next.wrapping_sub(home) & last) >= (next.wrapping_sub(gap) & last) {
+                self.set_tag(next, EMPTY);
+                // SAFETY: the slot was filled, and its tag now says that it is not any more.
+                let entry = unsafe { self.slots[next].assume_init_read() };
+                self.slots[gap].write(entry);
+                self.marks[gap] = self.marks[next];
+                self.set_tag(gap, tag);
+                gap = next;
+            }
         }
     }
 }
@@ -252,7 +337,9 @@ mod tests {
                 let hash = stable_hash(&key);
                 match table.find(hash, &key) {
                     Some(position) => *table.value_mut(position) += value,
-                    None => table.insert_new(hash, key.clone(), value),
+                    None => {
+                        table.insert_new(hash, key.clone(), value);
+                    }
                 }
                 *model.entry(key).or_insert(0) += value;
                 prop_assert_eq!(table.len(), model.len());
@@ -265,6 +352,42 @@ mod tests {
             }
             let left: HashMap<_, _> = table.take_entries().into_iter().collect();
             prop_assert_eq!(left, model);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn entries_can_be_removed_and_keep_their_marks(steps in prop::collection::vec((0u16..200, any::<u8>(), 0u8..3), 0..900)) {
+            let mut table: UpdateTable<String, u16> = UpdateTable::default();
+            table.keep_marks();
+            let mut model: HashMap<String, (u16, u8)> = HashMap::new();
+            for (number, mark, step) in steps {
+                let key = number.to_string();
+                let hash = stable_hash(&key);
+                match (table.find(hash, &key), step) {
+                    (Some(position), 0) => {
+                        let (removed, value, mark) = table.remove_at(position);
+                        prop_assert_eq!(Some((value, mark)), model.remove(&removed));
+                    }
+                    (Some(position), _) => {
+                        *table.mark_mut(position) = mark;
+                        model.insert(key, (number, mark));
+                    }
+                    (None, 2) => table.shrink_to(0),
+                    (None, _) => {
+                        let position = table.insert_new(hash, key.clone(), number);
+                        *table.mark_mut(position) = mark;
+                        model.insert(key, (number, mark));
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            for (key, (value, mark)) in &model {
+                let position = table.find(stable_hash(key), key).unwrap();
+                prop_assert_eq!((*table.value_mut(position), *table.mark_mut(position)), (*value, *mark));
+            }
+            let standing = (0..table.capacity()).filter_map(|position| table.at(position)).count();
+            prop_assert_eq!(standing, model.len());
         }
     }
 
