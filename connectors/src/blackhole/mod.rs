@@ -10,7 +10,8 @@ use flott_dataflow::context::{OperatorContext, count};
 use flott_dataflow::sink::{NothingToCommit, Sink, SinkWriter};
 use flott_schema::Result;
 
-/// Counts records and drops them. The count is that of the tasks in this process.
+/// Counts records and drops them. The count is that of the tasks in this process; records that come again after a failure
+/// count again (at least once).
 #[derive(Clone, Debug, Default)]
 pub struct Blackhole {
     dropped: Arc<AtomicU64>,

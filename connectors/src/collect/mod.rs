@@ -17,7 +17,7 @@ pub const DEFAULT_LIMIT: usize = 10_000_000;
 /// The records that the tasks of a sink have gathered. Clones share them.
 ///
 /// Records are there as soon as they are written, in the order in which tasks wrote their batches; a job that restarts
-/// from a checkpoint writes those since then again. On a cluster of several processes each has its own.
+/// from a checkpoint writes those since then again (at least once). On a cluster of several processes each has its own.
 pub struct Collected<T> {
     shared: Arc<Shared<T>>,
     limit: usize,

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use flott_dataflow::sink::Committer;
 use flott_schema::{Error, Result};
 
+use super::lineage::remove_if_there;
+
 /// A finished file under the name that hides it, and the name it is to have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCommittable {
@@ -18,13 +20,16 @@ pub struct FileCommittable {
     pub finished: PathBuf,
     /// Whether it may replace a file.
     pub replace: bool,
+    /// Hidden files that are of no use when it has its name.
+    pub superseded: Vec<PathBuf>,
 }
 
 impl FileCommittable {
     /// Renames the file, for good: it is on disk under its new name when this returns. A file that was renamed before is
-    /// left alone.
-    pub fn commit(&self) -> Result<()> {
-        let FileCommittable { in_progress, finished, replace } = self;
+    /// left alone. One that is nowhere is an error, except where it `may_be_gone`: committed long ago, and taken away since by
+    /// whoever reads the files.
+    pub fn commit(&self, may_be_gone: bool) -> Result<()> {
+        let FileCommittable { in_progress, finished, replace, superseded } = self;
         if !replace && exists(finished)? && exists(in_progress)? {
             return Err(Error::new(
                 flott_schema::ErrorKind::Io,
@@ -39,15 +44,26 @@ impl FileCommittable {
             Ok(()) => {}
             Err(error) if error.kind() == IoErrorKind::NotFound => {
                 if !exists(finished)? {
-                    // Renamed by an earlier commit and taken away by whoever reads the files, as far as one can tell.
-                    tracing::warn!(file = %finished.display(), "a file to commit is neither pending nor finished; \
+                    if !may_be_gone {
+                        return Err(Error::new(
+                            flott_schema::ErrorKind::Io,
+                            format!(
+                                "'{}' is lost: '{}', which was to get that name, is not there any more; who else removes \
+                                 files there?",
+                                finished.display(),
+                                in_progress.display()
+                            ),
+                        ));
+                    }
+                    tracing::warn!(file = %finished.display(), "a file of the snapshot is neither pending nor finished; \
                         taken to be committed and moved since");
                 }
                 return Ok(());
             }
             Err(error) => return Err(failed(finished, error)),
         }
-        finished.parent().map_or(Ok(()), sync_folder)
+        finished.parent().map_or(Ok(()), sync_folder)?;
+        superseded.iter().try_for_each(|path| remove_if_there(path))
     }
 }
 
@@ -109,6 +125,10 @@ impl Committer for FileCommitter {
     type Committable = FileCommittable;
 
     fn commit(&mut self, committables: Vec<FileCommittable>) -> Result<()> {
-        committables.iter().try_for_each(FileCommittable::commit)
+        committables.iter().try_for_each(|committable| committable.commit(false))
+    }
+
+    fn commit_restored(&mut self, committables: Vec<FileCommittable>) -> Result<()> {
+        committables.iter().try_for_each(|committable| committable.commit(true))
     }
 }

@@ -1,6 +1,6 @@
 //! Sinks that write files: part files that roll, and one file for a whole result.
 //!
-//! What lives here: encoders, buckets, in-progress files, their commit by rename. Who may call it: job authors.
+//! What lives here: encoders, buckets, in-progress files, their commit by rename, what snapshots know of them. Who may call it: job authors.
 //!
 //! What must never happen here: a file that is visible under its final name before it is complete, on disk and committed;
 //! a finished file that is written over by another run.
@@ -8,11 +8,14 @@
 mod buckets;
 mod commit;
 mod encoder;
+mod lineage;
 mod part_file;
 mod single_file;
 mod sink;
 mod writer;
 
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 mod tests;
 

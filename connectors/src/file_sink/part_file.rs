@@ -3,12 +3,13 @@
 use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
 
-use flott_schema::Result;
+use flott_schema::{Error, Result};
 
 use super::commit::{FileCommittable, create_folder, failed};
 use super::encoder::Encoder;
@@ -54,9 +55,10 @@ pub struct FinishedFile {
     pub committable: FileCommittable,
 }
 
-/// A file that is being written. Dropping it deletes it.
+/// A file that is being written. Dropping it deletes it, unless it was persisted.
 pub struct PartFile {
     output: Output,
+    compression: Compression,
     /// Encoded and not yet written.
     buffer: Vec<u8>,
     is_empty: bool,
@@ -69,6 +71,8 @@ pub struct PartFile {
 }
 
 enum Output {
+    /// None any more: a write has failed.
+    Lost,
     Plain(Counted),
     Gzip(Box<GzEncoder<Counted>>),
     Zstd(Box<zstd::stream::write::Encoder<'static, Counted>>),
@@ -93,8 +97,7 @@ impl Write for Counted {
 }
 
 impl Output {
-    fn new(file: File, compression: Compression) -> io::Result<Self> {
-        let file = Counted { file, bytes: 0 };
+    fn new(file: Counted, compression: Compression) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Output::Plain(file),
             Compression::Gzip => Output::Gzip(Box::new(GzEncoder::new(file, flate2::Compression::default()))),
@@ -107,6 +110,7 @@ impl Output {
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
+            Output::Lost => Err(lost()),
             Output::Plain(file) => file.write_all(bytes),
             Output::Gzip(encoder) => encoder.write_all(bytes),
             Output::Zstd(encoder) => encoder.write_all(bytes),
@@ -115,20 +119,39 @@ impl Output {
 
     fn byte_count(&self) -> u64 {
         match self {
+            Output::Lost => 0,
             Output::Plain(file) => file.bytes,
             Output::Gzip(encoder) => encoder.get_ref().bytes,
             Output::Zstd(encoder) => encoder.get_ref().bytes,
         }
     }
 
-    fn finish(self) -> io::Result<File> {
-        Ok(match self {
+    /// Completes what is compressed, and has all of it written to disk.
+    fn finish(self) -> io::Result<Counted> {
+        let counted = match self {
+            Output::Lost => return Err(lost()),
             Output::Plain(file) => file,
             Output::Gzip(encoder) => encoder.finish()?,
             Output::Zstd(encoder) => encoder.finish()?,
-        }
-        .file)
+        };
+        counted.file.sync_all()?;
+        Ok(counted)
     }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("an earlier write has failed")
+}
+
+/// How far a file was written when it was persisted; in snapshots, frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persisted {
+    /// The hidden file.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Whether no record had been written.
+    pub is_empty: bool,
 }
 
 impl PartFile {
@@ -138,9 +161,11 @@ impl PartFile {
         create_folder(path.parent().unwrap_or(Path::new("")))?;
         let file = File::create_new(path).map_err(|error| failed(path, error))?;
         let hidden = Hidden { path: path.clone(), kept: false };
-        let output = Output::new(file, compression).map_err(|error| failed(path, error))?;
+        let output =
+            Output::new(Counted { file, bytes: 0 }, compression).map_err(|error| failed(path, error))?;
         Ok(PartFile {
             output,
+            compression,
             buffer: Vec::with_capacity(WRITE_BYTES),
             is_empty: true,
             opened_ms: now_ms,
@@ -148,6 +173,53 @@ impl PartFile {
             hidden,
             committable,
         })
+    }
+
+    /// Creates the file and begins it with what was persisted of another, which stays as it is: whoever wrote it may still be at it.
+    pub fn resume(
+        committable: FileCommittable,
+        compression: Compression,
+        now_ms: i64,
+        from: &Persisted,
+    ) -> Result<Self> {
+        let mut part = Self::create(committable, compression, now_ms)?;
+        let source = File::open(&from.path).map_err(|error| {
+            Error::io(format!("the snapshot needs '{}', which cannot be read", from.path.display()), error)
+        })?;
+        let copied = match &mut part.output {
+            Output::Plain(file) => io::copy(&mut source.take(from.length), file),
+            Output::Gzip(encoder) => io::copy(&mut source.take(from.length), encoder.get_mut()),
+            Output::Zstd(encoder) => io::copy(&mut source.take(from.length), encoder.get_mut()),
+            Output::Lost => Err(lost()),
+        };
+        let copied = copied.map_err(|error| failed(&part.hidden.path, error))?;
+        if copied < from.length {
+            return Err(Error::new(
+                flott_schema::ErrorKind::Io,
+                format!(
+                    "'{}' has {copied} bytes, and had {} when the snapshot was taken; what was written is lost",
+                    from.path.display(),
+                    from.length
+                ),
+            ));
+        }
+        part.is_empty = from.is_empty;
+        Ok(part)
+    }
+
+    /// Has all that was written brought to disk, so that a later writer can go on behind it. From now on the file is not deleted.
+    pub fn persist(&mut self) -> Result<Persisted> {
+        self.write_buffer()?;
+        let output = std::mem::replace(&mut self.output, Output::Lost);
+        let again = output.finish().and_then(|counted| {
+            let length = counted.bytes;
+            // What is compressed goes on as another member.
+            Ok((Output::new(counted, self.compression)?, length))
+        });
+        let (output, length) = again.map_err(|error| failed(&self.committable.in_progress, error))?;
+        self.output = output;
+        self.hidden.kept = true;
+        Ok(Persisted { path: self.hidden.path.clone(), length, is_empty: self.is_empty })
     }
 
     /// Bytes in the file; what is still in a compressor or a buffer counts as it is.
@@ -173,8 +245,7 @@ impl PartFile {
     pub fn finish(mut self) -> Result<FinishedFile> {
         self.write_buffer()?;
         let PartFile { output, hidden, committable, .. } = self;
-        let synced = output.finish().and_then(|file| file.sync_all());
-        synced.map_err(|error| failed(&committable.in_progress, error))?;
+        output.finish().map_err(|error| failed(&committable.in_progress, error))?;
         Ok(FinishedFile { hidden, committable })
     }
 }

@@ -3,15 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use flott_dataflow::batch::{Batch, Record};
+use flott_dataflow::codec::{decode_value, encode_value};
 use flott_dataflow::context::{OperatorContext, TaskContext};
 use flott_dataflow::function::Function;
 use flott_dataflow::sink::{Sink, SinkWriter};
+use flott_schema::ids::JobId;
 use flott_schema::{Error, Result};
 
 use super::commit::{FileCommittable, FileCommitter, check_writable};
 use super::encoder::{EncodeWith, Encoder, LineEncoder};
-use super::part_file::{PartFile, unique_token};
+use super::lineage::{Lineage, remove_if_there, siblings};
+use super::part_file::{PartFile, Persisted, unique_token};
 use super::sink::check_utf8;
 use crate::csv::CsvEncoder;
 use crate::files::Compression;
@@ -20,8 +25,12 @@ use crate::json::JsonEncoder;
 /// Writes all records to one file, in the order in which they arrive; the sink must have parallelism 1.
 ///
 /// The file appears as a whole when the input has ended, and then replaces one of that name. Without any record it is empty.
-/// A name that ends in `.gz` or `.zst` is compressed. It is for jobs that end and take no checkpoints: a job that goes on
-/// from a checkpoint would not have what it wrote before.
+/// A name that ends in `.gz` or `.zst` is compressed. It is for jobs that end, or are stopped with `--drain`.
+///
+/// In a job that takes checkpoints each record is in the file exactly once: until the end all is in a hidden file beside it, and a
+/// checkpoint holds how far that is written. A job that starts from a checkpoint goes on with a copy of that part. The hidden file
+/// is not part of the checkpoint: a savepoint can be started from as long as nobody has removed it, which the job itself does when
+/// its input has ended.
 ///
 /// ```
 /// use flott_connectors::file_sink::SingleFile;
@@ -75,11 +84,43 @@ impl<E> SingleFile<E> {
         self
     }
 
-    fn committable(&self) -> FileCommittable {
+    /// How the names of the hidden files begin that the job of this task makes.
+    fn hidden_start(&self, ctx: &OperatorContext) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let in_progress = self.path.with_file_name(format!(".{name}.inprogress.{}", unique_token()));
-        FileCommittable { in_progress, finished: self.path.clone(), replace: self.replace }
+        match &ctx.state {
+            None => format!(".{name}.inprogress."),
+            Some(_) => format!(".{name}.inprogress.{}.", Lineage::first(ctx).name),
+        }
     }
+
+    fn new_writer(&self, ctx: &OperatorContext) -> Result<SingleFileWriter<E>>
+    where
+        E: Clone,
+    {
+        let parallelism = ctx.task.parallelism;
+        if parallelism != 1 {
+            return Err(Error::graph(format!(
+                "'{}' is one file and has {parallelism} writers; set parallelism(1) on its sink",
+                self.path.display()
+            )));
+        }
+        Ok(SingleFileWriter {
+            sink: self.clone(),
+            part: None,
+            task: ctx.task.clone(),
+            hidden_start: self.hidden_start(ctx),
+            takes_snapshots: ctx.state.is_some(),
+            persisted: None,
+        })
+    }
+}
+
+/// State of the writer; frozen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SingleFileState {
+    /// The job that wrote. Another one leaves its file alone.
+    job: JobId,
+    written: Persisted,
 }
 
 impl<T: Record, E: Encoder<T>> Sink<T> for SingleFile<E> {
@@ -110,14 +151,31 @@ impl<T: Record, E: Encoder<T>> Sink<T> for SingleFile<E> {
     }
 
     fn writer(&self, ctx: &OperatorContext) -> Result<SingleFileWriter<E>> {
-        let parallelism = ctx.task.parallelism;
-        if parallelism != 1 {
-            return Err(Error::graph(format!(
-                "'{}' is one file and has {parallelism} writers; set parallelism(1) on its sink",
-                self.path.display()
-            )));
+        let writer = self.new_writer(ctx)?;
+        if ctx.state.is_some() {
+            // What earlier attempts have left, which no snapshot knows.
+            let left = siblings(&self.path, &writer.hidden_start)?;
+            left.iter().try_for_each(|path| remove_if_there(path))?;
         }
-        Ok(SingleFileWriter { sink: self.clone(), part: None, task: ctx.task.clone() })
+        Ok(writer)
+    }
+
+    fn restore_writer(&self, ctx: &OperatorContext, state: Vec<Vec<u8>>) -> Result<SingleFileWriter<E>> {
+        let mut writer = self.new_writer(ctx)?;
+        let Some(item) = state.first() else { return Ok(writer) };
+        let SingleFileState { job, written } = decode_value(item)?;
+        let own = job == ctx.task.job;
+        let mut committable = writer.committable();
+        committable.superseded.extend(own.then(|| written.path.clone()));
+        let kept = [written.path.clone(), committable.in_progress.clone()];
+        let compression = Compression::of_path(&self.path);
+        writer.part = Some(PartFile::resume(committable, compression, ctx.task.now_ms(), &written)?);
+        for path in siblings(&self.path, &writer.hidden_start)? {
+            if !kept.contains(&path) {
+                remove_if_there(&path)?;
+            }
+        }
+        Ok(writer)
     }
 
     fn committer(&self, _ctx: &OperatorContext) -> Result<FileCommitter> {
@@ -130,16 +188,29 @@ pub struct SingleFileWriter<E> {
     sink: SingleFile<E>,
     part: Option<PartFile>,
     task: Rc<TaskContext>,
+    hidden_start: String,
+    takes_snapshots: bool,
+    /// As of the last barrier.
+    persisted: Option<Persisted>,
 }
 
 impl<E> SingleFileWriter<E> {
+    fn committable(&self) -> FileCommittable {
+        FileCommittable {
+            in_progress: self.sink.path.with_file_name(format!("{}{}", self.hidden_start, unique_token())),
+            finished: self.sink.path.clone(),
+            replace: self.sink.replace,
+            superseded: Vec::new(),
+        }
+    }
+
     /// The file, which is created when it is first needed.
     fn take_part(&mut self) -> Result<PartFile> {
         match self.part.take() {
             Some(part) => Ok(part),
             None => {
                 let compression = Compression::of_path(&self.sink.path);
-                PartFile::create(self.sink.committable(), compression, self.task.now_ms())
+                PartFile::create(self.committable(), compression, self.task.now_ms())
             }
         }
     }
@@ -160,16 +231,24 @@ impl<T, E: Encoder<T>> SinkWriter<T> for SingleFileWriter<E> {
     }
 
     fn prepare_commit(&mut self, end_of_input: bool) -> Result<Vec<FileCommittable>> {
+        self.persisted = None;
         if !end_of_input {
-            return Err(Error::configuration(format!(
-                "'{}' is one file that appears at the end, which a checkpoint cannot hold; turn checkpoints off, or write \
-                 part files with FileSink",
-                self.sink.path.display()
-            )));
+            if !self.takes_snapshots {
+                return Err(Error::internal("a sink without state was asked to take part in a checkpoint"));
+            }
+            self.persisted = self.part.as_mut().map(PartFile::persist).transpose()?;
+            return Ok(Vec::new());
         }
         let finished = self.take_part()?.finish()?;
         finished.hidden.keep();
         Ok(vec![finished.committable])
+    }
+
+    fn snapshot(&mut self, _checkpoint: u64) -> Result<Vec<Vec<u8>>> {
+        let Some(written) = self.persisted.clone() else { return Ok(Vec::new()) };
+        let mut item = Vec::new();
+        encode_value(&SingleFileState { job: self.task.job, written }, &mut item)?;
+        Ok(vec![item])
     }
 
     fn close(&mut self) -> Result<()> {

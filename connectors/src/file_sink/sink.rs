@@ -12,6 +12,7 @@ use flott_schema::{Error, Result};
 use super::buckets::Buckets;
 use super::commit::{FileCommittable, FileCommitter, check_writable};
 use super::encoder::{EncodeWith, Encoder, LineEncoder};
+use super::lineage::Lineage;
 use super::writer::{FileWriter, Rolling};
 use crate::csv::CsvEncoder;
 use crate::files::Compression;
@@ -23,8 +24,12 @@ use crate::json::JsonEncoder;
 /// on disk, and committed; so whoever reads the folder sees whole files only. What an earlier run has written stays: new
 /// files get higher numbers.
 ///
-/// A file is complete when it is large or old enough, when nothing has come for a while, at the end of the input, and, for
-/// exactly-once results, at every checkpoint ([`FileSink::commit_when_rolled`]).
+/// A file is complete when it is large or old enough, when nothing has come for a while, at the end of the input, and at every
+/// checkpoint.
+///
+/// In a job that takes checkpoints, each record is in visible files exactly once: a file gets its name when the checkpoint that it
+/// belongs to is complete, and after a failure what was not committed is removed and written again. Names are then
+/// `part-<task>-<token>-<number><suffix>`, with a token for each start of a task.
 ///
 /// ```
 /// use std::time::Duration;
@@ -136,9 +141,9 @@ impl<T, E> FileSink<T, E> {
         self
     }
 
-    /// Whether a file is made visible as soon as it is complete: right for jobs without checkpoints, where what a failed job
-    /// has written is written again. With `false`, files become visible when a checkpoint is complete, and each record is
-    /// in them exactly once. Default: yes.
+    /// Whether a file is made visible as soon as it is complete, in a job without checkpoints; with `false`, all become visible at the
+    /// end of the input. What a failed job has made visible is written again by its next attempt. A job with checkpoints does not
+    /// look at this: there, files become visible with the checkpoint. Default: yes.
     pub fn commit_when_rolled(mut self, yes: bool) -> Self {
         self.commit_when_rolled = yes;
         self
@@ -174,8 +179,37 @@ impl<T: Record, E: Encoder<T>> Sink<T> for FileSink<T, E> {
     }
 
     fn writer(&self, ctx: &OperatorContext) -> Result<FileWriter<T, E>> {
+        let Some(state) = &ctx.state else { return Ok(self.writer_with(None, ctx)) };
+        let lineage = if state.is_restored() { Lineage::fresh(ctx) } else { Lineage::first(ctx) };
+        self.remove_leftovers(&lineage)?;
+        Ok(self.writer_with(Some(lineage), ctx))
+    }
+
+    fn restore_writer(&self, ctx: &OperatorContext, state: Vec<Vec<u8>>) -> Result<FileWriter<T, E>> {
+        let found: Vec<Lineage> = state.iter().map(|item| Lineage::decoded(item)).collect::<Result<_>>()?;
+        let own: Vec<Lineage> = found.into_iter().filter(|lineage| lineage.job == ctx.task.job).collect();
+        own.iter().try_for_each(|lineage| self.remove_leftovers(lineage))?;
+        if let Some(lineage) = own.into_iter().next() {
+            return Ok(self.writer_with(Some(lineage), ctx));
+        }
+        let lineage = Lineage::first(ctx);
+        self.remove_leftovers(&lineage)?;
+        Ok(self.writer_with(Some(lineage), ctx))
+    }
+
+    fn committer(&self, _ctx: &OperatorContext) -> Result<FileCommitter> {
+        Ok(FileCommitter)
+    }
+}
+
+impl<T: Record, E: Encoder<T>> FileSink<T, E> {
+    fn remove_leftovers(&self, lineage: &Lineage) -> Result<()> {
+        lineage.remove_leftovers(&self.folder, !matches!(self.buckets, Buckets::None))
+    }
+
+    fn writer_with(&self, lineage: Option<Lineage>, ctx: &OperatorContext) -> FileWriter<T, E> {
         let suffix = format!("{}{}", self.suffix, self.compression.suffix());
-        Ok(FileWriter::new(
+        FileWriter::new(
             self.folder.clone(),
             suffix,
             self.encoder.clone(),
@@ -183,11 +217,8 @@ impl<T: Record, E: Encoder<T>> Sink<T> for FileSink<T, E> {
             self.buckets.clone(),
             self.rolling,
             self.commit_when_rolled,
+            lineage,
             ctx,
-        ))
-    }
-
-    fn committer(&self, _ctx: &OperatorContext) -> Result<FileCommitter> {
-        Ok(FileCommitter)
+        )
     }
 }

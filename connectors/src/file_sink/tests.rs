@@ -111,8 +111,12 @@ fn a_prepared_file_outlives_its_writer_and_can_be_committed_later() {
     expect(folder.path(), &[("part-0-0", "1\n"), ("part-0-1", "2\n")]);
     // Whoever reads the files takes them away; a commit that is repeated is none the worse.
     fs::remove_file(folder.path().join("part-0-0")).unwrap();
-    sink.committer(&context(0, 1)).unwrap().commit(pending).unwrap();
+    let mut committer = sink.committer(&context(0, 1)).unwrap();
+    committer.commit_restored(pending.clone()).unwrap();
     expect(folder.path(), &[("part-0-1", "2\n")]);
+    // Of what has just been written, it means that it is lost.
+    let error = committer.commit(pending).unwrap_err().to_string();
+    assert!(error.contains("part-0-0' is lost"), "{error}");
 }
 
 #[test]
@@ -335,13 +339,10 @@ fn a_single_file_without_records_is_empty_and_a_failed_job_leaves_none() {
 }
 
 #[test]
-fn a_single_file_has_one_writer_and_no_checkpoints() {
+fn a_single_file_has_one_writer() {
     let sink = SingleFile::lines("result.txt");
     let error = Sink::<u8>::writer(&sink, &context(0, 2)).err().unwrap().to_string();
     assert!(error.contains("has 2 writers; set parallelism(1)"), "{error}");
-    let mut writer = Sink::<u8>::writer(&sink, &context(0, 1)).unwrap();
-    let error = SinkWriter::<u8>::prepare_commit(&mut writer, false).unwrap_err().to_string();
-    assert!(error.contains("turn checkpoints off"), "{error}");
     let error = Sink::<u8>::check(&SingleFile::lines("/tmp")).unwrap_err().to_string();
     assert!(error.contains("is a folder"), "{error}");
 }

@@ -12,6 +12,7 @@ use flott_schema::{Error, Result};
 use super::buckets::{BucketRuns, Buckets};
 use super::commit::{FileCommittable, failed};
 use super::encoder::Encoder;
+use super::lineage::Lineage;
 use super::part_file::{FinishedFile, PartFile, unique_token};
 use crate::files::Compression;
 
@@ -57,6 +58,8 @@ pub struct FileWriter<T, E> {
     commit_when_rolled: bool,
     task: Rc<TaskContext>,
     token: String,
+    /// Of a job that takes snapshots.
+    lineage: Option<Lineage>,
     /// Files by bucket; `None` for a bucket that has none at the moment.
     parts: HashMap<String, Option<PartFile>>,
     open_count: usize,
@@ -69,7 +72,7 @@ pub struct FileWriter<T, E> {
 }
 
 impl<T, E: Encoder<T>> FileWriter<T, E> {
-    /// A writer for one task.
+    /// A writer for one task. In a job that takes snapshots it gets its lineage, and files become visible by snapshots alone.
     pub fn new(
         folder: PathBuf,
         suffix: String,
@@ -78,6 +81,7 @@ impl<T, E: Encoder<T>> FileWriter<T, E> {
         buckets: Buckets<T>,
         rolling: Rolling,
         commit_when_rolled: bool,
+        lineage: Option<Lineage>,
         ctx: &OperatorContext,
     ) -> Self {
         FileWriter {
@@ -87,9 +91,10 @@ impl<T, E: Encoder<T>> FileWriter<T, E> {
             compression,
             runs: BucketRuns::new(buckets),
             rolling,
-            commit_when_rolled,
+            commit_when_rolled: commit_when_rolled && lineage.is_none(),
             task: ctx.task.clone(),
             token: unique_token(),
+            lineage,
             parts: HashMap::new(),
             open_count: 0,
             next_number: 0,
@@ -127,17 +132,31 @@ impl<T, E: Encoder<T>> FileWriter<T, E> {
         let folder = if bucket.is_empty() { self.folder.clone() } else { self.folder.join(&bucket) };
         let subtask = self.task.subtask;
         if !self.parts.contains_key(&bucket) {
-            self.next_number = self.next_number.max(next_free_number(&folder, subtask)?);
+            if self.lineage.is_none() {
+                self.next_number = self.next_number.max(next_free_number(&folder, subtask)?);
+            }
             if self.parts.len() > IDLE_BUCKETS_MAX {
                 self.parts.retain(|_, part| part.is_some());
             }
         }
-        let name = format!("part-{subtask}-{}", self.next_number);
-        self.next_number += 1;
+        let (name, mark) = match &mut self.lineage {
+            // No other writer has this token, so that no name is given twice, whatever is started from which snapshot.
+            Some(lineage) => {
+                let name = format!("part-{subtask}-{}-{}", &self.token[..8], lineage.next_number);
+                lineage.next_number += 1;
+                (name, &lineage.name)
+            }
+            None => {
+                let name = format!("part-{subtask}-{}", self.next_number);
+                self.next_number += 1;
+                (name, &self.token)
+            }
+        };
         let committable = FileCommittable {
-            in_progress: folder.join(format!(".{name}.inprogress.{}", self.token)),
+            in_progress: folder.join(format!(".{name}.inprogress.{mark}")),
             finished: folder.join(format!("{name}{}", self.suffix)),
             replace: false,
+            superseded: Vec::new(),
         };
         let part = PartFile::create(committable, self.compression, now_ms)?;
         self.deadline_ms = self.deadline_ms.min(self.rolling.deadline_ms(&part));
@@ -152,7 +171,7 @@ impl<T, E: Encoder<T>> FileWriter<T, E> {
         self.open_count -= 1;
         let finished = part.finish()?;
         if self.commit_when_rolled {
-            finished.committable.commit()?;
+            finished.committable.commit(false)?;
             finished.hidden.keep();
         } else {
             self.finished.push(finished);
@@ -236,6 +255,10 @@ impl<T: 'static, E: Encoder<T>> SinkWriter<T> for FileWriter<T, E> {
                 file.committable
             })
             .collect())
+    }
+
+    fn snapshot(&mut self, _checkpoint: u64) -> Result<Vec<Vec<u8>>> {
+        self.lineage.iter().map(Lineage::encoded).collect()
     }
 
     fn close(&mut self) -> Result<()> {

@@ -15,7 +15,7 @@ use flott_schema::{Error, Result};
 type Format<T> = fn(&T, &mut String) -> std::fmt::Result;
 
 /// Prints a line for each record: `record`, or `3> record` in task 3 of several, or `name:3> record` with a prefix, as Flink
-/// does.
+/// does. Records are printed as they come: a job that starts from a checkpoint prints those since then again (at least once).
 pub struct Print<T> {
     format: Format<T>,
     prefix: Arc<str>,
