@@ -2,6 +2,7 @@
 @0xb1675dfbe6afef9c;
 
 using Common = import "common.capnp";
+using Snapshot = import "snapshot.capnp";
 
 enum ExecutionMode {
   streaming @0;
@@ -87,6 +88,58 @@ struct RestartStrategy {
   }
 }
 
+enum CheckpointingMode {
+  exactlyOnce @0;
+  atLeastOnce @1;
+}
+
+enum CheckpointRetention {
+  noExternalizedCheckpoints @0;
+  deleteOnCancellation @1;
+  retainOnCancellation @2;
+}
+
+struct CheckpointSettings {
+  intervalMs @0 :UInt64;
+  # 0: none are taken.
+  mode @1 :CheckpointingMode;
+  timeoutMs @2 :UInt64;
+  minPauseMs @3 :UInt64;
+  maxConcurrent @4 :UInt32;
+  tolerableFailures @5 :UInt32;
+  numRetained @6 :UInt32;
+  retention @7 :CheckpointRetention;
+  directory @8 :Text;
+  # Null: not set.
+  savepointDirectory @9 :Text;
+  # Null: not set.
+  incremental @10 :Bool;
+  unaligned @11 :Bool;
+  alignedTimeoutMs @12 :UInt64;
+  afterTasksFinish @13 :Bool;
+  inlineThresholdBytes @14 :UInt64;
+  compress @15 :Bool;
+}
+
+enum StateBackend {
+  hashMap @0;
+  rocksDb @1;
+}
+
+struct StateSettings {
+  backend @0 :StateBackend;
+  memoryBytes @1 :UInt64;
+  localDirectories @2 :List(Text);
+  localBackup @3 :Bool;
+  localBackupDirectories @4 :List(Text);
+  recoverFromLocal @5 :Bool;
+  writeBufferMilli @6 :UInt32;
+  highPriorityMilli @7 :UInt32;
+  threads @8 :UInt32;
+  transferThreads @9 :UInt32;
+  bloomFilter @10 :Bool;
+}
+
 struct JobSettings {
   restart @0 :RestartStrategy;
   restartAll @1 :Bool;
@@ -95,6 +148,10 @@ struct JobSettings {
     ms @3 :UInt64;
   }
   cancellationTimeoutMs @4 :UInt64;
+  checkpoints @5 :CheckpointSettings;
+  # Null: as without a word in the configuration.
+  state @6 :StateSettings;
+  # Null: the same.
 }
 
 struct JobSpec {
@@ -102,6 +159,8 @@ struct JobSpec {
   program @1 :ProgramRef;
   # Null: none.
   settings @2 :JobSettings;
+  restore @3 :Snapshot.RestoreFrom;
+  # Null: none.
 }
 
 struct Submission {

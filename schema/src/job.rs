@@ -1,6 +1,8 @@
 //! What a job is submitted as: its graph, the program that holds its operators, and what its author settled.
 
+mod checkpoints;
 mod settings;
+mod state;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::graph::JobGraph;
 use crate::ids::JobId;
+use crate::snapshot::RestoreFrom;
+
+pub use checkpoints::CheckpointSettings;
+pub use state::StateSettings;
 
 /// SHA-256 of a stored program; printed as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -111,6 +117,10 @@ pub struct JobSettings {
     pub slot_wait_ms: Option<u64>,
     /// How long a task may take to end when it is cancelled before its executor is killed; 0 waits for ever.
     pub cancellation_timeout_ms: u64,
+    /// Its checkpoints.
+    pub checkpoints: CheckpointSettings,
+    /// Its state.
+    pub state: StateSettings,
 }
 
 /// A job as it is submitted.
@@ -122,12 +132,15 @@ pub struct JobSpec {
     pub program: Option<ProgramRef>,
     /// How it runs.
     pub settings: JobSettings,
+    /// The snapshot that it starts from, until it has taken one of its own. Its id is 0 where the client could not read it; it is the
+    /// job's `own` if the user has given it to the job (`CLAIM`), which then may share its files, and deletes them in the end.
+    pub restore: Option<RestoreFrom>,
 }
 
 impl JobSpec {
-    /// A job of an embedded cluster: no stored program, no restarts.
+    /// A job of an embedded cluster: no stored program, no restarts, nothing to start from.
     pub fn embedded(graph: impl Into<Arc<JobGraph>>) -> Self {
-        JobSpec { graph: graph.into(), program: None, settings: JobSettings::default() }
+        JobSpec { graph: graph.into(), program: None, settings: JobSettings::default(), restore: None }
     }
 }
 

@@ -5,10 +5,11 @@ mod frozen;
 use std::path::Path;
 use std::sync::Arc;
 
+use flott_schema::config::options::{CheckpointRetention, CheckpointingMode, StateBackend};
 use flott_schema::control::{CheckpointOrder, LAST_SNAPSHOT, Order, Report, SnapshotReport, ToWorker};
 use flott_schema::graph::{ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, OperatorId, TaskId, VertexId};
-use flott_schema::job::JobSpec;
+use flott_schema::job::{CheckpointSettings, JobSettings, JobSpec, StateSettings};
 use flott_schema::key_group::KeyGroupRange;
 use flott_schema::snapshot::{
     AfterBarrier, Alignment, Barrier, ChannelSnapshot, KeyedSnapshot, ListMode, ListSnapshot, Manifest,
@@ -134,6 +135,45 @@ fn snapshot_report(checkpoint: u64, result: Result<TaskSnapshot, &str>) -> Snaps
     SnapshotReport { job: JOB, attempt: attempt(), checkpoint, result: result.map_err(str::to_string) }
 }
 
+/// Settings and a spec in which nothing is as it is without a word.
+fn settled() -> JobSpec {
+    let checkpoints = CheckpointSettings {
+        interval_ms: Some(3_000),
+        mode: CheckpointingMode::AtLeastOnce,
+        timeout_ms: 60_000,
+        min_pause_ms: 500,
+        max_concurrent: 2,
+        tolerable_failures: 3,
+        num_retained: 4,
+        retention: CheckpointRetention::RetainOnCancellation,
+        directory: Some("file:///data/checkpoints".into()),
+        savepoint_directory: Some("/data/savepoints".into()),
+        incremental: false,
+        unaligned: true,
+        aligned_timeout_ms: 100,
+        after_tasks_finish: false,
+        inline_threshold_bytes: 1_024,
+        compress: true,
+    };
+    let state = StateSettings {
+        backend: StateBackend::HashMap,
+        memory_bytes: 64 << 20,
+        local_directories: vec!["/disk1".into(), "/disk2".into()],
+        local_backup: true,
+        local_backup_directories: vec!["/disk3".into()],
+        recover_from_local: true,
+        write_buffer_milli: 250,
+        high_priority_milli: 200,
+        threads: 3,
+        transfer_threads: 8,
+        bloom_filter: true,
+    };
+    let settings = JobSettings { checkpoints, state, ..JobSettings::default() };
+    let graph =
+        JobGraph { name: "job".into(), mode: ExecutionMode::Streaming, vertices: vec![], edges: vec![] };
+    JobSpec { settings, restore: Some(restore()), ..JobSpec::embedded(graph) }
+}
+
 #[test]
 fn messages_and_manifests_stay_as_they_were_written_first() {
     let plain = checkpoint(Barrier::of_checkpoint(42), Some("file:///data/shared"));
@@ -164,7 +204,9 @@ fn messages_and_manifests_stay_as_they_were_written_first() {
     let full = manifest(SnapshotKind::FullCheckpoint);
     let canonical = manifest(SnapshotKind::Savepoint(SavepointFormat::Canonical));
     let native = manifest(SnapshotKind::Savepoint(SavepointFormat::Native));
-    let restore = restore();
+    let (restore, settled) = (restore(), settled());
+    let kept =
+        CheckpointSettings { retention: CheckpointRetention::DeleteOnCancellation, ..Default::default() };
     let samples = [
         sample("order.deploy.restore", &deploy),
         sample("order.checkpoint", &plain),
@@ -180,6 +222,8 @@ fn messages_and_manifests_stay_as_they_were_written_first() {
         sample("manifest.canonical_savepoint", &canonical),
         sample("manifest.native_savepoint", &native),
         sample("restore_from", &restore),
+        sample("job_spec.snapshots", &settled),
+        sample("checkpoint_settings.delete_on_cancellation", &kept),
     ];
     frozen::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/snapshots.txt"), &samples);
 }

@@ -74,12 +74,18 @@ fn program() -> ProgramRef {
 }
 
 fn settings(restart: RestartStrategy) -> JobSettings {
-    JobSettings { restart, restart_all: true, slot_wait_ms: Some(5_000), cancellation_timeout_ms: 180_000 }
+    JobSettings {
+        restart,
+        restart_all: true,
+        slot_wait_ms: Some(5_000),
+        cancellation_timeout_ms: 180_000,
+        ..JobSettings::default()
+    }
 }
 
 fn spec() -> JobSpec {
     let restart = RestartStrategy::FixedDelay { attempts: 3, delay_ms: 1_000 };
-    JobSpec { graph: Arc::new(graph()), program: Some(program()), settings: settings(restart) }
+    JobSpec { graph: Arc::new(graph()), program: Some(program()), settings: settings(restart), restore: None }
 }
 
 fn order(message: ToWorker) -> Order {

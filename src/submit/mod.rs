@@ -89,6 +89,7 @@ pub fn submit(
             configuration: program::configuration_of_the_job(configuration),
         }),
         settings: JobSettings::from_configuration(configuration)?,
+        restore: None,
     };
     let body = wire::to_bytes(&Submission { job, spec })?;
     let client = Client::new(target.addresses.clone(), configuration)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{JobSettings, RestartStrategy};
+use super::{CheckpointSettings, JobSettings, RestartStrategy, StateSettings};
 use crate::config::Configuration;
 use crate::config::options::{
     EXPONENTIAL_DELAY_ATTEMPTS, EXPONENTIAL_DELAY_INITIAL_BACKOFF, EXPONENTIAL_DELAY_JITTER,
@@ -16,20 +16,27 @@ use crate::error::{Error, Result};
 impl JobSettings {
     /// What `configuration` settles for a job. An error names the key whose value cannot be meant.
     pub fn from_configuration(configuration: &Configuration) -> Result<Self> {
+        let checkpoints = CheckpointSettings::from_configuration(configuration)?;
         let slot_wait_is_set = configuration.is_set(&SLOT_REQUEST_TIMEOUT);
         let slot_wait_ms = milliseconds(configuration.get(&SLOT_REQUEST_TIMEOUT)?);
         Ok(JobSettings {
-            restart: restart_strategy(configuration)?,
+            restart: restart_strategy(configuration, checkpoints.are_taken())?,
             restart_all: configuration.get(&FAILOVER_STRATEGY)? == FailoverStrategy::Full,
             slot_wait_ms: slot_wait_is_set.then_some(slot_wait_ms),
             cancellation_timeout_ms: milliseconds(configuration.get(&TASK_CANCELLATION_TIMEOUT)?),
+            checkpoints,
+            state: StateSettings::from_configuration(configuration)?,
         })
     }
 }
 
-fn restart_strategy(configuration: &Configuration) -> Result<RestartStrategy> {
-    // Without checkpoints a job that starts again starts from nothing: not unless its author asks for it.
-    let kind = configuration.get(&RESTART_STRATEGY)?.unwrap_or(RestartStrategyKind::None);
+fn restart_strategy(configuration: &Configuration, has_checkpoints: bool) -> Result<RestartStrategy> {
+    let unset = match has_checkpoints {
+        true => RestartStrategyKind::ExponentialDelay,
+        // A job that starts again would start from nothing: not unless its author asks for it.
+        false => RestartStrategyKind::None,
+    };
+    let kind = configuration.get(&RESTART_STRATEGY)?.unwrap_or(unset);
     Ok(match kind {
         RestartStrategyKind::None => RestartStrategy::None,
         RestartStrategyKind::FixedDelay => RestartStrategy::FixedDelay {
@@ -65,12 +72,12 @@ fn restart_strategy(configuration: &Configuration) -> Result<RestartStrategy> {
 }
 
 /// Whole milliseconds, rounded up: a time above zero stays one.
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// A factor in thousandths; one that is too large for them becomes the largest.
-fn thousandths(factor: f64) -> u32 {
+pub(super) fn thousandths(factor: f64) -> u32 {
     (factor * 1_000.0).round() as u32
 }
 
@@ -94,8 +101,22 @@ mod tests {
             restart_all: false,
             slot_wait_ms: None,
             cancellation_timeout_ms: 180_000,
+            ..JobSettings::default()
         };
         assert_eq!(settings(&[]).unwrap(), expected);
+    }
+
+    #[test]
+    fn with_checkpoints_a_job_is_restarted_after_growing_delays_unless_it_says_otherwise() {
+        let every_second = ("execution.checkpointing.interval", "1 s");
+        let settled = settings(&[every_second]).unwrap();
+        assert!(
+            matches!(settled.restart, RestartStrategy::ExponentialDelay { initial_ms: 1_000, .. }),
+            "{settled:?}"
+        );
+        assert_eq!(settled.checkpoints.interval_ms, Some(1_000));
+        let settled = settings(&[every_second, ("restart-strategy.type", "none")]).unwrap();
+        assert_eq!(settled.restart, RestartStrategy::None);
     }
 
     #[test]
@@ -113,6 +134,7 @@ mod tests {
             restart_all: true,
             slot_wait_ms: Some(0),
             cancellation_timeout_ms: 0,
+            ..JobSettings::default()
         };
         assert_eq!(settings.unwrap(), expected);
     }

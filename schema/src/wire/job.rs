@@ -8,7 +8,10 @@ use super::fields::{
 };
 use super::generated::job_capnp::{job_settings, job_spec, program_ref, restart_strategy, submission};
 use crate::error::Result;
-use crate::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrategy, Submission};
+use crate::job::{
+    CheckpointSettings, JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrategy, StateSettings,
+    Submission,
+};
 
 impl Wire for ProgramRef {
     type Form = program_ref::Owned;
@@ -108,6 +111,12 @@ impl Wire for JobSettings {
             None => slot_wait.set_as_configured(()),
         }
         form.set_cancellation_timeout_ms(self.cancellation_timeout_ms);
+        if self.checkpoints != CheckpointSettings::default() {
+            self.checkpoints.write(form.reborrow().init_checkpoints())?;
+        }
+        if self.state != StateSettings::default() {
+            self.state.write(form.init_state())?;
+        }
         Ok(())
     }
 
@@ -120,6 +129,9 @@ impl Wire for JobSettings {
                 job_settings::slot_wait::Ms(wait_ms) => Some(wait_ms),
             },
             cancellation_timeout_ms: form.get_cancellation_timeout_ms(),
+            checkpoints: optional("checkpoints", form.has_checkpoints(), form.get_checkpoints())?
+                .unwrap_or_default(),
+            state: optional("state", form.has_state(), form.get_state())?.unwrap_or_default(),
         })
     }
 }
@@ -132,7 +144,11 @@ impl Wire for JobSpec {
         if let Some(program) = &self.program {
             program.write(form.reborrow().init_program()).map_err(|error| error.at("program"))?;
         }
-        self.settings.write(form.init_settings())
+        self.settings.write(form.reborrow().init_settings())?;
+        match &self.restore {
+            Some(restore) => restore.write(form.init_restore()).map_err(|error| error.at("restore")),
+            None => Ok(()),
+        }
     }
 
     fn read(form: job_spec::Reader<'_>) -> Result<Self> {
@@ -140,6 +156,7 @@ impl Wire for JobSpec {
             graph: Arc::new(required("graph", form.has_graph(), form.get_graph())?),
             program: optional("program", form.has_program(), form.get_program())?,
             settings: required("settings", form.has_settings(), form.get_settings())?,
+            restore: optional("restore", form.has_restore(), form.get_restore())?,
         })
     }
 }

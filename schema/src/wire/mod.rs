@@ -3,7 +3,7 @@
 //! * [`generated`]: readers and builders, made from `schema/capnp`
 //! * [`Wire`]: what has such a form; [`to_bytes`] and [`from_bytes`]: a value as a message of its own
 //! * [`fields`]: one field at a time, for messages that are no value of their own: the parameters of a call
-//! * `common`, `graph`, `job`, `control`, `snapshot`, `stats`: the forms of the words, a file for each of theirs
+//! * `common`, `graph`, `job`, `settings`, `control`, `snapshot`, `stats`: the forms of the words, a file for each of theirs
 //!
 //! Who may call it: every room. What must never happen here: a field that is renumbered, retyped or removed; a panic, whatever
 //! the bytes. A field that is added later is written only if it has another value than the one that its absence means, so that
@@ -16,6 +16,7 @@ mod common;
 mod control;
 mod graph;
 mod job;
+mod settings;
 mod snapshot;
 mod stats;
 

@@ -61,9 +61,10 @@ fn events() -> Vec<(&'static str, Event)> {
         restart_all: false,
         slot_wait_ms: Some(7_000),
         cancellation_timeout_ms: 180_000,
+        ..JobSettings::default()
     };
     let graph = Arc::new(batch("words", &[("scan", 1), ("count", 1)], &["scan >> count"]));
-    let spec = Arc::new(JobSpec { graph, program: Some(program), settings });
+    let spec = Arc::new(JobSpec { graph, program: Some(program), settings, restore: None });
     let running = RunningTask { job: JOB, attempt: attempt("count", 0), state: TaskState::Running };
     vec![
         (

@@ -186,7 +186,8 @@ impl Player {
             ["submit", j, name, strategy @ ..] => {
                 let settings = strategy.first().map(|name| self.strategies[*name].clone());
                 let graph = Arc::new(self.graphs[*name].clone());
-                let spec = JobSpec { graph, program: None, settings: settings.unwrap_or_default() };
+                let spec =
+                    JobSpec { graph, program: None, settings: settings.unwrap_or_default(), restore: None };
                 let spec = Arc::new(spec);
                 Event::JobSubmitted { job: job(j), spec, at_ms }
             }

@@ -6,13 +6,13 @@ use crate::config::option::{checks, options};
 use crate::config::words::words;
 
 words! {
-    /// Flink's kinds of state backend. All of them mean Flott's own: a cache in memory over RocksDB.
+    /// What keeps state while a job runs, as Flink names it.
     StateBackend {
-        /// Flink's tables on the heap.
+        /// Tables in memory alone: the fastest, for state that fits.
         HashMap = "hashmap",
-        /// RocksDB.
+        /// A cache in memory over RocksDB: state may be larger than memory, and checkpoints share files.
         RocksDb = "rocksdb",
-        /// Flink's store with remote files.
+        /// Flink's store with remote files; means RocksDB.
         ForSt = "forst",
     }
 }
@@ -20,7 +20,7 @@ words! {
 options! {
     "State and temporary files";
 
-    /// Kind of state backend, as Flink names them. Every kind means Flott's own, a cache in memory over RocksDB (Flink: hashmap).
+    /// What keeps state while a job runs: tables in memory alone, or a cache in memory over RocksDB (Flink: hashmap).
     STATE_BACKEND: StateBackend = "state.backend.type", default("rocksdb"), deprecated(&["state.backend"]);
 
     /// Directories for working state. Not set: the directories for temporary files.
@@ -29,7 +29,7 @@ options! {
     /// Whether the memory of RocksDB comes out of the budget of the slot.
     ROCKSDB_MEMORY_MANAGED: bool = "state.backend.rocksdb.memory.managed", default("true");
 
-    /// Memory of RocksDB in each slot, in place of a share of the slot's budget.
+    /// Memory for state over RocksDB in each slot: rows at hand, cached blocks, what is not written yet. Not set: 256 mb.
     ROCKSDB_MEMORY_PER_SLOT: Option<MemorySize> = "state.backend.rocksdb.memory.fixed-per-slot";
 
     /// Share of that memory for what has not been written to a file yet.

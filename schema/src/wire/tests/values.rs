@@ -7,6 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::config::options::{CheckpointRetention, CheckpointingMode, StateBackend};
 use crate::control::{
     CheckpointOrder, Order, Placement, Report, RunningTask, SnapshotReport, TaskFailure, TaskReport,
     TaskState, ToWorker, WorkerHost,
@@ -14,7 +15,10 @@ use crate::control::{
 use crate::error::ErrorKind;
 use crate::graph::{Edge, Exchange, ExecutionMode, JobGraph, OperatorSpec, Partitioning, Vertex};
 use crate::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, VertexId, WorkerId};
-use crate::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrategy, Submission};
+use crate::job::{
+    CheckpointSettings, JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrategy, StateSettings,
+    Submission,
+};
 use crate::key_group::KeyGroupRange;
 use crate::snapshot::{
     AfterBarrier, Alignment, Barrier, ChannelSnapshot, KeyedSnapshot, ListMode, ListSnapshot, Manifest,
@@ -179,22 +183,75 @@ fn restart() -> impl Strategy<Value = RestartStrategy> {
 }
 
 fn settings() -> impl Strategy<Value = JobSettings> {
-    (restart(), any::<bool>(), option::of(any::<u64>()), any::<u64>()).prop_map(
-        |(restart, restart_all, slot_wait_ms, cancellation_timeout_ms)| JobSettings {
+    let own = (restart(), any::<bool>(), option::of(any::<u64>()), any::<u64>());
+    (own, option::of(checkpoints()), option::of(state_settings())).prop_map(
+        |((restart, restart_all, slot_wait_ms, cancellation_timeout_ms), checkpoints, state)| JobSettings {
             restart,
             restart_all,
             slot_wait_ms,
             cancellation_timeout_ms,
+            checkpoints: checkpoints.unwrap_or_default(),
+            state: state.unwrap_or_default(),
+        },
+    )
+}
+
+fn checkpoints() -> impl Strategy<Value = CheckpointSettings> {
+    let modes = vec![CheckpointingMode::ExactlyOnce, CheckpointingMode::AtLeastOnce];
+    let retentions = vec![
+        CheckpointRetention::NoExternalizedCheckpoints,
+        CheckpointRetention::DeleteOnCancellation,
+        CheckpointRetention::RetainOnCancellation,
+    ];
+    let words = (select(modes), select(retentions), option::of(text()), option::of(text()));
+    (option::of(1..u64::MAX), words, any::<[u64; 4]>(), any::<[u32; 3]>(), any::<[bool; 4]>()).prop_map(
+        |(interval_ms, (mode, retention, directory, savepoint_directory), sizes, counts, flags)| {
+            CheckpointSettings {
+                interval_ms,
+                mode,
+                timeout_ms: sizes[0],
+                min_pause_ms: sizes[1],
+                max_concurrent: counts[0],
+                tolerable_failures: counts[1],
+                num_retained: counts[2],
+                retention,
+                directory,
+                savepoint_directory,
+                incremental: flags[0],
+                unaligned: flags[1],
+                aligned_timeout_ms: sizes[2],
+                after_tasks_finish: flags[2],
+                inline_threshold_bytes: sizes[3],
+                compress: flags[3],
+            }
+        },
+    )
+}
+
+fn state_settings() -> impl Strategy<Value = StateSettings> {
+    let backend = select(vec![StateBackend::HashMap, StateBackend::RocksDb]);
+    let folders = || vec(text(), 0..3);
+    (backend, any::<u64>(), folders(), folders(), any::<[u32; 4]>(), any::<[bool; 3]>()).prop_map(
+        |(backend, memory_bytes, local_directories, local_backup_directories, counts, flags)| StateSettings {
+            backend,
+            memory_bytes,
+            local_directories,
+            local_backup: flags[0],
+            local_backup_directories,
+            recover_from_local: flags[1],
+            write_buffer_milli: counts[0],
+            high_priority_milli: counts[1],
+            threads: counts[2],
+            transfer_threads: counts[3],
+            bloom_filter: flags[2],
         },
     )
 }
 
 fn spec() -> impl Strategy<Value = JobSpec> {
-    (graph(), option::of(program()), settings()).prop_map(|(graph, program, settings)| JobSpec {
-        graph: Arc::new(graph),
-        program,
-        settings,
-    })
+    (graph(), option::of(program()), settings(), option::of(restore_from())).prop_map(
+        |(graph, program, settings, restore)| JobSpec { graph: Arc::new(graph), program, settings, restore },
+    )
 }
 
 pub fn submission() -> impl Strategy<Value = Submission> {

@@ -224,7 +224,7 @@ impl World {
             restart_all: self.random.percent(20),
             ..JobSettings::default()
         };
-        let spec = Arc::new(JobSpec { graph, program: None, settings });
+        let spec = Arc::new(JobSpec { graph, program: None, settings, restore: None });
         self.apply(Event::JobSubmitted { job, spec, at_ms: self.now_ms });
     }
 
