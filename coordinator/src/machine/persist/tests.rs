@@ -119,6 +119,12 @@ fn a_restored_state_goes_on_as_the_original() {
     assert_eq!(restored, original);
 }
 
+/// The message in the form that does not show fields which are as if they were not there.
+fn canonical(mut bytes: &[u8]) -> Vec<capnp::Word> {
+    let message = capnp::serialize::read_message(&mut bytes, capnp::message::ReaderOptions::new()).unwrap();
+    message.canonicalize().unwrap()
+}
+
 /// What one version has stored, later ones read and would write again. `UPDATE=1` adds a sample and changes none.
 #[test]
 fn stored_forms_are_frozen() {
@@ -129,7 +135,7 @@ fn stored_forms_are_frozen() {
             std::fs::write(&path, &bytes).unwrap();
         }
         let stored = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(stored == bytes, "{name} is written in another way than before");
+        assert!(canonical(&stored) == canonical(&bytes), "{name} is written in another way than before");
         stored
     };
     for (name, event) in events() {
