@@ -1,0 +1,18 @@
+//! The files of snapshots.
+//!
+//! * [`Storage`]: a folder at a path or URI. What is put into it is there as a whole, and on the disk, or not at all
+//! * [`Entry`]: what stands in a folder
+//! * [`manifest`]: the file that makes a folder a snapshot
+//! * inside: `location` reads URIs, `local` is the file system, `sum` reads and copies with a checksum
+//!
+//! Who may call it: the state backends and the runtime of tasks, which write and read files of snapshots; the coordinator, which
+//! writes manifests and deletes what nobody needs; the command line. All calls block: they belong on threads of their own. What must
+//! never happen here: a file that can be seen before it is whole, a file that is read back unchecked, knowledge of what stands in it.
+
+mod local;
+mod location;
+pub mod manifest;
+mod storage;
+mod sum;
+
+pub use storage::{Entry, Storage};

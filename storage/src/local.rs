@@ -1,0 +1,200 @@
+//! Files and folders of the file system. A file is written under another name, brought to the disk and renamed, so that it is never
+//! seen in part; folders are brought to the disk too.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flott_schema::{Error, Result};
+
+use crate::storage::Entry;
+use crate::sum::{CopyError, Sum, copy};
+
+/// With it begin the names of files that are not whole yet; they are not listed.
+const UNFINISHED: &str = ".unfinished-";
+
+/// The error of a failure at `path`.
+pub(crate) fn failed(path: &Path, error: io::Error) -> Error {
+    Error::io(path.display(), error)
+}
+
+/// Makes the folder and those above it, and brings them to the disk.
+pub(crate) fn create(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = folder.parent() {
+        create(above)?;
+    }
+    create_one(folder)
+}
+
+/// Makes one folder in one that is there.
+fn create_one(folder: &Path) -> Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => folder.parent().map_or(Ok(()), sync_folder),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(error) => Err(failed(folder, error)),
+    }
+}
+
+/// Makes the folders from `root` to the file; `root` itself has to be there: what was in it would be missing in a new one.
+fn create_between(root: &Path, file: &Path) -> Result<()> {
+    let Some(folder) = file.parent().filter(|folder| *folder != root && !folder.is_dir()) else {
+        return Ok(());
+    };
+    create_between(root, folder)?;
+    create_one(folder)
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(folder, error))
+}
+
+/// A file that is being written. It goes when this is dropped, unless it was finished.
+struct Unfinished<'a> {
+    path: PathBuf,
+    target: &'a Path,
+}
+
+impl<'a> Unfinished<'a> {
+    /// A name beside `target` that nobody has.
+    fn beside(target: &'a Path) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{UNFINISHED}{}-{number}", std::process::id());
+        Unfinished { path: target.with_file_name(name), target }
+    }
+
+    /// Brings it to the disk under its own name.
+    fn finish(self, file: &File) -> Result<()> {
+        file.sync_all().map_err(|error| failed(self.target, error))?;
+        fs::rename(&self.path, self.target).map_err(|error| failed(self.target, error))?;
+        self.target.parent().map_or(Ok(()), sync_folder)
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        // After a rename there is nothing under this name, except if both were links to one file.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Writes a file, in place of one that is there.
+pub(crate) fn write(root: &Path, target: &Path, bytes: &[u8]) -> Result<()> {
+    create_between(root, target)?;
+    let unfinished = Unfinished::beside(target);
+    let written =
+        File::create_new(&unfinished.path).and_then(|mut file| file.write_all(bytes).map(|()| file));
+    let file = written.map_err(|error| failed(target, error))?;
+    unfinished.finish(&file)
+}
+
+/// Makes `target` the same file as `source`, by a link if the file system has one, else by a copy.
+pub(crate) fn link(root: &Path, source: &Path, target: &Path) -> Result<Sum> {
+    create_between(root, target)?;
+    let unfinished = Unfinished::beside(target);
+    if fs::hard_link(source, &unfinished.path).is_err() {
+        // Another file system, most likely, or one without links.
+        return copy_file(source, target, unfinished, |_| Ok(()));
+    }
+    let file = File::open(&unfinished.path).map_err(|error| failed(source, error))?;
+    let sum = sum(&file).map_err(|error| failed(source, error))?;
+    unfinished.finish(&file)?;
+    Ok(sum)
+}
+
+/// Copies a file that is to pass `check`, which is told what was copied before the copy can be seen.
+pub(crate) fn copy_checked(
+    root: &Path,
+    source: &Path,
+    target: &Path,
+    check: impl FnOnce(Sum) -> Result<()>,
+) -> Result<()> {
+    create_between(root, target)?;
+    copy_file(source, target, Unfinished::beside(target), check).map(drop)
+}
+
+fn copy_file(
+    source: &Path,
+    target: &Path,
+    unfinished: Unfinished<'_>,
+    check: impl FnOnce(Sum) -> Result<()>,
+) -> Result<Sum> {
+    let from = File::open(source).map_err(|error| failed(source, error))?;
+    let to = File::create_new(&unfinished.path).map_err(|error| failed(target, error))?;
+    let sum = copy(&from, &to).map_err(|error| match error {
+        CopyError::Source(error) => failed(source, error),
+        CopyError::Target(error) => failed(target, error),
+    })?;
+    check(sum)?;
+    unfinished.finish(&to)?;
+    Ok(sum)
+}
+
+/// Bytes and checksum of a file.
+pub(crate) fn sum(file: &File) -> io::Result<Sum> {
+    copy(file, io::sink()).map_err(|error| match error {
+        CopyError::Source(error) | CopyError::Target(error) => error,
+    })
+}
+
+/// A whole file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.map_err(|error| failed(path, error))?;
+    Ok(bytes)
+}
+
+/// A piece of a file; one that ends before is an error.
+pub(crate) fn read_at(path: &Path, offset: u64, length: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset));
+    read.map_err(|error| failed(path, error))?;
+    Ok(bytes)
+}
+
+/// What stands in a folder, in the order of the names.
+pub(crate) fn list(folder: &Path) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
+        let entry = entry.map_err(|error| failed(folder, error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(UNFINISHED) {
+            continue;
+        }
+        match entry.metadata() {
+            Ok(metadata) => {
+                let is_folder = metadata.is_dir();
+                entries.push(Entry { name, size: if is_folder { 0 } else { metadata.len() }, is_folder });
+            }
+            // It went meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&entry.path(), error)),
+        }
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+/// Whether it was there is not an error.
+pub(crate) fn delete(file: &Path) -> Result<bool> {
+    gone(file, fs::remove_file(file))
+}
+
+/// Whether it was there is not an error.
+pub(crate) fn delete_tree(folder: &Path) -> Result<bool> {
+    gone(folder, fs::remove_dir_all(folder))
+}
+
+fn gone(path: &Path, removed: io::Result<()>) -> Result<bool> {
+    match removed {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(path, error)),
+    }
+}
