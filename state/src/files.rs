@@ -1,0 +1,50 @@
+//! Files of snapshots: to and from the folders where they are kept.
+
+use std::path::Path;
+
+use flott_schema::snapshot::{Manifest, SnapshotFile};
+use flott_schema::{Error, Result};
+use flott_storage::{Storage, manifest};
+
+/// Puts a local file, which is not changed any more, into `folder`.
+pub(crate) fn put_file(folder: &str, name: &str, local: &Path) -> Result<SnapshotFile> {
+    let folder = Storage::open(folder)?;
+    folder.create()?;
+    folder.put_file(name, local)
+}
+
+/// Writes a file into `folder`.
+pub(crate) fn put_bytes(folder: &str, name: &str, bytes: &[u8]) -> Result<SnapshotFile> {
+    let folder = Storage::open(folder)?;
+    folder.create()?;
+    folder.put_atomic(name, bytes)
+}
+
+/// Makes `local` a file of the snapshot in `folder`, checked.
+pub(crate) fn get_file(folder: &str, file: &SnapshotFile, local: &Path) -> Result<()> {
+    let folder = Storage::open(folder)?;
+    // RocksDB goes on writing its manifest, and nothing else.
+    if file.name.ends_with(".sst") { folder.link_file(file, local) } else { folder.get_file(file, local) }
+}
+
+/// The bytes of a file of the snapshot in `folder`, checked.
+pub(crate) fn get_bytes(folder: &str, file: &SnapshotFile) -> Result<Vec<u8>> {
+    Storage::open(folder)?.read(file)
+}
+
+/// Makes `local` the file of that name in a local folder, if it is that of the snapshot.
+pub(crate) fn get_backup(folder: &Path, file: &SnapshotFile, local: &Path) -> bool {
+    let kept = SnapshotFile { path: file.name.clone(), ..file.clone() };
+    let got = || get_file(folder.to_str().ok_or_else(|| Error::internal("not a text"))?, &kept, local);
+    folder.join(&file.name).exists() && got().is_ok()
+}
+
+/// Deletes a file; one that is not there is deleted already.
+pub(crate) fn delete(folder: &str, name: &str) -> Result<()> {
+    Storage::open(folder)?.delete(name).map(drop)
+}
+
+/// The manifest of the snapshot in `folder`.
+pub(crate) fn read_manifest(folder: &str) -> Result<Manifest> {
+    manifest::read(&Storage::open(folder)?)
+}

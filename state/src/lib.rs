@@ -1,0 +1,33 @@
+//! State of tasks: where it is kept, how it gets into snapshots, and how it comes back.
+//!
+//! What lives here: `options`, the settings; `service`, what the tasks of an executor share; `task` and `operator`, the state of a task and of each of its
+//! operators; `snapshot`, one snapshot of a task on its way; `pipeline`, the way of rows from tables to files; `heap` and [`rocks`], the two backends;
+//! [`rows`], rows as bytes and the file of rows that both read; `restored`, what a task takes from a manifest; `source`, rows of a snapshot
+//! in whatever form; `files`, to and from the storage of snapshots; `place` and `pool`, working files and threads.
+//!
+//! Who may call it: the worker, which opens a [`TaskBackend`] for each task and gives it to the operators as
+//! `flott_dataflow::snapshot::TaskState`. What must never happen here: work on a task's thread that grows with the state; a decision about which
+//! snapshots are taken or kept; a file of an earlier version that is not read.
+
+mod files;
+mod heap;
+mod operator;
+mod options;
+mod pipeline;
+mod place;
+mod pool;
+mod restored;
+pub mod rocks;
+pub mod rows;
+mod service;
+mod snapshot;
+mod source;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use options::{Backend, StateOptions, TaskIdentity};
+pub use restored::{check_operators, enumerator_state};
+pub use service::StateService;
+pub use snapshot::{ChannelFrames, Done, SnapshotTarget, TaskExtras};
+pub use task::TaskBackend;

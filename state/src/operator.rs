@@ -1,0 +1,410 @@
+//! State of one operator in one task.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flott_dataflow::snapshot::{
+    FrozenRows, FrozenSink, ListMode, StateBackend, TableId, TableSpec, WantedKey,
+};
+use flott_schema::ids::OperatorId;
+use flott_schema::snapshot::{ListSnapshot, TableSnapshot};
+use flott_schema::{Context, Error, Result};
+
+use crate::heap::HeapStore;
+use crate::options::{Backend, TaskIdentity};
+use crate::pipeline::{Layer, Pipeline, Store};
+use crate::place::Place;
+use crate::restored::{Restored, RestoredOperator};
+use crate::rocks::{RocksStore, restore};
+use crate::service::{KeyedOperator, StateService};
+use crate::snapshot::Pending;
+use crate::source::RowSource;
+
+/// What the operators of a task share.
+pub(crate) struct Shared {
+    pub(crate) service: Arc<StateService>,
+    pub(crate) task: TaskIdentity,
+    pub(crate) restored: Option<Restored>,
+    pub(crate) current: RefCell<Option<Current>>,
+}
+
+/// The snapshot that operators hand in for at the moment.
+pub(crate) struct Current {
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) lists: BTreeMap<OperatorId, Vec<ListSnapshot>>,
+    /// Of each operator with tables, its layer, and the tables that have not been handed in.
+    pub(crate) layers: BTreeMap<OperatorId, (Arc<Layer>, BTreeSet<u16>)>,
+}
+
+/// State of one operator.
+pub(crate) struct OperatorState {
+    operator: OperatorId,
+    uid: RefCell<String>,
+    shared: Rc<Shared>,
+    restored: RestoredOperator,
+    tables: RefCell<BTreeMap<String, TableSnapshot>>,
+    keyed: OnceCell<Keyed>,
+}
+
+/// Where rows are kept.
+struct Keyed {
+    pipeline: Arc<Pipeline>,
+    store: Kept,
+    _counted: KeyedOperator,
+}
+
+enum Kept {
+    Heap {
+        store: Arc<HeapStore>,
+        /// What tables are loaded from, until the first snapshot.
+        sources: RefCell<Vec<RowSource>>,
+        place: Arc<Place>,
+    },
+    Rocks(Arc<RocksStore>),
+}
+
+impl OperatorState {
+    /// State of `operator`; what it starts from is fetched.
+    pub(crate) fn open(shared: Rc<Shared>, operator: OperatorId) -> Result<Self> {
+        let task = &shared.task;
+        let restored = match &shared.restored {
+            Some(restored) => {
+                let backup = |from| shared.service.backup(restored.manifest.job, from, operator);
+                restored.operator(operator, task, backup)?
+            }
+            None => RestoredOperator::default(),
+        };
+        let has_rows = !restored.parts.is_empty();
+        let state = OperatorState { restored, ..Self::new(shared, operator) };
+        if has_rows {
+            state.keyed()?;
+        }
+        Ok(state)
+    }
+
+    /// State of an operator that starts from nothing.
+    pub(crate) fn new(shared: Rc<Shared>, operator: OperatorId) -> Self {
+        OperatorState {
+            operator,
+            uid: RefCell::default(),
+            shared,
+            restored: RestoredOperator::default(),
+            tables: RefCell::default(),
+            keyed: OnceCell::new(),
+        }
+    }
+
+    /// Makes the operator known to people.
+    pub(crate) fn name(&self, uid: &str) {
+        uid.clone_into(&mut self.uid.borrow_mut());
+    }
+
+    fn place(&self) -> String {
+        match &**self.uid.borrow() {
+            "" => format!("operator {}", self.operator),
+            uid => format!("operator '{uid}'"),
+        }
+    }
+
+    fn keyed(&self) -> Result<&Keyed> {
+        if let Some(keyed) = self.keyed.get() {
+            return Ok(keyed);
+        }
+        let keyed = self.open_keyed().at(|| self.place())?;
+        Ok(self.keyed.get_or_init(|| keyed))
+    }
+
+    fn open_keyed(&self) -> Result<Keyed> {
+        let service = &self.shared.service;
+        let place = Arc::new(Place::new(service, &self.shared.task, self.operator)?);
+        let parts = self.restored.parts.clone();
+        let from = self.shared.restored.as_ref().map(|restored| &restored.from);
+        let (store, kept): (Arc<dyn Store>, Kept) = match service.options.backend {
+            Backend::HashMap => {
+                let sources = match from {
+                    Some(from) => {
+                        let (at, from) = (place.clone(), from.clone());
+                        let parts = parts.into_iter().enumerate().collect();
+                        service.transfer.for_each(parts, move |(index, part)| {
+                            RowSource::fetch(&at.service, &from, part, &at.path(&format!("part-{index}")))
+                        })?
+                    }
+                    None => Vec::new(),
+                };
+                let store = Arc::new(HeapStore::new(place.clone()));
+                (store.clone(), Kept::Heap { store, sources: RefCell::new(sources), place })
+            }
+            Backend::RocksDb => {
+                let (database, reusable) = match from {
+                    Some(from) if !parts.is_empty() => restore(&place, from, parts)?,
+                    _ => (crate::rocks::Database::open(&place.path("db"), &service.tuning)?, None),
+                };
+                let store = Arc::new(RocksStore::new(place, database, reusable));
+                (store.clone(), Kept::Rocks(store))
+            }
+        };
+        let name = format!("operator {}", self.operator);
+        Ok(Keyed {
+            pipeline: Pipeline::new(name, store, service.compute.clone()),
+            store: kept,
+            _counted: service.keyed_operator(),
+        })
+    }
+
+    /// The tables that the operator has registered.
+    fn registered(&self) -> Vec<TableSnapshot> {
+        let mut tables: Vec<TableSnapshot> = self.tables.borrow().values().cloned().collect();
+        tables.sort_unstable_by_key(|table| table.number);
+        tables
+    }
+
+    /// Begins its part of a snapshot.
+    pub(crate) fn begin(&self, pending: &Arc<Pending>) -> Result<Option<(Arc<Layer>, BTreeSet<u16>)>> {
+        let Some(keyed) = self.keyed.get() else { return Ok(None) };
+        if let Kept::Heap { sources, place, .. } = &keyed.store {
+            // All tables have been loaded.
+            let count = sources.take().len();
+            for index in 0..count {
+                crate::place::discard(&place.path(&format!("part-{index}")));
+            }
+        }
+        let tables = self.registered();
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        let numbers = tables.iter().map(|table| table.number).collect();
+        Ok(Some((keyed.pipeline.begin(pending.clone(), tables)?, numbers)))
+    }
+
+    /// A snapshot is settled: the task has ended its part, or it was given up.
+    pub(crate) fn settled(&self) {
+        if let Some(keyed) = self.keyed.get() {
+            keyed.pipeline.poke();
+        }
+    }
+
+    pub(crate) fn completed(&self, checkpoint: u64) {
+        match self.keyed.get().map(|keyed| &keyed.store) {
+            Some(Kept::Heap { store, .. }) => store.completed(checkpoint),
+            Some(Kept::Rocks(store)) => store.completed(checkpoint),
+            None => {}
+        }
+    }
+
+    pub(crate) fn aborted(&self, checkpoint: u64) {
+        match self.keyed.get().map(|keyed| &keyed.store) {
+            Some(Kept::Heap { store, .. }) => store.aborted(checkpoint),
+            Some(Kept::Rocks(store)) => store.aborted(checkpoint),
+            None => {}
+        }
+    }
+
+    /// An error if the state is not usable any more.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        self.keyed.get().map_or(Ok(()), |keyed| keyed.pipeline.check_usable())
+    }
+
+    /// Refuses restored tables that were not registered, or drops them if that is allowed.
+    pub(crate) fn check_claimed(&self) -> Result<()> {
+        let Some(restored) = &self.shared.restored else { return Ok(()) };
+        let registered = self.tables.borrow();
+        for table in self.restored.tables.values().filter(|table| !registered.contains_key(&table.name)) {
+            if !restored.from.ignore_unclaimed {
+                let known =
+                    flott_schema::nearest::nearest(&table.name, registered.keys().map(String::as_str));
+                let hint = known.map_or(String::new(), |name| format!(" (it has a '{name}')"));
+                return Err(Error::configuration(format!(
+                    "{} has a table '{}' of this operator, which does not register one of that name{hint}; register it, or allow that \
+                     its rows are dropped (--allow-non-restored-state)",
+                    restored.from, table.name
+                ))
+                .at(self.place()));
+            }
+            if let Some(Keyed { store: Kept::Rocks(store), .. }) = self.keyed.get() {
+                store.database.drop_table(table.number, self.shared.task.key_groups())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The task is gone. What takes time, closing and deleting files, is done elsewhere.
+    pub(crate) fn close(&self) {
+        if let Some(keyed) = self.keyed.get() {
+            keyed.pipeline.close();
+            if let Kept::Rocks(store) = &keyed.store {
+                store.close();
+                let (store, pipeline) = (store.clone(), keyed.pipeline.clone());
+                // Refused where too much waits: then the last reference here does it.
+                drop(self.shared.service.transfer.submit(move || drop((pipeline, store))));
+            }
+        }
+    }
+
+    fn check_types(&self, spec: &TableSpec, stored: &TableSnapshot) -> Result<()> {
+        let differ = |stored: &str, now: &str| !stored.is_empty() && !now.is_empty() && stored != now;
+        let pairs =
+            [("keys", &stored.key_type, &spec.key_type), ("values", &stored.value_type, &spec.value_type)];
+        for (of, stored_type, now) in pairs {
+            if differ(stored_type, now) {
+                let from = self.shared.restored.as_ref().map(|restored| restored.from.to_string());
+                return Err(Error::configuration(format!(
+                    "table '{}' has {of} of type {stored_type} in {}, and is registered with {now}; keep the type, or give the \
+                     table another name",
+                    spec.name,
+                    from.unwrap_or_default()
+                ))
+                .at(self.place()));
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> Option<&RocksStore> {
+        match &self.keyed.get()?.store {
+            Kept::Rocks(store) => Some(store),
+            Kept::Heap { .. } => None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn drain(&self) {
+        if let Some(keyed) = self.keyed.get() {
+            keyed.pipeline.drain();
+        }
+    }
+}
+
+impl StateBackend for OperatorState {
+    fn table(&self, spec: TableSpec) -> Result<TableId> {
+        self.keyed()?;
+        let mut tables = self.tables.borrow_mut();
+        if tables.contains_key(&spec.name) {
+            return Err(Error::user(format!("table '{}' is registered twice", spec.name)).at(self.place()));
+        }
+        let number = match self.restored.tables.get(&spec.name) {
+            Some(stored) => {
+                self.check_types(&spec, stored)?;
+                stored.number
+            }
+            None => {
+                // Behind all there ever were, so that rows of a table that is dropped now are not taken for its.
+                let stored = self.restored.tables.values().map(|table| table.number);
+                let last = stored.chain(tables.values().map(|table| table.number)).max();
+                last.map_or(Some(0), |last| last.checked_add(1)).ok_or_else(|| {
+                    Error::user("an operator has no numbers left for more tables").at(self.place())
+                })?
+            }
+        };
+        let TableSpec { name, holds, key_type, value_type } = spec;
+        let table = TableSnapshot { name: name.clone(), number, holds: holds.into(), key_type, value_type };
+        tables.insert(name, table);
+        Ok(TableId(number))
+    }
+
+    fn load(&self, table: TableId, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        let loaded = match &self.keyed()?.store {
+            Kept::Heap { sources, .. } => {
+                sources.borrow().iter().try_for_each(|source| source.each_of(table.0, row))
+            }
+            Kept::Rocks(store) => {
+                let key_groups = self.shared.task.key_groups();
+                store.database.each(key_groups, Some(table.0), &mut |_, _, key, value| row(key, value))
+            }
+        };
+        loaded.at(|| self.place())
+    }
+
+    fn wants_changes(&self) -> bool {
+        self.shared.service.options.backend == Backend::RocksDb
+    }
+
+    fn freeze(&self, table: TableId) -> Box<dyn FrozenSink> {
+        let mut current = self.shared.current.borrow_mut();
+        let layer = current.as_mut().and_then(|current| current.layers.get_mut(&self.operator));
+        match (layer, self.keyed.get()) {
+            (Some((layer, open)), Some(keyed)) => {
+                open.remove(&table.0);
+                keyed.pipeline.sink(layer.clone(), table.0)
+            }
+            _ => Box::new(Nowhere(self.place())),
+        }
+    }
+
+    fn can_fetch(&self) -> bool {
+        self.wants_changes()
+    }
+
+    fn budget_bytes(&self) -> usize {
+        if self.can_fetch() { self.shared.service.budget_bytes() } else { usize::MAX }
+    }
+
+    fn fetch(
+        &self,
+        table: TableId,
+        keys: &[WantedKey<'_>],
+        found: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let keyed = self.keyed()?;
+        let Kept::Rocks(store) = &keyed.store else { return Err(self.forgets_nothing()) };
+        let waiting = keyed.pipeline.waiting()?;
+        let mut missing = Vec::with_capacity(keys.len());
+        for (position, (key_group, key)) in keys.iter().enumerate() {
+            match waiting.iter().find_map(|run| run.get(*key_group, table.0, key)) {
+                Some(Some(value)) => found(position, value)?,
+                Some(None) => {}
+                None => missing.push(position),
+            }
+        }
+        store.database.get(table.0, keys, &missing, found).at(|| self.place())
+    }
+
+    fn write(&self, table: TableId, rows: Box<dyn FrozenRows>) -> Result<()> {
+        let keyed = self.keyed()?;
+        match &keyed.store {
+            Kept::Rocks(_) => keyed.pipeline.write(table.0, rows),
+            Kept::Heap { .. } => Err(self.forgets_nothing()),
+        }
+    }
+
+    fn set_list(&self, name: &str, mode: ListMode, item_type: &str, items: Vec<Vec<u8>>) -> Result<()> {
+        let mut current = self.shared.current.borrow_mut();
+        let Some(current) = &mut *current else {
+            return Err(Error::internal(format!("list state '{name}' was set outside of a snapshot"))
+                .at(self.place()));
+        };
+        let lists = current.lists.entry(self.operator).or_default();
+        if lists.iter().any(|list| list.name == name) || self.tables.borrow().contains_key(name) {
+            return Err(Error::user(format!("there is more than one state named '{name}'")).at(self.place()));
+        }
+        lists.push(ListSnapshot { name: name.into(), mode, item_type: item_type.into(), items });
+        Ok(())
+    }
+
+    fn list(&self, name: &str) -> Result<Vec<Vec<u8>>> {
+        Ok(self.restored.lists.get(name).cloned().unwrap_or_default())
+    }
+
+    fn is_restored(&self) -> bool {
+        self.shared.restored.is_some()
+    }
+}
+
+impl OperatorState {
+    fn forgets_nothing(&self) -> Error {
+        Error::internal("its state is in memory alone, and its tables must keep all rows").at(self.place())
+    }
+}
+
+/// Takes rows that nobody wants: outside of a snapshot, or of a table that was registered during one.
+struct Nowhere(String);
+
+impl FrozenSink for Nowhere {
+    fn rows(&mut self, _: Box<dyn FrozenRows>) {
+        tracing::error!("{}: rows of a table were handed in outside of a snapshot", self.0);
+    }
+
+    fn done(self: Box<Self>) {}
+}

@@ -1,0 +1,81 @@
+//! What is settled for the state of an executor, and which task a backend is for.
+
+use std::path::PathBuf;
+
+use flott_schema::ids::{AttemptId, JobId, OperatorId};
+use flott_schema::key_group::KeyGroupRange;
+
+/// Where tasks keep keyed state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// In memory; every snapshot holds all rows.
+    HashMap,
+    /// In memory and in RocksDB: rows that memory has no room for can be fetched, and snapshots hold what has changed.
+    #[default]
+    RocksDb,
+}
+
+/// Settings of the state of all tasks of an executor.
+#[derive(Clone, Debug)]
+pub struct StateOptions {
+    /// Where tasks keep keyed state.
+    pub backend: Backend,
+    /// Working files of this executor alone. What is in it when the service starts is deleted, but for the backups of checkpoints.
+    pub directory: PathBuf,
+    /// Memory for the state of all tasks: caches and indexes of RocksDB, and what the tables of operators keep. 0: unlimited.
+    pub memory_bytes: usize,
+    /// Threads that encode, sort and write rows; RocksDB has as many for compactions.
+    pub threads: usize,
+    /// Threads that move files to and from the storage of snapshots.
+    pub transfer_threads: usize,
+    /// Whether files of rows are compressed.
+    pub compress: bool,
+    /// Whether a lookup asks a Bloom filter before it reads a block.
+    pub bloom_filter: bool,
+    /// Whether the files of the last completed checkpoint are kept here, so that a restart need not fetch them.
+    pub local_backup: bool,
+}
+
+impl StateOptions {
+    /// Settings with working files in `directory`.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        StateOptions {
+            backend: Backend::default(),
+            directory: directory.into(),
+            memory_bytes: 0,
+            threads: 2,
+            transfer_threads: 4,
+            compress: false,
+            bloom_filter: true,
+            local_backup: false,
+        }
+    }
+}
+
+/// The task that a backend is for.
+#[derive(Clone, Debug)]
+pub struct TaskIdentity {
+    /// The job.
+    pub job: JobId,
+    /// The deployment.
+    pub attempt: AttemptId,
+    /// Number of tasks of the vertex.
+    pub parallelism: u32,
+    /// Number of key groups of the vertex.
+    pub max_parallelism: u32,
+    /// The operators of its chain.
+    pub operators: Vec<OperatorId>,
+}
+
+impl TaskIdentity {
+    /// The key groups that the task owns.
+    pub fn key_groups(&self) -> KeyGroupRange {
+        KeyGroupRange::of_subtask(self.attempt.task.subtask, self.max_parallelism, self.parallelism)
+    }
+
+    /// What tells the files of this deployment from those of any other of the job.
+    pub(crate) fn file_stem(&self, operator: OperatorId) -> String {
+        let AttemptId { task, job_epoch, attempt } = self.attempt;
+        format!("{operator}-{}-{job_epoch}.{attempt}", task.subtask)
+    }
+}

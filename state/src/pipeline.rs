@@ -1,0 +1,460 @@
+//! The way of an operator's rows from its tables to where they are stored, off the task's thread.
+//!
+//! Rows go in layers: those of a snapshot, and those that tables wrote in order to forget them. A layer takes rows in any order; when it is
+//! whole it is handed to the store, and one layer after the other. So rows that were written behind a barrier never get into the snapshot of that barrier,
+//! and an old row never covers a new one. Until its layer is stored, a row can be looked up in memory.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use flott_dataflow::snapshot::{FrozenRows, FrozenSink, RowSink};
+use flott_schema::snapshot::TableSnapshot;
+use flott_schema::{Error, ErrorKind, Result};
+
+use crate::pool::{Pool, guarded, lock, wait_until};
+use crate::rows::{RowBuffer, RowRef, Run, merge};
+use crate::snapshot::{Part, Pending};
+
+/// A buffer is sorted when it has so many bytes: a run that is looked into by halving.
+const RUN_BYTES: usize = 8 << 20;
+/// A layer of written rows is stored when it has so many bytes.
+const WRITTEN_BYTES: usize = 8 << 20;
+/// Bytes of layers of written rows that may wait to be stored.
+const WRITTEN_BYTES_MAX: usize = 64 << 20;
+/// Pieces of a snapshot that may wait to be encoded.
+const PIECES_MAX: usize = 1_024;
+/// How long the task's thread waits for the background.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Where layers go.
+pub(crate) trait Store: Send + Sync {
+    /// Stores the rows of a layer, and begins to write the snapshot that it ends, if any: the end of that part is told to the snapshot, but
+    /// an error that is returned is told by the caller.
+    fn apply(&self, layer: &Layer) -> Result<()>;
+
+    /// Whether the state is not usable any more when the rows of one layer got lost.
+    fn needs_all_layers(&self) -> bool;
+}
+
+/// Rows that belong together.
+pub(crate) struct Layer {
+    /// The snapshot whose last rows these are; none: rows that were written outside of one.
+    pub(crate) snapshot: Option<Arc<Pending>>,
+    /// The tables of the operator at that time.
+    pub(crate) tables: Vec<TableSnapshot>,
+    rows: Mutex<Rows>,
+    /// Whether the task's thread may still open sinks.
+    is_open: AtomicBool,
+    sinks_open: AtomicUsize,
+    /// Whether some of its rows got lost.
+    is_lost: AtomicBool,
+}
+
+#[derive(Default)]
+struct Rows {
+    open: RowBuffer,
+    /// From old to young.
+    runs: Vec<Arc<Run>>,
+}
+
+impl Layer {
+    fn new(snapshot: Option<Arc<Pending>>, tables: Vec<TableSnapshot>) -> Arc<Self> {
+        Arc::new(Layer {
+            is_open: AtomicBool::new(snapshot.is_some()),
+            snapshot,
+            tables,
+            rows: Mutex::default(),
+            sinks_open: AtomicUsize::new(0),
+            is_lost: AtomicBool::new(false),
+        })
+    }
+
+    /// No more sinks will be opened: all tables have been handed in, or will not be.
+    pub(crate) fn close(&self) {
+        self.is_open.store(false, Ordering::Release);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let rows = lock(&self.rows);
+        rows.open.memory_bytes() + rows.runs.iter().map(|run| run.memory_bytes()).sum::<usize>()
+    }
+
+    /// All rows so far as sorted runs, from old to young.
+    fn runs(&self) -> Vec<Arc<Run>> {
+        let mut rows = lock(&self.rows);
+        rows.seal();
+        rows.runs.clone()
+    }
+
+    /// Gives the rows in order.
+    pub(crate) fn each(&self, row: &mut dyn FnMut(RowRef<'_>) -> Result<()>) -> Result<()> {
+        let runs = self.runs();
+        merge(runs.iter().map(|run| &**run), row)
+    }
+
+    /// Whether it has no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        let rows = lock(&self.rows);
+        rows.open.is_empty() && rows.runs.is_empty()
+    }
+
+    fn encode(&self, table: u16, piece: Box<dyn FrozenRows>) -> Result<()> {
+        let mut rows = lock(&self.rows);
+        let result = guarded(|| piece.encode(&mut TableRows { table, rows: &mut rows.open }));
+        if rows.open.memory_bytes() >= RUN_BYTES {
+            rows.seal();
+        }
+        result
+    }
+}
+
+impl Rows {
+    fn seal(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        self.runs.push(Arc::new(std::mem::take(&mut self.open).sort()));
+        // Lookups seal too, and must not leave many small runs.
+        while let [.., older, younger] = &self.runs[..]
+            && older.memory_bytes() + younger.memory_bytes() <= RUN_BYTES
+        {
+            let mut both = RowBuffer::default();
+            let mut push = |row: RowRef<'_>| both.push(row.key_group, row.table, row.key, row.value);
+            merge([&**older, &**younger], &mut push).expect("rows that were in a buffer fit into one");
+            self.runs.truncate(self.runs.len() - 2);
+            self.runs.push(Arc::new(both.sort()));
+        }
+    }
+}
+
+struct TableRows<'a> {
+    table: u16,
+    rows: &'a mut RowBuffer,
+}
+
+impl RowSink for TableRows<'_> {
+    fn row(&mut self, key_group: u16, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.rows.push(key_group, self.table, key, value)
+    }
+}
+
+/// The way of one operator's rows.
+pub(crate) struct Pipeline {
+    /// Names the operator in errors.
+    name: String,
+    store: Arc<dyn Store>,
+    pool: Arc<Pool>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// From old to young.
+    layers: VecDeque<Arc<Layer>>,
+    pieces: VecDeque<Piece>,
+    /// Whether a thread works on it.
+    is_running: bool,
+    /// Why the state is not usable any more.
+    broken: Option<String>,
+    is_closed: bool,
+}
+
+struct Piece {
+    layer: Arc<Layer>,
+    table: u16,
+    rows: Box<dyn FrozenRows>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(name: String, store: Arc<dyn Store>, pool: Arc<Pool>) -> Arc<Self> {
+        Arc::new(Pipeline { name, store, pool, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// A layer for the rows of a snapshot. What is written from now on is not part of it.
+    pub(crate) fn begin(&self, snapshot: Arc<Pending>, tables: Vec<TableSnapshot>) -> Result<Arc<Layer>> {
+        let mut state = lock(&self.state);
+        self.check(&state)?;
+        snapshot.add_part();
+        let layer = Layer::new(Some(snapshot), tables);
+        state.layers.push_back(layer.clone());
+        Ok(layer)
+    }
+
+    /// Takes rows of a table for a snapshot.
+    pub(crate) fn sink(self: &Arc<Self>, layer: Arc<Layer>, table: u16) -> Box<dyn FrozenSink> {
+        layer.sinks_open.fetch_add(1, Ordering::AcqRel);
+        Box::new(Sink { pipeline: self.clone(), layer, table, is_done: false })
+    }
+
+    /// Looks whether there is something to do: a snapshot has been settled.
+    pub(crate) fn poke(self: &Arc<Self>) {
+        self.schedule(&mut lock(&self.state));
+    }
+
+    /// Writes rows outside of a snapshot. They can be looked up when this returns.
+    pub(crate) fn write(self: &Arc<Self>, table: u16, rows: Box<dyn FrozenRows>) -> Result<()> {
+        let mut state = lock(&self.state);
+        self.check(&state)?;
+        // Pieces of a snapshot that waits for the task's thread itself cannot be waited for.
+        let deadline = Instant::now() + DEADLINE;
+        while state.front_is_ready() && state.written_bytes() > WRITTEN_BYTES_MAX {
+            self.schedule(&mut state);
+            let (guard, is_early) = wait_until(&self.changed, state, deadline);
+            state = guard;
+            self.check(&state)?;
+            if !is_early {
+                return Err(self.too_slow("rows that were written before are not stored"));
+            }
+        }
+        let last = state.layers.back().filter(|layer| layer.snapshot.is_none());
+        let layer = match last {
+            Some(layer) if layer.memory_bytes() < WRITTEN_BYTES => layer.clone(),
+            _ => {
+                let layer = Layer::new(None, Vec::new());
+                state.layers.push_back(layer.clone());
+                layer
+            }
+        };
+        layer.sinks_open.fetch_add(1, Ordering::AcqRel);
+        drop(state);
+        let encoded = layer.encode(table, rows);
+        layer.sinks_open.fetch_sub(1, Ordering::AcqRel);
+        let mut state = lock(&self.state);
+        if let Err(error) = &encoded {
+            state.broken.get_or_insert(error.to_string());
+        }
+        self.schedule(&mut state);
+        encoded.map_err(|error| error.at(self.name.clone()))
+    }
+
+    /// The sorted runs that hold rows which are not stored yet, from young to old. Waits until all that was handed in has been encoded.
+    pub(crate) fn waiting(self: &Arc<Self>) -> Result<Vec<Arc<Run>>> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut state = lock(&self.state);
+        self.check(&state)?;
+        while state.is_encoding() {
+            self.schedule(&mut state);
+            let (guard, is_early) = wait_until(&self.changed, state, deadline);
+            state = guard;
+            self.check(&state)?;
+            if !is_early {
+                return Err(self.too_slow("rows of a snapshot are not encoded"));
+            }
+        }
+        let layers: Vec<Arc<Layer>> = state.layers.iter().cloned().collect();
+        drop(state);
+        let mut runs: Vec<Arc<Run>> = layers.iter().flat_map(|layer| layer.runs()).collect();
+        runs.reverse();
+        Ok(runs)
+    }
+
+    /// Waits until every layer that is whole has been stored.
+    #[cfg(test)]
+    pub(crate) fn drain(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        while state.is_running || !state.pieces.is_empty() || state.front_is_ready() {
+            self.schedule(&mut state);
+            state = wait_until(&self.changed, state, Instant::now() + DEADLINE).0;
+        }
+    }
+
+    /// An error if the state is not usable any more.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        self.check(&lock(&self.state))
+    }
+
+    /// The task is gone: what has not been begun is not done any more.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.is_closed = true;
+        state.pieces.clear();
+        let layers = std::mem::take(&mut state.layers);
+        drop(state);
+        for snapshot in layers.iter().filter_map(|layer| layer.snapshot.as_ref()) {
+            snapshot.give_up();
+        }
+    }
+
+    fn check(&self, state: &MutexGuard<'_, State>) -> Result<()> {
+        match &state.broken {
+            Some(why) => Err(Error::internal(format!("its state is not usable since an error: {why}"))
+                .at(self.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn too_slow(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Io, format!("{what} after {DEADLINE:?}; is the disk too slow?"))
+            .at(self.name.clone())
+    }
+
+    fn hand_in(self: &Arc<Self>, piece: Piece) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut state = lock(&self.state);
+        while state.pieces.len() >= PIECES_MAX && state.broken.is_none() {
+            let (guard, is_early) = wait_until(&self.changed, state, deadline);
+            state = guard;
+            if !is_early {
+                let why = self.too_slow("rows of a snapshot are not encoded");
+                state.broken.get_or_insert(why.to_string());
+            }
+        }
+        if state.broken.is_some() || state.is_closed {
+            piece.layer.is_lost.store(true, Ordering::Release);
+            return;
+        }
+        state.pieces.push_back(piece);
+        self.schedule(&mut state);
+    }
+
+    fn sink_closed(self: &Arc<Self>, layer: &Layer, is_done: bool) {
+        let mut state = lock(&self.state);
+        if !is_done {
+            layer.is_lost.store(true, Ordering::Release);
+        }
+        layer.sinks_open.fetch_sub(1, Ordering::AcqRel);
+        self.schedule(&mut state);
+    }
+
+    fn schedule(self: &Arc<Self>, state: &mut MutexGuard<'_, State>) {
+        if state.is_running || (state.pieces.is_empty() && !state.front_is_ready()) {
+            return;
+        }
+        state.is_running = true;
+        let pipeline = self.clone();
+        if let Err(error) = self.pool.submit(move || pipeline.run()) {
+            state.is_running = false;
+            state.broken.get_or_insert(error.to_string());
+            self.changed.notify_all();
+        }
+    }
+
+    fn run(self: Arc<Self>) {
+        loop {
+            let mut state = lock(&self.state);
+            // The piece stays in the queue while it is encoded, so that who looks up rows waits for it.
+            if let Some(Piece { layer, table, rows }) = state.pieces.front_mut() {
+                let (layer, table) = (layer.clone(), *table);
+                let rows = std::mem::replace(rows, Box::new(Nothing));
+                drop(state);
+                let encoded = layer.encode(table, rows);
+                let mut state = lock(&self.state);
+                state.pieces.pop_front();
+                if let Err(error) = encoded {
+                    layer.is_lost.store(true, Ordering::Release);
+                    self.lose(&mut state, &layer, error);
+                }
+            } else if let Some(layer) = state.front_is_ready().then(|| state.layers[0].clone()) {
+                let is_broken = state.broken.is_some();
+                drop(state);
+                self.store(&layer, is_broken);
+                lock(&self.state).layers.pop_front();
+            } else {
+                state.is_running = false;
+                drop(state);
+                self.changed.notify_all();
+                return;
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn store(&self, layer: &Layer, is_broken: bool) {
+        let lost = layer.is_lost.load(Ordering::Acquire);
+        let result = if is_broken || lost {
+            Err(Error::internal("not all of its rows were handed in"))
+        } else {
+            guarded(|| self.store.apply(layer))
+        };
+        if let Err(error) = result {
+            let mut state = lock(&self.state);
+            let told = self.lose(&mut state, layer, error);
+            drop(state);
+            if let Some(snapshot) = &layer.snapshot {
+                snapshot.part_done(Err(told));
+            }
+        }
+    }
+
+    /// Rows of a layer got lost: neither its snapshot nor what comes behind it can be right.
+    fn lose(&self, state: &mut MutexGuard<'_, State>, layer: &Layer, error: Error) -> Error {
+        let error = error.at(self.name.clone());
+        if self.store.needs_all_layers() {
+            state.broken.get_or_insert_with(|| error.to_string());
+        }
+        if let Some(snapshot) = &layer.snapshot {
+            snapshot.fail(Error::new(error.kind(), error.to_string()));
+        }
+        error
+    }
+}
+
+impl State {
+    fn front_is_ready(&self) -> bool {
+        let Some(front) = self.layers.front() else { return false };
+        if front.is_open.load(Ordering::Acquire) || front.sinks_open.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        match &front.snapshot {
+            Some(snapshot) => {
+                snapshot.is_settled() && !self.pieces.iter().any(|piece| Arc::ptr_eq(&piece.layer, front))
+            }
+            None => self.layers.len() > 1 || front.memory_bytes() >= WRITTEN_BYTES,
+        }
+    }
+
+    fn is_encoding(&self) -> bool {
+        !self.pieces.is_empty()
+    }
+
+    fn written_bytes(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.snapshot.is_none()).map(|layer| layer.memory_bytes()).sum()
+    }
+}
+
+struct Nothing;
+
+impl FrozenRows for Nothing {
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn encode(self: Box<Self>, _: &mut dyn RowSink) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct Sink {
+    pipeline: Arc<Pipeline>,
+    layer: Arc<Layer>,
+    table: u16,
+    is_done: bool,
+}
+
+impl FrozenSink for Sink {
+    fn rows(&mut self, rows: Box<dyn FrozenRows>) {
+        if !rows.is_empty() {
+            self.pipeline.hand_in(Piece { layer: self.layer.clone(), table: self.table, rows });
+        }
+    }
+
+    fn done(mut self: Box<Self>) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.pipeline.sink_closed(&self.layer, self.is_done);
+    }
+}
+
+/// For errors inside a store: nothing to write for the snapshot of this layer.
+pub(crate) fn nothing_to_write(layer: &Layer) {
+    if let Some(snapshot) = &layer.snapshot {
+        snapshot.part_done(Ok((Part::None, 0)));
+    }
+}

@@ -1,0 +1,277 @@
+//! How rows and snapshots of one operator get into its database, and from there to the storage of snapshots.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use flott_schema::key_group::KeyGroupRange;
+use flott_schema::snapshot::{KeyedSnapshot, SavepointFormat, SnapshotFile, SnapshotKind, TableSnapshot};
+use flott_schema::{Error, Result};
+
+use super::ROCKSDB_FORMAT;
+use super::database::Database;
+use super::uploads::{Stored, Uploads};
+use crate::files;
+use crate::pipeline::{Layer, Store, nothing_to_write};
+use crate::place::{Place, discard, put_own};
+use crate::pool::{guarded, lock};
+use crate::rows::{ROWS_FORMAT, RowsWriter};
+use crate::snapshot::{Part, Pending, SnapshotTarget};
+
+/// The database of one operator, and what is stored of it.
+pub(crate) struct RocksStore {
+    /// In front of the place: its folder goes last.
+    pub(crate) database: Database,
+    place: Arc<Place>,
+    uploads: Arc<Mutex<Uploads>>,
+    is_closed: Arc<AtomicBool>,
+}
+
+/// A snapshot being written.
+struct Writing {
+    place: Arc<Place>,
+    pending: Arc<Pending>,
+    target: SnapshotTarget,
+    tables: Vec<TableSnapshot>,
+    /// Links to the files of the database at the barrier.
+    folder: PathBuf,
+    uploads: Arc<Mutex<Uploads>>,
+    is_closed: Arc<AtomicBool>,
+}
+
+impl RocksStore {
+    /// `reusable`: a shared folder, and the files in it that the database began with.
+    pub(crate) fn new(
+        place: Arc<Place>,
+        database: Database,
+        reusable: Option<(String, Vec<SnapshotFile>)>,
+    ) -> Self {
+        let uploads = reusable.map(|(folder, files)| Uploads::restored(folder, files)).unwrap_or_default();
+        RocksStore { database, place, uploads: Arc::new(Mutex::new(uploads)), is_closed: Arc::default() }
+    }
+
+    /// The task is gone: what is being written is not finished.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// A snapshot is complete.
+    pub(crate) fn completed(&self, checkpoint: u64) {
+        let kept = lock(&self.uploads).completed(checkpoint);
+        if let Some(folder) = kept {
+            let place = self.place.clone();
+            let moved = self.place.service.transfer.submit(move || {
+                if let Err(error) = place.keep_backup(checkpoint, &folder) {
+                    tracing::warn!("the local backup of checkpoint {checkpoint} is not kept: {error}");
+                }
+            });
+            drop(moved);
+        }
+    }
+
+    /// A snapshot was given up.
+    pub(crate) fn aborted(&self, checkpoint: u64) {
+        let stored = lock(&self.uploads).aborted(checkpoint);
+        if let Some(stored) = stored {
+            // Refused where too much waits: then its files stay behind.
+            drop(self.place.service.transfer.submit(move || delete(stored)));
+        }
+    }
+}
+
+/// Deletes what a snapshot has written that nobody will read.
+fn delete(stored: Stored) {
+    for (folder, name) in &stored.written {
+        if let Err(error) = files::delete(folder, name) {
+            tracing::warn!("a file of a snapshot that was given up stays behind: {error}");
+        }
+    }
+    if let Some(folder) = stored.local {
+        discard(&folder);
+    }
+}
+
+impl Store for RocksStore {
+    fn apply(&self, layer: &Layer) -> Result<()> {
+        if !layer.is_empty() {
+            self.database.write(|row| layer.each(row))?;
+        }
+        let Some(pending) = &layer.snapshot else { return Ok(()) };
+        let Some(target) = pending.target() else {
+            nothing_to_write(layer);
+            return Ok(());
+        };
+        let writing = Writing {
+            place: self.place.clone(),
+            pending: pending.clone(),
+            target,
+            tables: layer.tables.clone(),
+            folder: self.place.path(&format!("checkpoint-{}", pending.barrier.checkpoint)),
+            uploads: self.uploads.clone(),
+            is_closed: self.is_closed.clone(),
+        };
+        // From here on an error is one of the snapshot, not of the state.
+        if let Err(error) = self.database.checkpoint(&writing.folder).and_then(|()| writing.begin()) {
+            discard(&self.place.path(&format!("checkpoint-{}", pending.barrier.checkpoint)));
+            pending.part_done(Err(error));
+        }
+        Ok(())
+    }
+
+    fn needs_all_layers(&self) -> bool {
+        true
+    }
+}
+
+/// Which files there are in a folder, by their names: those of sorted rows, and the one that says where they belong.
+struct Files {
+    sorted: Vec<String>,
+    manifest: String,
+}
+
+fn list(folder: &Path) -> Result<Files> {
+    let refused = |error| Error::io(folder.display(), error);
+    let mut sorted = Vec::new();
+    let mut manifest = None;
+    for entry in fs::read_dir(folder).map_err(refused)? {
+        let name = entry.map_err(refused)?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".sst") {
+            sorted.push(name);
+        } else if name.starts_with("MANIFEST-") {
+            manifest = Some(name);
+        }
+    }
+    sorted.sort_unstable();
+    let manifest = manifest
+        .ok_or_else(|| Error::internal(format!("a checkpoint in {} has no manifest", folder.display())))?;
+    Ok(Files { sorted, manifest })
+}
+
+impl Writing {
+    fn checkpoint(&self) -> u64 {
+        self.pending.barrier.checkpoint
+    }
+
+    /// Decides which files have to be stored, and has that done.
+    fn begin(self) -> Result<()> {
+        let service = self.place.service.clone();
+        if self.pending.barrier.kind == SnapshotKind::Savepoint(SavepointFormat::Canonical) {
+            return service.transfer.submit(move || {
+                let result = guarded(|| self.write_rows());
+                discard(&self.folder);
+                self.pending.part_done(result);
+            });
+        }
+        let files = list(&self.folder)?;
+        let names = files.sorted.iter().map(String::as_str);
+        let is_savepoint = self.pending.barrier.kind.is_savepoint();
+        let shared = self.shared_folder();
+        let again = lock(&self.uploads).begin(self.checkpoint(), is_savepoint, shared.as_deref(), names);
+        service.transfer.submit(move || {
+            let writing = Arc::new(self);
+            let mut stored = Stored::default();
+            let result = guarded(|| writing.store(files, again, shared, &mut stored));
+            if writing.place.service.options.local_backup && !is_savepoint && result.is_ok() {
+                stored.local = Some(writing.folder.clone());
+            } else {
+                discard(&writing.folder);
+            }
+            if result.is_err() {
+                lock(&writing.uploads).aborted(writing.checkpoint());
+            }
+            let given_back = lock(&writing.uploads).stored(writing.checkpoint(), stored);
+            if let Some(stored) = given_back {
+                delete(stored);
+            }
+            writing.pending.part_done(result);
+        })
+    }
+
+    /// The folder of shared files, if it lies beside that of the snapshot: so they can be named relative to it.
+    fn shared_folder(&self) -> Option<String> {
+        let shared =
+            self.target.shared_folder.as_deref().filter(|_| !self.pending.barrier.kind.is_savepoint())?;
+        if self.pending.barrier.kind != SnapshotKind::Checkpoint {
+            return None;
+        }
+        let (parent, _) = self.target.folder.trim_end_matches('/').rsplit_once('/')?;
+        let shared = shared.trim_end_matches('/');
+        (shared.rsplit_once('/')?.0 == parent).then(|| shared.to_owned())
+    }
+
+    fn snapshot(&self, format: &str, files: Vec<SnapshotFile>) -> Part {
+        let key_groups: KeyGroupRange = self.place.key_groups;
+        let keyed = KeyedSnapshot { key_groups, format: format.into(), tables: self.tables.clone(), files };
+        Part::Keyed(self.place.operator, keyed)
+    }
+
+    fn store(
+        self: &Arc<Self>,
+        files: Files,
+        again: std::collections::BTreeMap<String, SnapshotFile>,
+        shared: Option<String>,
+        stored: &mut Stored,
+    ) -> Result<(Part, u64)> {
+        let new: Vec<String> = files.sorted.into_iter().filter(|name| !again.contains_key(name)).collect();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (writing, folder, log) = (self.clone(), shared.clone(), written.clone());
+        let uploaded = self
+            .place
+            .service
+            .transfer
+            .for_each(new, move |name: &String| writing.store_file(name, folder.as_deref(), &log));
+        stored.written = std::mem::take(&mut *lock(&written));
+        let uploaded = uploaded?;
+        let manifest =
+            put_own(&self.target, &self.place.stem, &files.manifest, &self.folder.join(&files.manifest))?;
+        stored.written.push((self.target.folder.clone(), manifest.path.clone()));
+        let written_bytes = uploaded.iter().chain([&manifest]).map(|file| file.size).sum();
+        let mut all: Vec<SnapshotFile> = again.into_values().chain(uploaded).collect();
+        all.sort_unstable();
+        if shared.is_some() {
+            stored.shared = all.clone();
+        }
+        all.push(manifest);
+        Ok((self.snapshot(ROCKSDB_FORMAT, all), written_bytes))
+    }
+
+    fn store_file(
+        &self,
+        name: &str,
+        shared: Option<&str>,
+        log: &Mutex<Vec<(String, String)>>,
+    ) -> Result<SnapshotFile> {
+        if self.pending.is_lost() || self.is_closed.load(Ordering::Acquire) {
+            return Err(Error::internal("the snapshot is not wanted any more")
+                .with_kind(flott_schema::ErrorKind::Cancelled));
+        }
+        let local = self.folder.join(name);
+        let Some(shared) = shared else {
+            let file = put_own(&self.target, &self.place.stem, name, &local)?;
+            lock(log).push((self.target.folder.clone(), file.path.clone()));
+            return Ok(file);
+        };
+        // With the id of the checkpoint: what is given up can be deleted, whatever others have stored since.
+        let unique = format!("{}-{}.{name}", self.place.stem, self.checkpoint());
+        let file = files::put_file(shared, &unique, &local)?;
+        lock(log).push((shared.to_owned(), unique.clone()));
+        let folder = shared.rsplit('/').next().unwrap_or(shared);
+        Ok(SnapshotFile { name: name.into(), path: format!("../{folder}/{unique}"), ..file })
+    }
+
+    /// Writes all rows in the form that every backend reads.
+    fn write_rows(&self) -> Result<(Part, u64)> {
+        let service = &self.place.service;
+        let database = Database::open_to_read(&self.folder, &service.tuning)?;
+        let path = self.folder.join("rows");
+        let mut writer = RowsWriter::create(&path, self.place.key_groups, service.options.compress)?;
+        database.each(self.place.key_groups, None, &mut |key_group, table, key, value| {
+            writer.row(key_group, table, key, value)
+        })?;
+        writer.finish()?;
+        let file = put_own(&self.target, &self.place.stem, "rows", &path)?;
+        let size = file.size;
+        Ok((self.snapshot(ROWS_FORMAT, vec![file]), size))
+    }
+}

@@ -1,0 +1,87 @@
+//! Settings of the databases, and the memory they share.
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DBCompressionType, IngestExternalFileOptions, LogLevel, Options, ReadOptions,
+};
+
+use crate::options::StateOptions;
+
+/// Share of the memory for state that caches of blocks, indexes and filters get.
+const CACHE_SHARE: usize = 4;
+/// Memory of the cache where memory for state is not limited.
+const CACHE_BYTES: usize = 256 << 20;
+/// Size of a file that is written in one piece.
+pub(crate) const FILE_BYTES: u64 = 64 << 20;
+/// Files a database keeps open.
+const OPEN_FILES_MAX: i32 = 512;
+/// Files that may overlap: one or more come with each checkpoint, and they hold nobody up.
+const OVERLAPPING_FILES: i32 = 8;
+const BITS_PER_KEY: f64 = 10.0;
+
+/// Settings of the databases of an executor.
+pub(crate) struct Tuning {
+    options: Options,
+}
+
+impl std::fmt::Debug for Tuning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tuning").finish_non_exhaustive()
+    }
+}
+
+impl Tuning {
+    pub(crate) fn new(state: &StateOptions) -> Self {
+        let mut blocks = BlockBasedOptions::default();
+        let cache_bytes = match state.memory_bytes {
+            0 => CACHE_BYTES,
+            memory => memory / CACHE_SHARE,
+        };
+        blocks.set_block_cache(&Cache::new_lru_cache(cache_bytes));
+        blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        blocks.set_format_version(5);
+        if state.bloom_filter {
+            blocks.set_bloom_filter(BITS_PER_KEY, false);
+        }
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&blocks);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_max_open_files(OPEN_FILES_MAX);
+        options.set_max_background_jobs(state.threads.clamp(1, 64) as i32);
+        options.set_target_file_size_base(FILE_BYTES);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_level_zero_file_num_compaction_trigger(OVERLAPPING_FILES);
+        // Nothing goes through memtables but what cuts key groups off.
+        options.set_write_buffer_size(1 << 20);
+        options.set_log_level(LogLevel::Warn);
+        options.set_keep_log_file_num(1);
+        options.set_stats_dump_period_sec(0);
+        Tuning { options }
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Out of this memory, what caches get.
+    pub(crate) fn cache_bytes(&self, memory_bytes: usize) -> usize {
+        memory_bytes / CACHE_SHARE
+    }
+
+    /// For files that were written to be ingested.
+    pub(crate) fn ingest() -> IngestExternalFileOptions {
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        options
+    }
+
+    /// For reading all rows once.
+    pub(crate) fn scan() -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        options.set_readahead_size(1 << 20);
+        options
+    }
+}

@@ -1,0 +1,189 @@
+//! Which files of a database the storage of snapshots holds.
+//!
+//! A file of sorted rows never changes, so a checkpoint names again what the last completed one has stored. What a pending checkpoint
+//! has stored is not named by another one: it may be given up, and its files are deleted then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use flott_schema::snapshot::SnapshotFile;
+
+/// What is known of stored files.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    /// The shared folder, and the files of the last completed checkpoint in it by the names in the database.
+    completed: Option<(String, BTreeMap<String, SnapshotFile>)>,
+    pending: BTreeMap<u64, PendingUpload>,
+}
+
+#[derive(Debug, Default)]
+struct PendingUpload {
+    /// The user's snapshots share nothing, and checkpoints nothing with them.
+    is_savepoint: bool,
+    shared_folder: Option<String>,
+    /// Files it names again.
+    reused: BTreeSet<String>,
+    is_given_up: bool,
+    /// Once it is stored.
+    stored: Option<Stored>,
+}
+
+/// A stored snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// All of its files that may be shared.
+    pub(super) shared: Vec<SnapshotFile>,
+    /// Folder and name of every file that it wrote.
+    pub(super) written: Vec<(String, String)>,
+    /// Working files of the snapshot, if they are to be kept when it is complete.
+    pub(super) local: Option<PathBuf>,
+}
+
+impl Uploads {
+    /// For a database that begins with these files, which are in this shared folder.
+    pub(super) fn restored(shared_folder: String, files: Vec<SnapshotFile>) -> Self {
+        let files = files.into_iter().map(|file| (file.name.clone(), file)).collect();
+        Uploads { completed: Some((shared_folder, files)), pending: BTreeMap::new() }
+    }
+
+    /// Begins a snapshot of files with these names; gives those that it need not store.
+    ///
+    /// A file must outlive the snapshot that names it again. When a checkpoint that is pending now is completed, the one before it may go with
+    /// all files that no completed one names. So a file is named again only if all pending checkpoints do so too.
+    pub(super) fn begin<'a>(
+        &mut self,
+        checkpoint: u64,
+        is_savepoint: bool,
+        shared_folder: Option<&str>,
+        names: impl Iterator<Item = &'a str>,
+    ) -> BTreeMap<String, SnapshotFile> {
+        let mut again = BTreeMap::new();
+        if let (Some(folder), Some((known, completed)), false) =
+            (shared_folder, &self.completed, is_savepoint)
+            && folder == known
+        {
+            let is_kept = |name: &str| {
+                self.pending.values().all(|pending| pending.is_savepoint || pending.reused.contains(name))
+            };
+            let files = names.filter(|name| is_kept(name)).filter_map(|name| completed.get(name));
+            again = files.map(|file| (file.name.clone(), file.clone())).collect();
+        }
+        let pending = PendingUpload {
+            is_savepoint,
+            shared_folder: shared_folder.map(str::to_owned),
+            reused: again.keys().cloned().collect(),
+            ..PendingUpload::default()
+        };
+        self.pending.insert(checkpoint, pending);
+        again
+    }
+
+    /// The snapshot is stored. Given back if it was given up meanwhile: then its files are to be deleted.
+    pub(super) fn stored(&mut self, checkpoint: u64, stored: Stored) -> Option<Stored> {
+        match self.pending.get_mut(&checkpoint) {
+            Some(pending) if !pending.is_given_up => {
+                pending.stored = Some(stored);
+                None
+            }
+            _ => {
+                self.pending.remove(&checkpoint);
+                Some(stored)
+            }
+        }
+    }
+
+    /// The snapshot is complete. Gives its working files, if there are any to be kept.
+    pub(super) fn completed(&mut self, checkpoint: u64) -> Option<PathBuf> {
+        let pending = self.pending.remove(&checkpoint)?;
+        let stored = pending.stored?;
+        if !pending.is_savepoint {
+            // One that shares nothing leaves nothing to share.
+            self.completed = pending.shared_folder.map(|folder| {
+                (folder, stored.shared.into_iter().map(|file| (file.name.clone(), file)).collect())
+            });
+        }
+        stored.local
+    }
+
+    /// The snapshot was given up. What it had stored by now is to be deleted.
+    pub(super) fn aborted(&mut self, checkpoint: u64) -> Option<Stored> {
+        let pending = self.pending.get_mut(&checkpoint)?;
+        pending.is_given_up = true;
+        let stored = pending.stored.take()?;
+        self.pending.remove(&checkpoint);
+        Some(stored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, by: u64) -> SnapshotFile {
+        SnapshotFile { name: name.into(), path: format!("../shared/{name}-{by}"), size: 1, crc32c: 2 }
+    }
+
+    fn stored(files: &[(&str, u64)]) -> Stored {
+        Stored { shared: files.iter().map(|(name, by)| file(name, *by)).collect(), ..Stored::default() }
+    }
+
+    fn begin(uploads: &mut Uploads, checkpoint: u64, names: &[&str]) -> Vec<String> {
+        let again = uploads.begin(checkpoint, false, Some("shared"), names.iter().copied());
+        again.into_values().map(|file| file.path).collect()
+    }
+
+    #[test]
+    fn what_the_last_completed_checkpoint_has_is_named_again() {
+        let mut uploads = Uploads::default();
+        assert!(begin(&mut uploads, 1, &["a", "b"]).is_empty());
+        assert!(uploads.stored(1, stored(&[("a", 1), ("b", 1)])).is_none());
+        uploads.completed(1);
+        assert_eq!(begin(&mut uploads, 2, &["b", "c"]), ["../shared/b-1"]);
+    }
+
+    #[test]
+    fn nothing_of_a_checkpoint_that_was_given_up_is_named_again() {
+        let mut uploads = Uploads::default();
+        begin(&mut uploads, 1, &["a"]);
+        uploads.stored(1, stored(&[("a", 1)]));
+        assert_eq!(uploads.aborted(1).unwrap().shared.len(), 1);
+        assert!(begin(&mut uploads, 2, &["a"]).is_empty());
+        assert!(uploads.aborted(2).is_none());
+        assert!(uploads.stored(2, stored(&[("a", 2)])).is_some(), "given up while it was stored");
+        assert!(uploads.pending.is_empty());
+    }
+
+    #[test]
+    fn what_a_pending_checkpoint_stores_anew_may_go_with_the_one_before_it() {
+        let mut uploads = Uploads::default();
+        begin(&mut uploads, 1, &["a"]);
+        begin(&mut uploads, 2, &["a"]);
+        uploads.stored(1, stored(&[("a", 1)]));
+        uploads.completed(1);
+        // When 2 is completed, 1 goes and its file with it.
+        assert!(begin(&mut uploads, 3, &["a"]).is_empty());
+        uploads.stored(2, stored(&[("a", 2)]));
+        uploads.completed(2);
+        uploads.stored(3, stored(&[("a", 3)]));
+        uploads.completed(3);
+        assert_eq!(begin(&mut uploads, 4, &["a"]), ["../shared/a-3"]);
+    }
+
+    #[test]
+    fn a_full_checkpoint_leaves_nothing_to_name_again_and_a_savepoint_all() {
+        let mut uploads = Uploads::default();
+        begin(&mut uploads, 1, &["a"]);
+        uploads.stored(1, stored(&[("a", 1)]));
+        uploads.completed(1);
+        uploads.begin(2, true, None, ["a"].into_iter());
+        uploads.stored(2, Stored::default());
+        uploads.completed(2);
+        assert_eq!(begin(&mut uploads, 3, &["a"]), ["../shared/a-1"]);
+        uploads.aborted(3);
+        uploads.stored(3, Stored::default());
+        uploads.begin(4, false, None, ["a"].into_iter());
+        uploads.stored(4, Stored::default());
+        uploads.completed(4);
+        assert!(begin(&mut uploads, 5, &["a"]).is_empty());
+    }
+}

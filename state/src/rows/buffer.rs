@@ -1,0 +1,151 @@
+//! Rows in memory: gathered in any order, then sorted.
+
+use flott_schema::{Error, Result};
+
+/// In place of a value's length: the row is gone.
+const GONE: u32 = u32::MAX;
+
+/// Bytes of a key that an entry holds, so that most comparisons need not look at the key itself.
+const PREFIX_BYTES: usize = 12;
+
+/// A row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowRef<'a> {
+    pub(crate) key_group: u16,
+    pub(crate) table: u16,
+    pub(crate) key: &'a [u8],
+    /// None: there is no such row any more.
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+/// Where a row is, and how it sorts.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Key group, table and the first bytes of the key, filled up with zeros. Where two differ, the rows are in this order.
+    prefix: u128,
+    /// Where key and value begin; grows with the order in which rows came.
+    at: u64,
+    key_bytes: u32,
+    value_bytes: u32,
+}
+
+/// Rows in the order in which they came.
+#[derive(Debug, Default)]
+pub(crate) struct RowBuffer {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// Rows in their order, one for each key.
+#[derive(Debug)]
+pub(crate) struct Run {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+pub(crate) fn prefix_of(key_group: u16, table: u16, key: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    bytes[..2].copy_from_slice(&key_group.to_be_bytes());
+    bytes[2..4].copy_from_slice(&table.to_be_bytes());
+    let length = key.len().min(PREFIX_BYTES);
+    bytes[4..4 + length].copy_from_slice(&key[..length]);
+    u128::from_be_bytes(bytes)
+}
+
+impl Entry {
+    fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.at as usize..][..self.key_bytes as usize]
+    }
+
+    fn row<'a>(&self, bytes: &'a [u8]) -> RowRef<'a> {
+        let value = &bytes[self.at as usize + self.key_bytes as usize..];
+        RowRef {
+            key_group: (self.prefix >> 112) as u16,
+            table: (self.prefix >> 96) as u16,
+            key: self.key(bytes),
+            value: (self.value_bytes != GONE).then(|| &value[..self.value_bytes as usize]),
+        }
+    }
+}
+
+impl RowBuffer {
+    /// Adds a row. Of several rows of one key the last counts.
+    pub(crate) fn push(
+        &mut self,
+        key_group: u16,
+        table: u16,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<()> {
+        let length = |bytes: &[u8], of: &str| match u32::try_from(bytes.len()) {
+            Ok(length) if length != GONE => Ok(length),
+            _ => Err(Error::user(format!(
+                "the {of} of a row has {} bytes; a row of keyed state holds less than 4 GiB",
+                bytes.len()
+            ))),
+        };
+        let entry = Entry {
+            prefix: prefix_of(key_group, table, key),
+            at: self.bytes.len() as u64,
+            key_bytes: length(key, "key")?,
+            value_bytes: value.map_or(Ok(GONE), |value| length(value, "value"))?,
+        };
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Bytes of memory in use.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The rows in their order.
+    pub(crate) fn sort(self) -> Run {
+        let RowBuffer { bytes, mut entries } = self;
+        entries.sort_unstable_by(|a, b| {
+            let by_key = || a.key(&bytes).cmp(b.key(&bytes));
+            // Of one key, the last row comes first, and is the one that is kept.
+            a.prefix
+                .cmp(&b.prefix)
+                .then_with(by_key)
+                .then_with(|| b.at.cmp(&a.at).then(b.key_bytes.cmp(&a.key_bytes)))
+        });
+        entries.dedup_by(|a, b| a.prefix == b.prefix && a.key(&bytes) == b.key(&bytes));
+        Run { bytes, entries }
+    }
+}
+
+impl Run {
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes of memory in use.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    pub(crate) fn row(&self, index: usize) -> RowRef<'_> {
+        self.entries[index].row(&self.bytes)
+    }
+
+    /// How row `index` sorts: whole where the prefixes differ.
+    pub(crate) fn prefix(&self, index: usize) -> u128 {
+        self.entries[index].prefix
+    }
+
+    /// The value of a key's row; `Some(None)` if the row says that there is none any more.
+    pub(crate) fn get(&self, key_group: u16, table: u16, key: &[u8]) -> Option<Option<&[u8]>> {
+        let prefix = prefix_of(key_group, table, key);
+        let order = |entry: &Entry| entry.prefix.cmp(&prefix).then_with(|| entry.key(&self.bytes).cmp(key));
+        let index = self.entries.binary_search_by(order).ok()?;
+        Some(self.row(index).value)
+    }
+}

@@ -1,0 +1,245 @@
+//! A snapshot of one task on its way: it is complete when the task has ended its part and every operator's rows are stored.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use flott_schema::ids::{OperatorId, TaskId};
+use flott_schema::snapshot::{
+    Barrier, ChannelSnapshot, KeyedSnapshot, ListSnapshot, OperatorSnapshot, SnapshotTimes, TaskSnapshot,
+};
+use flott_schema::{Error, ErrorKind, Result};
+
+use crate::pool::lock;
+
+/// Where the files of a snapshot go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotTarget {
+    /// Folder of this snapshot alone: path or URI.
+    pub folder: String,
+    /// Folder of files that checkpoints share; none if it shares nothing.
+    pub shared_folder: Option<String>,
+}
+
+/// Records in flight on a channel into the task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelFrames {
+    /// Index of the edge in the graph.
+    pub edge: u32,
+    /// The sending subtask.
+    pub source: u32,
+    /// Frames, in order.
+    pub frames: Vec<u8>,
+}
+
+/// What belongs to a task's part of a snapshot beside the state of its operators.
+#[derive(Clone, Debug, Default)]
+pub struct TaskExtras {
+    /// Whether the task has ended: then only the list states of its operators count.
+    pub finished: bool,
+    /// State of the split enumerator of a source.
+    pub enumerator: Option<(OperatorId, Vec<u8>)>,
+    /// Records in flight, of an unaligned checkpoint.
+    pub channels: Vec<ChannelFrames>,
+    /// What is known of the times; the rest is added.
+    pub times: SnapshotTimes,
+}
+
+/// Called once, from any thread: what the task hands in, or why it cannot.
+pub type Done = Box<dyn FnOnce(Result<TaskSnapshot>) + Send>;
+
+/// A snapshot on its way.
+pub(crate) struct Pending {
+    pub(crate) barrier: Barrier,
+    task: TaskId,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The end of the task's part, and the parts that are written in the background.
+    parts_open: usize,
+    is_given_up: bool,
+    failed: Option<Error>,
+    ended: Option<Ended>,
+    keyed: BTreeMap<OperatorId, KeyedSnapshot>,
+    channels: Vec<ChannelSnapshot>,
+    written_bytes: u64,
+}
+
+struct Ended {
+    target: SnapshotTarget,
+    finished: bool,
+    operators: BTreeMap<OperatorId, OperatorSnapshot>,
+    times: SnapshotTimes,
+    at: Instant,
+    /// Taken when it has been told.
+    done: Option<Done>,
+}
+
+/// Something that a background thread hands in.
+pub(crate) enum Part {
+    /// Keyed state of an operator.
+    Keyed(OperatorId, KeyedSnapshot),
+    /// Records in flight.
+    Channels(Vec<ChannelSnapshot>),
+    /// Nothing, since the task has ended or the snapshot is not wanted any more.
+    None,
+}
+
+impl Pending {
+    pub(crate) fn new(task: TaskId, barrier: Barrier) -> Self {
+        Pending {
+            barrier,
+            task,
+            state: Mutex::new(State {
+                parts_open: 1,
+                is_given_up: false,
+                failed: None,
+                ended: None,
+                keyed: BTreeMap::new(),
+                channels: Vec::new(),
+                written_bytes: 0,
+            }),
+        }
+    }
+
+    /// A part more to wait for.
+    pub(crate) fn add_part(&self) {
+        lock(&self.state).parts_open += 1;
+    }
+
+    /// The task has ended its part.
+    pub(crate) fn end(
+        &self,
+        target: SnapshotTarget,
+        extras: TaskExtras,
+        lists: BTreeMap<OperatorId, Vec<ListSnapshot>>,
+        done: Done,
+    ) {
+        let mut operators: BTreeMap<OperatorId, OperatorSnapshot> = BTreeMap::new();
+        for (operator, lists) in lists {
+            operators.entry(operator).or_default().lists = lists;
+        }
+        if let Some((operator, state)) = extras.enumerator {
+            operators.entry(operator).or_default().enumerator = Some(state);
+        }
+        let (at, finished, times) = (Instant::now(), extras.finished, extras.times);
+        let mut state = lock(&self.state);
+        state.ended = Some(Ended { target, finished, operators, times, at, done: Some(done) });
+        state.parts_open -= 1;
+        let call = self.due(&mut state);
+        drop(state);
+        run(call);
+    }
+
+    /// Where files go, once the task has ended its part. None too if they go nowhere.
+    pub(crate) fn target(&self) -> Option<SnapshotTarget> {
+        let state = lock(&self.state);
+        let is_wanted = !state.is_given_up && state.failed.is_none();
+        state.ended.as_ref().filter(|ended| is_wanted && !ended.finished).map(|ended| ended.target.clone())
+    }
+
+    /// Whether it is known if and where files go.
+    pub(crate) fn is_settled(&self) -> bool {
+        let state = lock(&self.state);
+        state.ended.is_some() || state.is_given_up
+    }
+
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        let state = lock(&self.state);
+        state.is_given_up || state.failed.is_some()
+    }
+
+    /// A part is written, with so many bytes, or cannot be.
+    pub(crate) fn part_done(&self, result: Result<(Part, u64)>) {
+        let mut state = lock(&self.state);
+        state.parts_open -= 1;
+        match result {
+            Ok((part, written_bytes)) => {
+                state.written_bytes += written_bytes;
+                match part {
+                    Part::Keyed(operator, keyed) => {
+                        state.keyed.insert(operator, keyed);
+                    }
+                    Part::Channels(channels) => state.channels = channels,
+                    Part::None => {}
+                }
+            }
+            Err(error) => {
+                state.failed.get_or_insert(error);
+            }
+        }
+        let call = self.due(&mut state);
+        drop(state);
+        run(call);
+    }
+
+    /// It cannot be completed.
+    pub(crate) fn fail(&self, error: Error) {
+        let mut state = lock(&self.state);
+        state.failed.get_or_insert(error);
+        let call = self.due(&mut state);
+        drop(state);
+        run(call);
+    }
+
+    /// It is not wanted any more.
+    pub(crate) fn give_up(&self) {
+        let mut state = lock(&self.state);
+        state.is_given_up = true;
+        let call = self.due(&mut state);
+        drop(state);
+        run(call);
+    }
+
+    /// Whom to call with what, if it is time.
+    fn due(&self, state: &mut State) -> Option<(Done, Result<TaskSnapshot>)> {
+        let is_whole = state.parts_open == 0;
+        let is_lost = state.is_given_up || state.failed.is_some();
+        if !is_whole && !is_lost {
+            return None;
+        }
+        let ended = state.ended.as_mut()?;
+        let done = ended.done.take()?;
+        if let Some(error) = state.failed.take() {
+            // Remembered: parts that are still being written see that they are not wanted.
+            state.failed = Some(Error::new(error.kind(), error.to_string()));
+            return Some((done, Err(error)));
+        }
+        if state.is_given_up {
+            let why = format!("snapshot {} was given up", self.barrier.checkpoint);
+            return Some((done, Err(Error::new(ErrorKind::Cancelled, why))));
+        }
+        let mut operators = std::mem::take(&mut ended.operators);
+        for (operator, keyed) in std::mem::take(&mut state.keyed) {
+            operators.entry(operator).or_default().keyed.push(keyed);
+        }
+        for (operator, snapshot) in &mut operators {
+            snapshot.operator = Some(*operator);
+        }
+        let mut times = ended.times;
+        times.async_ms = ended.at.elapsed().as_millis() as u64;
+        times.written_bytes += state.written_bytes;
+        let channels = std::mem::take(&mut state.channels);
+        times.persisted_bytes = channels.iter().map(|channel| channel.file.size).sum();
+        let operators = operators.into_values().collect();
+        let mut snapshot =
+            TaskSnapshot { task: self.task, finished: ended.finished, operators, channels, times };
+        snapshot.times.state_bytes =
+            snapshot.files().map(|file| file.size).sum::<u64>() + inline_bytes(&snapshot.operators);
+        Some((done, Ok(snapshot)))
+    }
+}
+
+fn inline_bytes(operators: &[OperatorSnapshot]) -> u64 {
+    let lists = operators.iter().flat_map(|operator| &operator.lists).flat_map(|list| &list.items);
+    let enumerators = operators.iter().filter_map(|operator| operator.enumerator.as_ref());
+    lists.chain(enumerators).map(|bytes| bytes.len() as u64).sum()
+}
+
+fn run(call: Option<(Done, Result<TaskSnapshot>)>) {
+    if let Some((done, result)) = call {
+        done(result);
+    }
+}

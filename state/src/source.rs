@@ -1,0 +1,102 @@
+//! The rows of one task in a snapshot, in whatever form they are.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use flott_schema::key_group::KeyGroupRange;
+use flott_schema::snapshot::RestoreFrom;
+use flott_schema::{Context, Error, Result};
+
+use crate::restored::RestoredPart;
+use crate::rocks::{Database, ROCKSDB_FORMAT, fetch_database};
+use crate::rows::{ROWS_FORMAT, RowBuffer, RowsFile, merge};
+use crate::service::StateService;
+
+/// Rows of a part of a snapshot, fetched.
+pub(crate) struct RowSource {
+    /// Names the snapshot in errors.
+    from: RestoreFrom,
+    part: RestoredPart,
+    rows: Rows,
+}
+
+enum Rows {
+    Files(Vec<RowsFile>),
+    Database(Database),
+}
+
+impl RowSource {
+    /// Gets the files of a part into `folder`, which is made.
+    pub(crate) fn fetch(
+        service: &Arc<StateService>,
+        from: &RestoreFrom,
+        part: &RestoredPart,
+        folder: &Path,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
+        let rows = match part.snapshot.format.as_str() {
+            ROWS_FORMAT => {
+                let mut files = Vec::new();
+                for (index, file) in part.snapshot.files.iter().enumerate() {
+                    let local = folder.join(format!("rows-{index}"));
+                    service.get_file(&part.backup, from, file, &local)?;
+                    files.push(RowsFile::open(&local).at(|| format!("{from}: {}", file.path))?);
+                }
+                Rows::Files(files)
+            }
+            ROCKSDB_FORMAT => {
+                fetch_database(service, from, part, folder)?;
+                Rows::Database(Database::open_to_read(folder, &service.tuning).at(|| from.to_string())?)
+            }
+            other => {
+                return Err(Error::bad_input(format!(
+                    "{from}: keyed state of subtask {} has the form '{other}', and this Flott reads '{ROWS_FORMAT}' and \
+                     '{ROCKSDB_FORMAT}'; use a newer one",
+                    part.task.subtask
+                )));
+            }
+        };
+        Ok(RowSource { from: from.clone(), part: part.clone(), rows })
+    }
+
+    fn each_stored(
+        &self,
+        key_groups: KeyGroupRange,
+        table: Option<u16>,
+        row: &mut dyn FnMut(u16, u16, &[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let result = match &self.rows {
+            Rows::Files(files) => files.iter().try_for_each(|file| file.each(key_groups, table, row)),
+            Rows::Database(database) => database.each(key_groups, table, row),
+        };
+        result.at(|| self.from.to_string())
+    }
+
+    /// Gives the rows (key, value) of a table that belong here.
+    pub(crate) fn each_of(&self, table: u16, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        let Some(table) = self.part.stored_number(table) else { return Ok(()) };
+        self.each_stored(self.part.key_groups, Some(table), &mut |_, _, key, value| row(key, value))
+    }
+
+    /// Gives the rows (key group, table, key, value) that belong here, in their order.
+    pub(crate) fn each_sorted(
+        &self,
+        row: &mut dyn FnMut(u16, u16, &[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        if self.part.renumbered.is_empty() {
+            return self.each_stored(self.part.key_groups, None, row);
+        }
+        // Other numbers, another order: a key group after the other.
+        for group in self.part.key_groups.start..self.part.key_groups.end {
+            let mut buffer = RowBuffer::default();
+            let group = KeyGroupRange { start: group, end: group + 1 };
+            self.each_stored(group, None, &mut |key_group, table, key, value| {
+                buffer.push(key_group, self.part.number(table), key, Some(value))
+            })?;
+            merge([&buffer.sort()], &mut |one| {
+                row(one.key_group, one.table, one.key, one.value.unwrap_or_default())
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! Tasks with state, driven as a job drives them: what they hand in becomes a manifest, from which others start.
+
+mod damage;
+mod fetch;
+mod incremental;
+mod kit;
+mod rescale;
+mod restart;
