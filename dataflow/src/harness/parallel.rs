@@ -167,6 +167,12 @@ impl<L: Record, R: Record, O: Record> Parallel<L, R, O> {
         self.start(parallelism, Some(parts))
     }
 
+    /// The same, with the clock set back to `now_ms`, so that what came behind the checkpoint can be done again as it was.
+    pub fn restore_at(&mut self, parts: &[MemorySnapshot], parallelism: u32, now_ms: i64) -> Result<()> {
+        self.now_ms = now_ms;
+        self.restore(parts, parallelism)
+    }
+
     /// A checkpoint, and then a start from it.
     pub fn restart(&mut self, parallelism: u32) -> Result<()> {
         let parts = self.snapshot()?;

@@ -7,12 +7,13 @@ use flott_schema::Result;
 
 use crate::batch::Batch;
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::function::Function;
 use crate::key::KeySelector;
 use crate::operator::Collector;
 use crate::operators::keyed::KeyedCore;
 use crate::operators::keyed_process::KeyedContext;
+use crate::operators::list_state::SnapshotContext;
 use crate::operators::open::OpenContext;
 use crate::operators::process::ProcessContext;
 use crate::stage::Flow;
@@ -32,6 +33,11 @@ pub trait CoProcessFunction<L, R, O>: Function {
 
     /// Processes a record of the second input.
     fn process_right(&mut self, record: R, ctx: &mut ProcessContext<'_, O>) -> Result<()>;
+
+    /// A snapshot is taken: sets list states.
+    fn snapshot(&mut self, _ctx: &mut SnapshotContext<'_>) -> Result<()> {
+        Ok(())
+    }
 
     /// Called once at the end, also after a failure.
     fn close(&mut self) -> Result<()> {
@@ -55,6 +61,11 @@ pub trait KeyedCoProcessFunction<K, L, R, O>: Function {
 
     /// A timer of a key has fired.
     fn on_timer(&mut self, _timer: Timer, _ctx: &mut KeyedContext<'_, K, O>) -> Result<()> {
+        Ok(())
+    }
+
+    /// A snapshot is taken: sets list states.
+    fn snapshot(&mut self, _ctx: &mut SnapshotContext<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -199,6 +210,10 @@ where
         out.signal(signal)
     }
 
+    fn snapshot(&mut self, barrier: &Barrier) -> Result<()> {
+        self.function.snapshot(&mut SnapshotContext::new(&self.ctx, barrier))
+    }
+
     fn close(&mut self) -> Result<()> {
         self.function.close()
     }
@@ -233,8 +248,8 @@ where
     type Right = R;
     type Out = O;
 
-    fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
-        self.function.open(&mut OpenContext::keyed(ctx, self.core.store()))
+    fn open(&mut self, _ctx: &OperatorContext) -> Result<()> {
+        self.core.open(|ctx| self.function.open(ctx))
     }
 
     fn process_left(&mut self, batch: Batch<L>, out: &mut Collector<O>) -> Result<()> {
@@ -257,6 +272,11 @@ where
 
     fn next_deadline_ms(&self) -> i64 {
         self.core.next_deadline_ms()
+    }
+
+    fn snapshot(&mut self, barrier: &Barrier) -> Result<()> {
+        self.core.snapshot();
+        self.function.snapshot(&mut SnapshotContext::new(self.core.context(), barrier))
     }
 
     fn close(&mut self) -> Result<()> {

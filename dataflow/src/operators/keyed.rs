@@ -10,8 +10,9 @@ use crate::element::Signal;
 use crate::key::{Key, KeySelector, hash_keys};
 use crate::operator::Collector;
 use crate::operators::keyed_process::KeyedContext;
+use crate::operators::open::OpenContext;
 use crate::stage::Flow;
-use crate::state::{KeyedState, StateStore, TimeDomain, Timer};
+use crate::state::{KeyedState, TimeDomain, Timer};
 
 /// The keys of one operator, with the clocks that its timers follow.
 pub(super) struct KeyedCore<K> {
@@ -24,6 +25,9 @@ pub(super) struct KeyedCore<K> {
 
 /// Timers that one call fires at most: others of the slot must have their turn.
 const TIMERS_A_CALL: usize = 4096;
+
+/// In front of the names of states and timers in snapshots.
+const USER_STATES: &str = "";
 
 /// Why firing stopped before all due timers had fired.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,13 +50,37 @@ impl<K: Key> KeyedCore<K> {
         }
     }
 
-    pub fn store(&mut self) -> &mut StateStore {
-        self.state.store()
+    /// Opens a function, which registers its states, and gives them what was restored. Keys may be forgotten when memory is short, and
+    /// fetched again.
+    pub fn open(&mut self, open: impl FnOnce(&mut OpenContext<'_>) -> Result<()>) -> Result<()> {
+        self.state.attach(&self.ctx, USER_STATES)?;
+        self.state.fetch_keys();
+        self.open_attached(open)
+    }
+
+    /// The same, with all keys in memory: for functions that may ask for all of them.
+    pub fn open_resident(&mut self, open: impl FnOnce(&mut OpenContext<'_>) -> Result<()>) -> Result<()> {
+        self.state.attach(&self.ctx, USER_STATES)?;
+        self.open_attached(open)
+    }
+
+    fn open_attached(&mut self, open: impl FnOnce(&mut OpenContext<'_>) -> Result<()>) -> Result<()> {
+        open(&mut OpenContext::keyed(&self.ctx, self.state.store()))?;
+        self.state.restore()
+    }
+
+    /// A barrier: what there is now belongs to the snapshot.
+    pub fn snapshot(&mut self) {
+        self.state.freeze();
     }
 
     /// The states of all keys, for what is no work on a record's key.
     pub fn state(&mut self) -> &mut KeyedState<K> {
         &mut self.state
+    }
+
+    pub fn context(&self) -> &OperatorContext {
+        &self.ctx
     }
 
     pub fn watermark_ms(&self) -> i64 {
@@ -74,6 +102,9 @@ impl<K: Key> KeyedCore<K> {
         let now_ms = self.now_ms();
         hash_keys(selector, &batch.records, &mut self.hashes);
         self.state.begin(now_ms);
+        let records = batch.len();
+        let keys = batch.records.iter().map(|record| selector.key(record));
+        self.state.load(&self.hashes, keys)?;
         for (index, (record, timestamp)) in batch.into_iter().enumerate() {
             self.state.prefetch_ahead(&self.hashes, index);
             let slot = self.state.enter(self.hashes[index], selector.key(&record).borrow());
@@ -82,6 +113,7 @@ impl<K: Key> KeyedCore<K> {
             self.state.leave(slot);
         }
         self.state.end();
+        self.state.drain_some(records);
         Ok(())
     }
 
@@ -108,6 +140,7 @@ impl<K: Key> KeyedCore<K> {
             }
             fired += 1;
             let Some((timer, slot)) = self.state.pop_timer(domain, until_ms) else { break };
+            self.state.load_due(slot, domain, until_ms)?;
             out.set_timestamp(if domain == TimeDomain::Event { timer.timestamp_ms } else { NO_TIMESTAMP });
             on_timer(timer, KeyedContext::new(slot, &mut self.state, out, self.watermark_ms, now_ms))?;
             self.state.leave(slot);
@@ -129,6 +162,10 @@ impl<K: Key> KeyedCore<K> {
                 return Ok(Flow::Again);
             }
         }
+        if signal == Signal::EndOfInput {
+            // Nobody polls a task that has ended.
+            self.state.drain(usize::MAX);
+        }
         out.signal(signal)
     }
 
@@ -139,6 +176,7 @@ impl<K: Key> KeyedCore<K> {
         out: &mut Collector<O>,
         on_timer: impl FnMut(Timer, KeyedContext<'_, K, O>) -> Result<()>,
     ) -> Result<Flow> {
+        self.state.drain_some(0);
         if now_ms < self.state.next_processing_ms() {
             return Ok(Flow::Done);
         }
@@ -152,9 +190,10 @@ impl<K: Key> KeyedCore<K> {
         }
     }
 
-    /// While the outputs have no room there is nothing that time could make due.
+    /// While the outputs have no room there is nothing that time could make due, but for rows to hand in.
     pub fn next_deadline_ms(&self) -> i64 {
         match self.pause {
+            _ if self.state.is_draining() => i64::MIN,
             Pause::No => self.state.next_processing_ms(),
             Pause::Spent => i64::MIN,
             Pause::Congested => i64::MAX,

@@ -7,11 +7,12 @@ use flott_schema::Result;
 
 use crate::batch::{Batch, NO_TIMESTAMP};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::function::Function;
 use crate::key::{Key, KeySelector};
 use crate::operator::{Collector, Operator, OutputTag};
 use crate::operators::keyed::KeyedCore;
+use crate::operators::list_state::SnapshotContext;
 use crate::operators::open::OpenContext;
 use crate::stage::Flow;
 use crate::state::{KeyedScope, KeyedState, StateStore, TimeDomain, Timer};
@@ -29,6 +30,11 @@ pub trait KeyedProcessFunction<K, I, O>: Function {
 
     /// A timer of a key has fired.
     fn on_timer(&mut self, _timer: Timer, _ctx: &mut KeyedContext<'_, K, O>) -> Result<()> {
+        Ok(())
+    }
+
+    /// A snapshot is taken: sets list states.
+    fn snapshot(&mut self, _ctx: &mut SnapshotContext<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -142,8 +148,8 @@ where
     type In = I;
     type Out = O;
 
-    fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
-        self.function.open(&mut OpenContext::keyed(ctx, self.core.store()))
+    fn open(&mut self, _ctx: &OperatorContext) -> Result<()> {
+        self.core.open(|ctx| self.function.open(ctx))
     }
 
     fn process(&mut self, batch: Batch<I>, out: &mut Collector<O>) -> Result<()> {
@@ -163,7 +169,15 @@ where
         self.core.next_deadline_ms()
     }
 
+    fn snapshot(&mut self, barrier: &Barrier) -> Result<()> {
+        self.core.snapshot();
+        self.function.snapshot(&mut SnapshotContext::new(self.core.context(), barrier))
+    }
+
     fn close(&mut self) -> Result<()> {
         self.function.close()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ pub mod factory;
 pub mod interval_join;
 mod keyed;
 pub mod keyed_process;
+pub mod list_state;
 pub mod open;
 pub mod process;
 pub mod reduce;

@@ -5,6 +5,8 @@ use flott_schema::{Error, Result};
 use crate::batch::Record;
 use crate::context::{OperatorContext, TaskContext};
 use crate::key::Key;
+use crate::operators::list_state::ListStateHandle;
+use crate::snapshot::ListMode;
 use crate::state::{AggregatingState, ListState, MapState, ReducingState, StateStore, StateTtl, ValueState};
 use crate::time::AggregateFunction;
 
@@ -12,17 +14,19 @@ use crate::time::AggregateFunction;
 pub struct OpenContext<'a> {
     operator: &'a OperatorContext,
     store: Option<&'a mut StateStore>,
+    /// Names of list states.
+    lists: Vec<String>,
 }
 
 impl<'a> OpenContext<'a> {
     /// For a function on a stream without keys.
     pub fn plain(operator: &'a OperatorContext) -> Self {
-        OpenContext { operator, store: None }
+        OpenContext { operator, store: None, lists: Vec::new() }
     }
 
     /// For a function on a keyed stream.
     pub fn keyed(operator: &'a OperatorContext, store: &'a mut StateStore) -> Self {
-        OpenContext { operator, store: Some(store) }
+        OpenContext { operator, store: Some(store), lists: Vec::new() }
     }
 
     /// The task: subtask, parallelism, settings.
@@ -33,6 +37,37 @@ impl<'a> OpenContext<'a> {
     /// The operator's name.
     pub fn operator_name(&self) -> &str {
         &self.operator.name
+    }
+
+    pub(super) fn operator(&self) -> &OperatorContext {
+        self.operator
+    }
+
+    /// Whether the job starts from a snapshot.
+    pub fn is_restored(&self) -> bool {
+        self.operator.state.as_ref().is_some_and(|state| state.is_restored())
+    }
+
+    /// A list state of the function itself: when the job starts again, each item goes to one of the tasks, evenly. The function sets the
+    /// items in its `snapshot`.
+    pub fn operator_list_state<T: Record>(&mut self, name: &str) -> Result<ListStateHandle<T>> {
+        self.list_of_mode(name, ListMode::Split)
+    }
+
+    /// The same, but when the job starts again, each task gets the items of all.
+    pub fn union_list_state<T: Record>(&mut self, name: &str) -> Result<ListStateHandle<T>> {
+        self.list_of_mode(name, ListMode::Union)
+    }
+
+    fn list_of_mode<T: Record>(&mut self, name: &str, mode: ListMode) -> Result<ListStateHandle<T>> {
+        if self.lists.iter().any(|other| other == name) {
+            return Err(Error::user(format!(
+                "list state '{name}' is registered twice in operator '{}'; give each state its own name",
+                self.operator.name
+            )));
+        }
+        self.lists.push(name.to_string());
+        Ok(ListStateHandle::new(name, mode))
     }
 
     fn store(&mut self, name: &str) -> Result<&mut StateStore> {

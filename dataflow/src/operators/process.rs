@@ -6,9 +6,10 @@ use flott_schema::Result;
 
 use crate::batch::{Batch, NO_TIMESTAMP};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::function::Function;
 use crate::operator::{Collector, Operator, OutputTag};
+use crate::operators::list_state::SnapshotContext;
 use crate::operators::open::OpenContext;
 use crate::stage::Flow;
 
@@ -21,6 +22,11 @@ pub trait ProcessFunction<I, O>: Function {
 
     /// Processes a record.
     fn process(&mut self, record: I, ctx: &mut ProcessContext<'_, O>) -> Result<()>;
+
+    /// A snapshot is taken: sets list states.
+    fn snapshot(&mut self, _ctx: &mut SnapshotContext<'_>) -> Result<()> {
+        Ok(())
+    }
 
     /// Called once at the end, also after a failure.
     fn close(&mut self) -> Result<()> {
@@ -105,6 +111,10 @@ impl<I: 'static, O: 'static, F: ProcessFunction<I, O>> Operator for Process<I, O
             self.watermark_ms = watermark;
         }
         out.signal(signal)
+    }
+
+    fn snapshot(&mut self, barrier: &Barrier) -> Result<()> {
+        self.function.snapshot(&mut SnapshotContext::new(&self.ctx, barrier))
     }
 
     fn close(&mut self) -> Result<()> {

@@ -102,6 +102,17 @@ impl Epochs {
         frozen
     }
 
+    /// A row is written that is not frozen.
+    #[inline(always)]
+    pub fn dirty(&self, mark: &mut u8) {
+        *mark |= self.written;
+    }
+
+    /// The mark for the place of a row that was never used.
+    pub fn unused(&self) -> u8 {
+        self.flip
+    }
+
     /// A frozen row was copied out.
     #[inline]
     pub fn copied(&self, mark: &mut u8) {

@@ -3,14 +3,18 @@
 
 use std::marker::PhantomData;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use flott_schema::Result;
 
+use super::columns::{Cell, Container, ContainerTable, ValueTable};
 use super::key_table::KeyTable;
-use super::store::{Cell, Container, ContainerTable, StateStore, ValueTable};
+use super::store::StateStore;
 use super::ttl::StateTtl;
 use crate::batch::Record;
 use crate::key::{Key, stable_hash};
 use crate::time::AggregateFunction;
+use crate::types::Shape;
 
 /// A context with a current key.
 pub trait KeyedScope {
@@ -79,7 +83,7 @@ impl<V: Record> ValueState<V> {
     /// The value of the current key.
     #[inline]
     pub fn get<'a>(&self, scope: &'a mut impl KeyedScope) -> Option<&'a V> {
-        self.cell(scope).get().map(|value| &*value)
+        self.cell(scope).get()
     }
 
     /// A copy of the value of the current key.
@@ -100,10 +104,8 @@ impl<V: Record> ValueState<V> {
     where
         V: Default,
     {
-        if let Some(value) = self.cell(scope).get() {
-            let result = change(value);
-            self.cell(scope).touch();
-            return result;
+        if let Some(value) = self.cell(scope).get_mut() {
+            return change(value);
         }
         let mut value = V::default();
         let result = change(&mut value);
@@ -122,7 +124,9 @@ impl<V: Record> ValueState<V> {
     }
 }
 
-/// Entries with the time they were last renewed.
+/// Entries with the time they were last renewed, 0 without time to live.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(super) struct Stamped<V> {
     entries: Vec<(V, i64)>,
 }
@@ -133,9 +137,23 @@ impl<V> Default for Stamped<V> {
     }
 }
 
-impl<V: 'static> Container for Stamped<V> {
+impl<V: Record> Container for Stamped<V> {
+    const HOLDS: &'static str = "list";
+
+    fn type_text() -> String {
+        Shape::of::<Vec<V>>().canonical_text()
+    }
+
     fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    fn has_expired(&self, ttl: &StateTtl, now_ms: i64) -> bool {
+        self.entries.iter().any(|(_, stamp)| ttl.is_expired(*stamp, now_ms))
+    }
+
+    fn for_each_stamp(&mut self, mut visit: impl FnMut(&mut i64)) {
+        self.entries.iter_mut().for_each(|(_, stamp)| visit(stamp));
     }
 
     fn drop_expired(&mut self, ttl: &StateTtl, now_ms: i64) {
@@ -146,8 +164,7 @@ impl<V: 'static> Container for Stamped<V> {
 impl<V: Record> ListState<V> {
     /// Registers the state under `name`, unique within the operator.
     pub fn register(store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<Self> {
-        let table =
-            store.register(name, Box::new(ContainerTable::<Stamped<V>> { cells: Vec::new(), ttl }))?;
+        let table = store.register(name, Box::new(ContainerTable::<Stamped<V>>::new(ttl)))?;
         Ok(ListState { table: Some(table), value: PhantomData })
     }
 
@@ -158,15 +175,15 @@ impl<V: Record> ListState<V> {
     /// Appends a value.
     pub fn add(&self, scope: &mut impl KeyedScope, value: V) {
         let cell = self.cell(scope);
-        let now_ms = cell.now_ms;
-        cell.change(|list| list.entries.push((value, now_ms)));
+        let stamp = cell.stamp();
+        cell.change(|list| list.entries.push((value, stamp)));
     }
 
     /// The values in order of addition. Reads all of them, however far the iterator is followed.
     pub fn iter<'a, C: KeyedScope>(&self, scope: &'a mut C) -> impl Iterator<Item = &'a V> + use<'a, C, V> {
         let cell = self.cell(scope);
-        let (ttl, now_ms) = (cell.table.ttl, cell.now_ms);
-        let entries = &mut cell.visible().entries;
+        let (ttl, now_ms) = (cell.ttl(), cell.now_ms);
+        let entries = &mut cell.visible_renewed().entries;
         if let Some(ttl) = ttl.filter(StateTtl::renews_on_read) {
             entries.iter_mut().for_each(|(_, stamp)| ttl.renew_iterated(stamp, now_ms));
         }
@@ -186,24 +203,30 @@ impl<V: Record> ListState<V> {
     /// Replaces all values.
     pub fn set(&self, scope: &mut impl KeyedScope, values: impl IntoIterator<Item = V>) {
         let cell = self.cell(scope);
-        let now_ms = cell.now_ms;
-        cell.change(|list| list.entries = values.into_iter().map(|value| (value, now_ms)).collect());
+        let stamp = cell.stamp();
+        cell.change(|list| list.entries = values.into_iter().map(|value| (value, stamp)).collect());
     }
 
     /// Takes all values, leaving none.
     pub fn take(&self, scope: &mut impl KeyedScope) -> Vec<V> {
-        self.cell(scope).visible();
+        if self.cell(scope).visible().is_empty() {
+            return Vec::new();
+        }
         let entries = self.cell(scope).change(|list| std::mem::take(&mut list.entries));
         entries.into_iter().map(|(value, _)| value).collect()
     }
 
     /// Forgets all values.
     pub fn clear(&self, scope: &mut impl KeyedScope) {
-        self.cell(scope).change(|list| list.entries.clear());
+        let cell = self.cell(scope);
+        if !cell.is_empty() {
+            cell.change(|list| list.entries.clear());
+        }
     }
 }
 
 /// A map whose entries expire one by one. Made when first written, so that an empty one costs nothing.
+#[derive(Clone)]
 pub(super) struct StampedMap<MK, V> {
     table: Option<KeyTable<MK, (V, i64)>>,
 }
@@ -214,9 +237,44 @@ impl<MK, V> Default for StampedMap<MK, V> {
     }
 }
 
-impl<MK: Key, V: 'static> Container for StampedMap<MK, V> {
+impl<MK: Key, V: Record> Serialize for StampedMap<MK, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.table.as_ref().map_or(&[][..], KeyTable::entries).serialize(serializer)
+    }
+}
+
+impl<'de, MK: Key, V: Record> Deserialize<'de> for StampedMap<MK, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut table = KeyTable::default();
+        for (key, value) in Vec::<(MK, (V, i64))>::deserialize(deserializer)? {
+            let hash = stable_hash(&key);
+            if table.find(hash, &key).is_some() {
+                return Err(serde::de::Error::custom("a key stands in a map twice"));
+            }
+            table.insert_new(hash, key, value);
+        }
+        Ok(StampedMap { table: Some(table) })
+    }
+}
+
+impl<MK: Key, V: Record> Container for StampedMap<MK, V> {
+    const HOLDS: &'static str = "map";
+
+    fn type_text() -> String {
+        Shape::of::<Vec<(MK, V)>>().canonical_text()
+    }
+
     fn is_empty(&self) -> bool {
         self.table.as_ref().is_none_or(KeyTable::is_empty)
+    }
+
+    fn has_expired(&self, ttl: &StateTtl, now_ms: i64) -> bool {
+        let mut entries = self.table.iter().flat_map(KeyTable::entries);
+        entries.any(|(_, (_, stamp))| ttl.is_expired(*stamp, now_ms))
+    }
+
+    fn for_each_stamp(&mut self, mut visit: impl FnMut(&mut i64)) {
+        self.table.iter_mut().flat_map(KeyTable::values_mut).for_each(|(_, (_, stamp))| visit(stamp));
     }
 
     fn drop_expired(&mut self, ttl: &StateTtl, now_ms: i64) {
@@ -236,8 +294,7 @@ impl<MK: Key, V: 'static> Container for StampedMap<MK, V> {
 impl<MK: Key, V: Record> MapState<MK, V> {
     /// Registers the state under `name`, unique within the operator.
     pub fn register(store: &mut StateStore, name: &str, ttl: Option<StateTtl>) -> Result<Self> {
-        let table =
-            store.register(name, Box::new(ContainerTable::<StampedMap<MK, V>> { cells: Vec::new(), ttl }))?;
+        let table = store.register(name, Box::new(ContainerTable::<StampedMap<MK, V>>::new(ttl)))?;
         Ok(MapState { table: Some(table), value: PhantomData })
     }
 
@@ -247,20 +304,24 @@ impl<MK: Key, V: Record> MapState<MK, V> {
 
     /// The value under `key`.
     pub fn get<'a>(&self, scope: &'a mut impl KeyedScope, key: &MK) -> Option<&'a V> {
+        let hash = stable_hash(key);
         let cell = self.cell(scope);
-        let (ttl, now_ms) = (cell.table.ttl, cell.now_ms);
-        let table = cell.table.cells[cell.slot].table.as_mut()?;
-        let entry = table.find(stable_hash(key), key)?;
-        let (value, stamp) = table.value_mut(entry);
-        if let Some(ttl) = ttl {
-            if ttl.hides(*stamp, now_ms) {
-                return None;
-            }
-            if ttl.renews_on_read() {
-                *stamp = now_ms;
+        if let Some(ttl) = cell.ttl().filter(StateTtl::renews_on_read) {
+            let now_ms = cell.now_ms;
+            let found = cell.peek().table.as_ref()?.get(hash, key).map(|(_, stamp)| *stamp)?;
+            if !ttl.hides(found, now_ms) && found != now_ms {
+                self.cell(scope).change(|map| {
+                    let table = map.table.as_mut()?;
+                    let entry = table.find(hash, key)?;
+                    table.value_mut(entry).1 = now_ms;
+                    Some(())
+                });
             }
         }
-        Some(value)
+        let cell = self.cell(scope);
+        let (ttl, now_ms) = (cell.ttl(), cell.now_ms);
+        let (value, stamp) = cell.peek().table.as_ref()?.get(hash, key)?;
+        Some(value).filter(|_| !ttl.is_some_and(|ttl| ttl.hides(*stamp, now_ms)))
     }
 
     /// Whether there is a value under `key`.
@@ -271,14 +332,14 @@ impl<MK: Key, V: Record> MapState<MK, V> {
     /// Sets the value under `key`.
     pub fn put(&self, scope: &mut impl KeyedScope, key: MK, value: V) {
         let cell = self.cell(scope);
-        let now_ms = cell.now_ms;
+        let stamp = cell.stamp();
         cell.change(|map| {
             let table = map.table.get_or_insert_default();
             let hash = stable_hash(&key);
             match table.find(hash, &key) {
-                Some(entry) => *table.value_mut(entry) = (value, now_ms),
+                Some(entry) => *table.value_mut(entry) = (value, stamp),
                 None => {
-                    table.insert_new(hash, key, (value, now_ms));
+                    table.insert_new(hash, key, (value, stamp));
                 }
             }
         });
@@ -287,7 +348,10 @@ impl<MK: Key, V: Record> MapState<MK, V> {
     /// Removes and gives the value under `key`.
     pub fn remove(&self, scope: &mut impl KeyedScope, key: &MK) -> Option<V> {
         let cell = self.cell(scope);
-        let (ttl, now_ms) = (cell.table.ttl, cell.now_ms);
+        if cell.is_empty() {
+            return None;
+        }
+        let (ttl, now_ms) = (cell.ttl(), cell.now_ms);
         let (_, (value, stamp)) = cell.change(|map| map.table.as_mut()?.remove(stable_hash(key), key))?;
         Some(value).filter(|_| !ttl.is_some_and(|ttl| ttl.hides(stamp, now_ms)))
     }
@@ -298,8 +362,8 @@ impl<MK: Key, V: Record> MapState<MK, V> {
         scope: &'a mut C,
     ) -> impl Iterator<Item = (&'a MK, &'a V)> + use<'a, C, MK, V> {
         let cell = self.cell(scope);
-        let (ttl, now_ms) = (cell.table.ttl, cell.now_ms);
-        let entries = cell.visible().table.iter_mut().flat_map(KeyTable::values_mut);
+        let (ttl, now_ms) = (cell.ttl(), cell.now_ms);
+        let entries = cell.visible_renewed().table.iter_mut().flat_map(KeyTable::values_mut);
         entries.map(move |(key, (value, stamp))| {
             if let Some(ttl) = ttl {
                 ttl.renew_iterated(stamp, now_ms);
@@ -320,7 +384,10 @@ impl<MK: Key, V: Record> MapState<MK, V> {
 
     /// Forgets all entries.
     pub fn clear(&self, scope: &mut impl KeyedScope) {
-        self.cell(scope).change(|map| map.table = None);
+        let cell = self.cell(scope);
+        if !cell.is_empty() {
+            cell.change(|map| map.table = None);
+        }
     }
 }
 
@@ -350,9 +417,8 @@ impl<V: Record> ReducingState<V> {
 
     /// Reduces `value` into the state.
     pub fn add(&self, scope: &mut impl KeyedScope, value: V) {
-        if let Some(state) = self.value.cell(scope).get() {
+        if let Some(state) = self.value.cell(scope).get_mut() {
             (self.reduce)(state, value);
-            self.value.cell(scope).touch();
         } else {
             self.value.set(scope, value);
         }
@@ -395,9 +461,8 @@ impl<A: AggregateFunction> AggregatingState<A> {
 
     /// Aggregates `value` into the state.
     pub fn add(&self, scope: &mut impl KeyedScope, value: A::In) {
-        if let Some(accumulator) = self.value.cell(scope).get() {
+        if let Some(accumulator) = self.value.cell(scope).get_mut() {
             self.function.add(accumulator, value);
-            self.value.cell(scope).touch();
         } else {
             let mut accumulator = self.function.create();
             self.function.add(&mut accumulator, value);

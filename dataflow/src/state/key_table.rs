@@ -23,6 +23,7 @@ const PREFETCH_FROM: usize = 24 * 1024;
 const AHEAD: usize = 16;
 
 /// A table from `K` to `V`.
+#[derive(Clone)]
 pub struct KeyTable<K, V> {
     /// `hash bits << bits | (entry + 1)`, [`EMPTY`] where there is none. 2^bits in number, at most 5/8 full, and then the
     /// first `GROUP - 1` once more, so that a group never wraps.

@@ -1,21 +1,27 @@
 //! The keys of one operator in one task: their slots, states and timers.
 
 use super::key_table::KeyTable;
+use super::keyed_fetch::Fetching;
+use super::keyed_snapshot::Backing;
 use super::store::StateStore;
 use super::timers::{TimeDomain, Timer, Timers};
 use crate::key::{Key, stable_hash};
 
 /// Keys, states and timers. A key gets a slot when it is first seen and loses it when it has no state and no timer.
 pub struct KeyedState<K> {
-    slots: KeyTable<K, u32>,
+    pub(super) slots: KeyTable<K, u32>,
     /// The key of each slot in use.
-    keys: Vec<Option<K>>,
+    pub(super) keys: Vec<Option<K>>,
     free: Vec<u32>,
     /// Slots that had no state after their record was processed; looked at after the batch.
-    maybe_empty: Vec<usize>,
-    store: StateStore,
-    event_timers: Timers,
-    processing_timers: Timers,
+    pub(super) maybe_empty: Vec<usize>,
+    pub(super) store: StateStore,
+    /// By [`TimeDomain`].
+    pub(super) timers: [Timers; 2],
+    /// Where it is kept for snapshots.
+    pub(super) backing: Option<Backing<K>>,
+    /// If some of it need not be in memory.
+    pub(super) fetching: Option<Fetching>,
 }
 
 impl<K: Key> Default for KeyedState<K> {
@@ -26,8 +32,9 @@ impl<K: Key> Default for KeyedState<K> {
             free: Vec::new(),
             maybe_empty: Vec::new(),
             store: StateStore::default(),
-            event_timers: Timers::default(),
-            processing_timers: Timers::default(),
+            timers: Default::default(),
+            backing: None,
+            fetching: None,
         }
     }
 }
@@ -38,7 +45,7 @@ impl<K: Key> KeyedState<K> {
         &mut self.store
     }
 
-    /// Number of keys that have state or timers.
+    /// Number of keys in memory: those that have state or timers, and those of which a snapshot still has to be told that they are gone.
     pub fn key_count(&self) -> usize {
         self.slots.len()
     }
@@ -46,12 +53,17 @@ impl<K: Key> KeyedState<K> {
     /// Makes `key` the current one, giving its slot.
     #[inline]
     pub fn enter(&mut self, hash: u64, key: &K) -> u32 {
-        let slot = match self.slots.find(hash, key) {
-            Some(entry) => *self.slots.value_mut(entry),
-            None => self.add(hash, key),
-        };
+        let slot = self.find_or_add(hash, key);
         self.store.enter(slot as usize);
         slot
+    }
+
+    #[inline]
+    pub(super) fn find_or_add(&mut self, hash: u64, key: &K) -> u32 {
+        match self.slots.find(hash, key) {
+            Some(entry) => *self.slots.value_mut(entry),
+            None => self.add(hash, key),
+        }
     }
 
     /// Makes the key of `slot` the current one.
@@ -71,6 +83,9 @@ impl<K: Key> KeyedState<K> {
         if *self.store.references(slot as usize) == 0 {
             self.maybe_empty.push(slot as usize);
         }
+        if let Some(fetching) = &mut self.fetching {
+            fetching.touch(slot as usize);
+        }
     }
 
     /// Prefetches for the key at `index` of a batch.
@@ -86,17 +101,32 @@ impl<K: Key> KeyedState<K> {
 
     /// Ends a batch: forgets keys without state, looks for expired state.
     pub fn end(&mut self) {
+        self.store.clean_some(&mut self.maybe_empty);
+        self.forget_empty();
+    }
+
+    /// Forgets those of the candidates that have nothing, and of which nothing has to be told.
+    pub(super) fn forget_empty(&mut self) {
+        // In any case: slots that are freed later must not be named by what waits.
+        self.hand_over_copies();
+        // A key that is known to have no state stays, where finding that out again would cost.
+        let stays = self.fetching.as_ref().is_some_and(|fetching| fetching.partial);
         let mut candidates = std::mem::take(&mut self.maybe_empty);
-        self.store.clean_some(&mut candidates);
         for slot in candidates.drain(..) {
-            if *self.store.references(slot) == 0
-                && let Some(key) = self.keys[slot].take()
-            {
-                self.slots.remove(stable_hash(&key), &key);
-                self.free.push(slot as u32);
+            let gone = *self.store.references(slot) == 0 && self.keys[slot].is_some() && !stays;
+            if gone && !self.store.is_stored(slot) {
+                self.free_slot(slot);
             }
         }
         self.maybe_empty = candidates;
+    }
+
+    pub(super) fn free_slot(&mut self, slot: usize) {
+        if let Some(key) = self.keys[slot].take() {
+            self.slots.remove(stable_hash(&key), &key);
+            self.store.free(slot);
+            self.free.push(slot as u32);
+        }
     }
 
     /// Registers a timer for the key of `slot`.
@@ -123,18 +153,21 @@ impl<K: Key> KeyedState<K> {
 
     /// When the next processing-time timer is due, or `i64::MAX`. A deleted one may still count.
     pub fn next_processing_ms(&self) -> i64 {
-        self.processing_timers.next_ms()
+        self.timers[TimeDomain::Processing as usize].next_ms()
     }
 
     /// When the next event-time timer is due, or `i64::MAX`. A deleted one may still count.
     pub fn next_event_ms(&self) -> i64 {
-        self.event_timers.next_ms()
+        self.timers[TimeDomain::Event as usize].next_ms()
     }
 
-    /// Calls `visit` for each key that has state, its slot made current.
+    /// Calls `visit` for each key in memory that has state or a timer, its slot made current.
     pub fn for_each_key(&mut self, mut visit: impl FnMut(&K, &mut StateStore)) {
         let slots: Vec<u32> = self.slots.entries().iter().map(|(_, slot)| *slot).collect();
         for slot in slots {
+            if *self.store.references(slot as usize) == 0 {
+                continue;
+            }
             self.enter_slot(slot);
             let key = self.keys[slot as usize].as_ref().expect("a slot in use has a key");
             visit(key, &mut self.store);
@@ -143,10 +176,7 @@ impl<K: Key> KeyedState<K> {
     }
 
     fn timers(&mut self, domain: TimeDomain) -> &mut Timers {
-        match domain {
-            TimeDomain::Event => &mut self.event_timers,
-            TimeDomain::Processing => &mut self.processing_timers,
-        }
+        &mut self.timers[domain as usize]
     }
 
     fn add(&mut self, hash: u64, key: &K) -> u32 {
@@ -159,6 +189,9 @@ impl<K: Key> KeyedState<K> {
         }
         self.keys[slot as usize] = Some(key.clone());
         self.slots.insert_new(hash, key.clone(), slot);
+        if let Some(fetching) = &mut self.fetching {
+            fetching.added(slot as usize);
+        }
         slot
     }
 }

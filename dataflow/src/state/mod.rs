@@ -6,10 +6,13 @@
 //! for what is missing. Who may call it: operators; functions through their handles. What must never happen here:
 //! serialisation or a virtual call per record.
 
+mod columns;
 pub mod epochs;
 mod handles;
 mod key_table;
 mod keyed;
+mod keyed_fetch;
+mod keyed_snapshot;
 pub mod rows;
 mod store;
 mod stored_table;

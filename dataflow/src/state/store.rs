@@ -1,20 +1,28 @@
 //! The typed tables of one operator's keyed states, by key slot.
 
-use std::any::Any;
+use std::rc::Rc;
 
 use flott_schema::{Error, Result};
 
-use super::ttl::StateTtl;
+use super::columns::{Cell, StateTable};
+use super::epochs::Epochs;
+use crate::snapshot::{StateBackend, TableId, TableSpec};
 
 /// Number of key slots looked at for expired state after each batch, per table.
 const CLEANED_PER_BATCH: usize = 64;
 
+/// How the names of other tables and lists of operators begin, see `keyed_snapshot`, [`crate::operators::list_state`] and
+/// [`crate::operators::broadcast`].
+const RESERVED: [&str; 4] = ["event-timers", "processing-timers", "operator.", "broadcast."];
+
 /// All keyed states of an operator. A key has a slot, a small number; each state is a column indexed by it.
 #[derive(Default)]
 pub struct StateStore {
-    tables: Vec<(String, Box<dyn StateTable>)>,
+    pub(super) tables: Vec<Column>,
+    pub(super) registry: Option<Registry>,
+    pub(super) epochs: Epochs,
     /// Per slot: states and timers that exist for the key. A key without any is forgotten.
-    references: Vec<u32>,
+    pub(super) references: Vec<u32>,
     /// The slot of the current key.
     slot: usize,
     /// Processing time, for time to live.
@@ -22,45 +30,116 @@ pub struct StateStore {
     cursor: usize,
 }
 
-/// A column of states.
-pub(super) trait StateTable: Any {
-    /// Makes room for slots below `slots`.
-    fn grow(&mut self, slots: usize);
-    /// Drops what has expired in `slot`; returns how many references are gone.
-    fn clean(&mut self, slot: usize, now_ms: i64) -> u32;
-    fn has_ttl(&self) -> bool;
-    fn as_any(&mut self) -> &mut dyn Any;
+/// A registered state.
+pub(super) struct Column {
+    name: String,
+    pub table: Box<dyn StateTable>,
+    /// In snapshots.
+    pub id: Option<TableId>,
+}
+
+impl Column {
+    /// Finds the frozen cells among `from..until`, no more than `limit` of which there are rows, and marks them as copied. Gives the slot
+    /// to go on with.
+    pub fn take_frozen(
+        &mut self,
+        epochs: Epochs,
+        from: usize,
+        until: usize,
+        limit: usize,
+        slots: &mut Vec<u32>,
+    ) -> usize {
+        let mut slot = from;
+        loop {
+            let marks = &self.table.marks()[slot..until];
+            let Some(clean) = marks.iter().position(|mark| epochs.is_frozen(*mark)) else { return until };
+            slot += clean;
+            if slots.len() == limit {
+                return slot;
+            }
+            let empty = self.table.is_empty(slot);
+            let mark = &mut self.table.marks()[slot];
+            if !empty {
+                epochs.copied(mark);
+                slots.push(slot as u32);
+            } else {
+                if epochs.is_stored(*mark) {
+                    slots.push(slot as u32);
+                }
+                epochs.told_gone(mark);
+            }
+            slot += 1;
+        }
+    }
+
+    /// Those of these slots of which the backend has not the right row.
+    pub fn dirty(&mut self, epochs: Epochs, slots: &[u32]) -> Vec<u32> {
+        let dirty = slots.iter().copied().filter(|slot| {
+            let mark = self.table.marks()[*slot as usize];
+            !epochs.is_clean(mark) && (epochs.is_stored(mark) || !self.table.is_empty(*slot as usize))
+        });
+        dirty.collect()
+    }
+}
+
+/// Where states are registered for snapshots.
+pub(super) struct Registry {
+    pub state: Rc<dyn StateBackend>,
+    /// In front of the name of each state.
+    pub scope: &'static str,
+    pub key_type: String,
 }
 
 impl StateStore {
     /// Registers a state; names are unique within an operator.
     pub(super) fn register(&mut self, name: &str, table: Box<dyn StateTable>) -> Result<u32> {
-        if self.tables.iter().any(|(other, _)| other == name) {
+        if self.tables.iter().any(|other| other.name == name) {
             return Err(Error::user(format!(
                 "state '{name}' is registered twice in one operator; give each state its own name"
             )));
         }
-        self.tables.push((name.to_string(), table));
-        let slots = self.references.len();
-        if let Some((_, table)) = self.tables.last_mut() {
-            table.grow(slots);
+        if RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
+            return Err(Error::user(format!(
+                "state '{name}' has a name of which the first part is taken; begin it with another word than {}",
+                RESERVED.join(", ")
+            )));
         }
+        let spec = |registry: &Registry| TableSpec {
+            name: format!("{}{name}", registry.scope),
+            holds: table.holds(),
+            key_type: registry.key_type.clone(),
+            value_type: table.value_type(),
+        };
+        let id = match &self.registry {
+            Some(registry) => Some(registry.state.table(spec(registry))?),
+            None => None,
+        };
+        let mut column = Column { name: name.to_string(), table, id };
+        column.table.grow(self.references.len(), self.epochs);
+        self.tables.push(column);
         Ok(self.tables.len() as u32 - 1)
     }
 
     /// The typed table of a handle, with the current slot, its references, and the time.
     #[inline]
     pub(super) fn table<T: 'static>(&mut self, index: u32) -> Cell<'_, T> {
-        let (_, table) = &mut self.tables[index as usize];
+        let column = &mut self.tables[index as usize];
         Cell {
-            table: table
+            table: column
+                .table
                 .as_any()
                 .downcast_mut()
                 .expect("a handle belongs to the table it was registered with"),
             slot: self.slot,
             references: &mut self.references[self.slot],
             now_ms: self.now_ms,
+            epochs: self.epochs,
         }
+    }
+
+    /// Processing time.
+    pub(super) fn now_ms(&self) -> i64 {
+        self.now_ms
     }
 
     /// Makes `slot` the current key's.
@@ -75,8 +154,8 @@ impl StateStore {
 
     pub(super) fn grow(&mut self, slots: usize) {
         self.references.resize(slots, 0);
-        for (_, table) in &mut self.tables {
-            table.grow(slots);
+        for column in &mut self.tables {
+            column.table.grow(slots, self.epochs);
         }
     }
 
@@ -90,10 +169,47 @@ impl StateStore {
         &mut self.references[slot]
     }
 
+    /// Fills an empty cell with what the backend has.
+    pub(super) fn restore(&mut self, column: usize, slot: usize, stored: &[u8], now_ms: i64) -> Result<()> {
+        let table = &mut self.tables[column].table;
+        table.restore(slot, stored, now_ms)?;
+        self.references[slot] += u32::from(!table.is_empty(slot));
+        table.marks()[slot] = self.epochs.stored();
+        Ok(())
+    }
+
+    /// Whether the backend still has to be told of a key without states that it has none.
+    pub(super) fn is_stored(&mut self, slot: usize) -> bool {
+        let epochs = self.epochs;
+        epochs.wants_changes()
+            && self.tables.iter_mut().any(|column| epochs.is_stored(column.table.marks()[slot]))
+    }
+
+    /// Whether the key of a slot has timers: what refers to it and is no state.
+    pub(super) fn has_timers(&self, slot: usize) -> bool {
+        let states = self.tables.iter().filter(|column| !column.table.is_empty(slot)).count();
+        self.references[slot] as usize > states
+    }
+
+    /// Empties the cells of a slot whose key is forgotten.
+    pub(super) fn forget(&mut self, slot: usize) {
+        self.references[slot] = 0;
+        for column in &mut self.tables {
+            column.table.forget(slot);
+        }
+    }
+
+    /// The slot is nobody's from now on.
+    pub(super) fn free(&mut self, slot: usize) {
+        for column in &mut self.tables {
+            self.epochs.blank(&mut column.table.marks()[slot]);
+        }
+    }
+
     /// Looks at a few slots for expired state; gives those that have nothing left.
     pub(super) fn clean_some(&mut self, emptied: &mut Vec<usize>) {
         let slots = self.references.len();
-        if slots == 0 || !self.tables.iter().any(|(_, table)| table.has_ttl()) {
+        if slots == 0 || !self.tables.iter().any(|column| column.table.has_ttl()) {
             return;
         }
         for _ in 0..CLEANED_PER_BATCH.min(slots) {
@@ -101,161 +217,13 @@ impl StateStore {
             if self.references[self.cursor] == 0 {
                 continue;
             }
-            for (_, table) in &mut self.tables {
-                self.references[self.cursor] -= table.clean(self.cursor, self.now_ms);
+            for column in &mut self.tables {
+                let gone = column.table.clean(self.cursor, self.now_ms, self.epochs);
+                self.references[self.cursor] -= gone;
             }
             if self.references[self.cursor] == 0 {
                 emptied.push(self.cursor);
             }
         }
-    }
-}
-
-/// A typed table at the current slot.
-pub(super) struct Cell<'a, T> {
-    pub table: &'a mut T,
-    pub slot: usize,
-    pub references: &'a mut u32,
-    pub now_ms: i64,
-}
-
-/// One value a key.
-pub(super) struct ValueTable<V> {
-    cells: Vec<Option<V>>,
-    stamps: Vec<i64>,
-    ttl: Option<StateTtl>,
-}
-
-impl<V: 'static> ValueTable<V> {
-    pub fn new(ttl: Option<StateTtl>) -> Self {
-        ValueTable { cells: Vec::new(), stamps: Vec::new(), ttl }
-    }
-}
-
-impl<'a, V: 'static> Cell<'a, ValueTable<V>> {
-    #[inline]
-    pub fn get(self) -> Option<&'a mut V> {
-        if let Some(ttl) = self.table.ttl {
-            let stamp = &mut self.table.stamps[self.slot];
-            if ttl.hides(*stamp, self.now_ms) {
-                *self.references -= u32::from(self.table.cells[self.slot].take().is_some());
-                return None;
-            }
-            if ttl.renews_on_read() {
-                *stamp = self.now_ms;
-            }
-        }
-        self.table.cells[self.slot].as_mut()
-    }
-
-    #[inline]
-    pub fn set(self, value: V) {
-        if self.table.ttl.is_some() {
-            self.table.stamps[self.slot] = self.now_ms;
-        }
-        let old = self.table.cells[self.slot].replace(value);
-        *self.references += u32::from(old.is_none());
-    }
-
-    /// Renews the life after a change in place.
-    #[inline]
-    pub fn touch(self) {
-        if self.table.ttl.is_some() {
-            self.table.stamps[self.slot] = self.now_ms;
-        }
-    }
-
-    pub fn take(self) -> Option<V> {
-        let expired = self.table.ttl.is_some_and(|ttl| ttl.hides(self.table.stamps[self.slot], self.now_ms));
-        let value = self.table.cells[self.slot].take();
-        *self.references -= u32::from(value.is_some());
-        value.filter(|_| !expired)
-    }
-}
-
-impl<V: 'static> StateTable for ValueTable<V> {
-    fn grow(&mut self, slots: usize) {
-        self.cells.resize_with(slots, || None);
-        if self.ttl.is_some() {
-            self.stamps.resize(slots, 0);
-        }
-    }
-
-    fn clean(&mut self, slot: usize, now_ms: i64) -> u32 {
-        match self.ttl {
-            Some(ttl) if ttl.is_expired(self.stamps[slot], now_ms) => {
-                u32::from(self.cells[slot].take().is_some())
-            }
-            _ => 0,
-        }
-    }
-
-    fn has_ttl(&self) -> bool {
-        self.ttl.is_some()
-    }
-
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
-}
-
-/// A container (list, map) a key, whose entries expire one by one.
-pub(super) struct ContainerTable<C> {
-    pub cells: Vec<C>,
-    pub ttl: Option<StateTtl>,
-}
-
-/// What a container must be able to do.
-pub(super) trait Container: Default + 'static {
-    fn is_empty(&self) -> bool;
-    fn drop_expired(&mut self, ttl: &StateTtl, now_ms: i64);
-}
-
-impl<'a, C: Container> Cell<'a, ContainerTable<C>> {
-    /// Changes the container, keeping count of whether it holds anything.
-    pub fn change<R>(self, change: impl FnOnce(&mut C) -> R) -> R {
-        let cell = &mut self.table.cells[self.slot];
-        let before = !cell.is_empty();
-        let result = change(cell);
-        let after = !cell.is_empty();
-        *self.references = *self.references + u32::from(after) - u32::from(before);
-        result
-    }
-
-    /// The container, after what must not be seen was dropped.
-    pub fn visible(self) -> &'a mut C {
-        if let Some(ttl) = self.table.ttl
-            && ttl.visibility == super::TtlVisibility::NeverReturnExpired
-        {
-            let cell = &mut self.table.cells[self.slot];
-            let before = !cell.is_empty();
-            cell.drop_expired(&ttl, self.now_ms);
-            *self.references -= u32::from(before && cell.is_empty());
-        }
-        &mut self.table.cells[self.slot]
-    }
-}
-
-impl<C: Container> StateTable for ContainerTable<C> {
-    fn grow(&mut self, slots: usize) {
-        self.cells.resize_with(slots, C::default);
-    }
-
-    fn clean(&mut self, slot: usize, now_ms: i64) -> u32 {
-        let Some(ttl) = &self.ttl else { return 0 };
-        let cell = &mut self.cells[slot];
-        if cell.is_empty() {
-            return 0;
-        }
-        cell.drop_expired(ttl, now_ms);
-        u32::from(cell.is_empty())
-    }
-
-    fn has_ttl(&self) -> bool {
-        self.ttl.is_some()
-    }
-
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
     }
 }

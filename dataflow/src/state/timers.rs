@@ -1,9 +1,13 @@
 //! Timers of keys: at most one per key, domain and time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap};
 
 use serde::{Deserialize, Serialize};
+
+use super::epochs::Tracking;
+use super::tracked::TrackedTable;
+use crate::key::stable_hash;
 
 /// The clock a timer follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,31 +28,71 @@ pub struct Timer {
 }
 
 /// The timers of one clock, each for a key slot.
-#[derive(Default)]
 pub struct Timers {
     queue: BinaryHeap<Reverse<(i64, u32)>>,
     /// What is registered; the queue may hold deleted ones as well.
-    registered: HashSet<(i64, u32)>,
+    registered: TrackedTable<(i64, u32), ()>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Timers::new(Tracking::Off)
+    }
 }
 
 impl Timers {
+    /// None yet.
+    pub fn new(tracking: Tracking) -> Self {
+        Timers { queue: BinaryHeap::new(), registered: TrackedTable::new(tracking) }
+    }
+
     /// Registers a timer; `false` if it is registered already.
     pub fn register(&mut self, timestamp_ms: i64, slot: u32) -> bool {
-        let new = self.registered.insert((timestamp_ms, slot));
+        let timer = (timestamp_ms, slot);
+        let hash = stable_hash(&timer);
+        let new = self.registered.find(hash, &timer).is_none();
         if new {
-            self.queue.push(Reverse((timestamp_ms, slot)));
+            self.registered.insert_new(hash, timer, ());
+            self.queue.push(Reverse(timer));
+        }
+        new
+    }
+
+    /// Registers a timer that was restored; `false` if it is registered already.
+    pub(super) fn restore(&mut self, timestamp_ms: i64, slot: u32) -> bool {
+        let timer = (timestamp_ms, slot);
+        let hash = stable_hash(&timer);
+        let new = self.registered.find(hash, &timer).is_none();
+        if new {
+            self.registered.insert_restored(hash, timer, ());
+            self.queue.push(Reverse(timer));
         }
         new
     }
 
     /// Deletes a timer; `false` if it is not registered.
     pub fn delete(&mut self, timestamp_ms: i64, slot: u32) -> bool {
-        let deleted = self.registered.remove(&(timestamp_ms, slot));
+        let deleted = self.unregister((timestamp_ms, slot));
         // A program that sets and deletes far timers all the time must not grow the queue without bound.
         if deleted && self.queue.len() > 64 && self.queue.len() > self.registered.len() * 4 {
-            self.queue = self.registered.iter().map(|timer| Reverse(*timer)).collect();
+            self.queue = self.registered.inner().entries().iter().map(|(timer, _)| Reverse(*timer)).collect();
         }
         deleted
+    }
+
+    fn unregister(&mut self, timer: (i64, u32)) -> bool {
+        self.registered.remove(stable_hash(&timer), &timer).is_some()
+    }
+
+    /// The registered timers, for snapshots.
+    pub(super) fn rows(&mut self) -> &mut TrackedTable<(i64, u32), ()> {
+        &mut self.registered
+    }
+
+    /// Slots of some timers at or before `until_ms`, by what stands foremost in the queue.
+    pub(super) fn due_slots(&self, until_ms: i64, wanted: usize) -> impl Iterator<Item = u32> {
+        let due = self.queue.iter().take(wanted).filter(move |Reverse((time, _))| *time <= until_ms);
+        due.map(|Reverse((_, slot))| *slot)
     }
 
     /// The earliest timer at or before `until_ms`, removed.
@@ -58,7 +102,7 @@ impl Timers {
                 return None;
             }
             self.queue.pop();
-            if self.registered.remove(&(timestamp_ms, slot)) {
+            if self.unregister((timestamp_ms, slot)) {
                 return Some((timestamp_ms, slot));
             }
         }
@@ -72,7 +116,7 @@ impl Timers {
 
     /// The registered timers in order, for inspection.
     pub fn sorted(&self) -> BTreeSet<(i64, u32)> {
-        self.registered.iter().copied().collect()
+        self.registered.inner().entries().iter().map(|(timer, _)| *timer).collect()
     }
 }
 

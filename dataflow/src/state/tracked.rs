@@ -135,7 +135,7 @@ impl<K: Key, V: Clone> TrackedTable<K, V> {
         if !self.draining {
             return true;
         }
-        let room = rows.len() + wanted.max(1);
+        let room = rows.len().saturating_add(wanted.max(1));
         let gone = self.frozen_gone.len().min(room - rows.len());
         rows.extend(self.frozen_gone.drain(self.frozen_gone.len() - gone..).map(|key| (key, None)));
         if !self.frozen_gone.is_empty() {
@@ -144,7 +144,7 @@ impl<K: Key, V: Clone> TrackedTable<K, V> {
         rows.extend(self.copied.drain(..).map(|(key, value)| (key, Some(value))));
         // Entries may have been removed since.
         self.below = self.below.min(self.table.len());
-        let until = self.below.saturating_sub(wanted.max(1) * LOOKED_AT_A_ROW);
+        let until = self.below.saturating_sub(wanted.max(1).saturating_mul(LOOKED_AT_A_ROW));
         while self.below > until && rows.len() < room {
             self.below -= 1;
             let (key, (value, mark)) = self.table.entry_mut(self.below);

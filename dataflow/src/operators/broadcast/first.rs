@@ -4,7 +4,7 @@ use flott_schema::Result;
 
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
-use crate::element::{MAX_WATERMARK, Signal};
+use crate::element::{Barrier, MAX_WATERMARK, Signal};
 use crate::operator::Collector;
 use crate::operators::bounded::buffer::SpillBuffer;
 use crate::operators::bounded::ending::Pace;
@@ -110,6 +110,10 @@ where
             _ => {}
         }
         self.operator.signal(signal, out)
+    }
+
+    fn snapshot(&mut self, barrier: &Barrier) -> Result<()> {
+        self.operator.snapshot(barrier)
     }
 
     fn poll(

@@ -8,12 +8,13 @@ use flott_schema::Result;
 use super::state::{BroadcastMap, BroadcastState, BroadcastStates, DeclaredState};
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::function::Function;
 use crate::key::{Key, KeySelector};
 use crate::operator::{Collector, OutputTag};
 use crate::operators::keyed::KeyedCore;
 use crate::operators::keyed_process::KeyedContext;
+use crate::operators::list_state::SnapshotContext;
 use crate::operators::open::OpenContext;
 use crate::operators::process::ProcessContext;
 use crate::stage::Flow;
@@ -37,6 +38,11 @@ pub trait KeyedBroadcastProcessFunction<K, I, B, O>: Function {
 
     /// A timer of a key has fired; broadcast state can be read.
     fn on_timer(&mut self, _timer: Timer, _ctx: &mut KeyedReadOnlyContext<'_, K, O>) -> Result<()> {
+        Ok(())
+    }
+
+    /// A snapshot is taken: sets list states.
+    fn snapshot(&mut self, _ctx: &mut SnapshotContext<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -183,7 +189,9 @@ where
     type Out = O;
 
     fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
-        self.function.open(&mut OpenContext::keyed(ctx, self.core.store()))
+        self.states.restore(ctx)?;
+        // A broadcast record may ask for all keys.
+        self.core.open_resident(|ctx| self.function.open(ctx))
     }
 
     fn process_left(&mut self, batch: Batch<I>, out: &mut Collector<O>) -> Result<()> {
@@ -197,6 +205,7 @@ where
         let (watermark_ms, now_ms) = (self.core.watermark_ms(), self.core.now_ms());
         let keyed = self.core.state();
         keyed.begin(now_ms);
+        let records = batch.len();
         for (record, timestamp) in batch {
             out.set_timestamp(timestamp);
             let inner = ProcessContext::new(out, watermark_ms, now_ms);
@@ -204,6 +213,7 @@ where
             self.function.process_broadcast(record, ctx)?;
         }
         keyed.end();
+        keyed.drain_some(records);
         Ok(())
     }
 
@@ -223,6 +233,12 @@ where
 
     fn next_deadline_ms(&self) -> i64 {
         self.core.next_deadline_ms()
+    }
+
+    fn snapshot(&mut self, barrier: &Barrier) -> Result<()> {
+        self.states.snapshot(self.core.context())?;
+        self.core.snapshot();
+        self.function.snapshot(&mut SnapshotContext::new(self.core.context(), barrier))
     }
 
     fn close(&mut self) -> Result<()> {

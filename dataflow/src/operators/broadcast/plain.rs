@@ -7,10 +7,11 @@ use flott_schema::Result;
 use super::state::{BroadcastMap, BroadcastState, BroadcastStates, DeclaredState};
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::function::Function;
 use crate::key::Key;
 use crate::operator::{Collector, OutputTag};
+use crate::operators::list_state::SnapshotContext;
 use crate::operators::open::OpenContext;
 use crate::operators::process::ProcessContext;
 use crate::stage::Flow;
@@ -29,6 +30,11 @@ pub trait BroadcastProcessFunction<I, B, O>: Function {
     /// Processes a record of the broadcast stream, in every task; broadcast state can be changed. What is written
     /// must depend on the record and the state alone, so that all tasks write the same.
     fn process_broadcast(&mut self, record: B, ctx: &mut BroadcastContext<'_, O>) -> Result<()>;
+
+    /// A snapshot is taken: sets list states.
+    fn snapshot(&mut self, _ctx: &mut SnapshotContext<'_>) -> Result<()> {
+        Ok(())
+    }
 
     /// Called once at the end, also after a failure.
     fn close(&mut self) -> Result<()> {
@@ -126,6 +132,7 @@ where
     type Out = O;
 
     fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
+        self.states.restore(ctx)?;
         self.function.open(&mut OpenContext::plain(ctx))
     }
 
@@ -155,6 +162,11 @@ where
             self.watermark_ms = watermark;
         }
         out.signal(signal)
+    }
+
+    fn snapshot(&mut self, barrier: &Barrier) -> Result<()> {
+        self.states.snapshot(&self.ctx)?;
+        self.function.snapshot(&mut SnapshotContext::new(&self.ctx, barrier))
     }
 
     fn close(&mut self) -> Result<()> {

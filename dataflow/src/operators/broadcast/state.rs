@@ -9,8 +9,12 @@ use flott_schema::nearest::nearest;
 use flott_schema::{Error, Result};
 
 use crate::batch::Record;
+use crate::codec::{decode_value, encode_value};
+use crate::context::OperatorContext;
 use crate::key::{Key, stable_hash};
+use crate::snapshot::ListMode;
 use crate::state::KeyTable;
+use crate::types::Shape;
 
 /// Names a map of broadcast state and the types of its entries (Flink's `MapStateDescriptor`). A function holds a
 /// clone of it as field.
@@ -52,7 +56,7 @@ impl<K, V> fmt::Debug for BroadcastState<K, V> {
 #[derive(Clone)]
 pub struct DeclaredState {
     name: Arc<str>,
-    make: fn() -> Box<dyn Any>,
+    make: fn() -> Box<dyn AnyMap>,
 }
 
 impl DeclaredState {
@@ -122,9 +126,54 @@ impl<K: Key, V> BroadcastMap<K, V> {
     }
 }
 
+fn list_name(map: &str) -> String {
+    format!("broadcast.{map}")
+}
+
+/// A map without its types.
+trait AnyMap {
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// Text of the type of its entries.
+    fn item_type(&self) -> String;
+    /// The entries in postcard's format: `(key, value)`.
+    fn items(&self) -> Result<Vec<Vec<u8>>>;
+    fn restore(&mut self, items: &[Vec<u8>]) -> Result<()>;
+}
+
+impl<K: Key, V: Record> AnyMap for BroadcastMap<K, V> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn item_type(&self) -> String {
+        Shape::of::<(K, V)>().canonical_text()
+    }
+
+    fn items(&self) -> Result<Vec<Vec<u8>>> {
+        let encode = |entry: &(K, V)| {
+            let mut bytes = Vec::new();
+            encode_value(entry, &mut bytes).map(|()| bytes)
+        };
+        self.table.entries().iter().map(encode).collect()
+    }
+
+    fn restore(&mut self, items: &[Vec<u8>]) -> Result<()> {
+        for item in items {
+            let (key, value) = decode_value(item)?;
+            self.put(key, value);
+        }
+        Ok(())
+    }
+}
+
 /// The maps of one operator.
 pub struct BroadcastStates {
-    maps: Vec<(Arc<str>, Box<dyn Any>)>,
+    maps: Vec<(Arc<str>, Box<dyn AnyMap>)>,
     operator: Arc<str>,
 }
 
@@ -135,11 +184,25 @@ impl BroadcastStates {
         BroadcastStates { maps, operator: operator.clone() }
     }
 
+    /// Hands in all maps, each as the list state `broadcast.` and its name.
+    pub fn snapshot(&self, ctx: &OperatorContext) -> Result<()> {
+        let Some(state) = &ctx.state else { return Ok(()) };
+        self.maps.iter().try_for_each(|(name, map)| {
+            state.set_list(&list_name(name), ListMode::Broadcast, &map.item_type(), map.items()?)
+        })
+    }
+
+    /// Fills the maps with what was restored.
+    pub fn restore(&mut self, ctx: &OperatorContext) -> Result<()> {
+        let Some(state) = &ctx.state else { return Ok(()) };
+        self.maps.iter_mut().try_for_each(|(name, map)| map.restore(&state.list(&list_name(name))?))
+    }
+
     /// The map of `state`.
     #[inline]
     pub fn get<K: Key, V: Record>(&self, state: &BroadcastState<K, V>) -> Result<&BroadcastMap<K, V>> {
         let index = self.index(&state.name)?;
-        self.maps[index].1.downcast_ref().ok_or_else(|| self.of_another_type(state))
+        self.maps[index].1.as_any().downcast_ref().ok_or_else(|| self.of_another_type(state))
     }
 
     /// The map of `state`, to be changed.
@@ -149,10 +212,10 @@ impl BroadcastStates {
         state: &BroadcastState<K, V>,
     ) -> Result<&mut BroadcastMap<K, V>> {
         let index = self.index(&state.name)?;
-        if !self.maps[index].1.is::<BroadcastMap<K, V>>() {
+        if !self.maps[index].1.as_any().is::<BroadcastMap<K, V>>() {
             return Err(self.of_another_type(state));
         }
-        Ok(self.maps[index].1.downcast_mut().expect("its type was checked just now"))
+        Ok(self.maps[index].1.as_any_mut().downcast_mut().expect("its type was checked just now"))
     }
 
     #[inline]

@@ -1,0 +1,307 @@
+//! A function that uses all kinds of state and timers, with snapshots at any time, against a run that knows none.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::*;
+use crate::context::Settings;
+use crate::harness::memory::{MemoryKind, MemorySnapshot};
+use crate::harness::parallel::Parallel;
+use crate::harness::{Harness, HarnessBuilder};
+use crate::key::ByRef;
+use crate::state::{ListState, MapState, ReducingState, StateTtl, ValueState};
+
+/// What to do with the states of a key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Order {
+    key: String,
+    what: u8,
+    number: i64,
+}
+
+const KINDS: u8 = 18;
+/// Orders from this kind on use states that expire.
+const EXPIRING: u8 = 12;
+const DUMP: u8 = KINDS;
+
+#[derive(Clone)]
+struct Everything {
+    value: ValueState<i64>,
+    list: ListState<String>,
+    map: MapState<u8, String>,
+    sum: ReducingState<i64>,
+    short: ValueState<String>,
+    shorts: ListState<i64>,
+    read: MapState<u8, i64>,
+}
+
+impl Everything {
+    fn new() -> Self {
+        Everything {
+            value: ValueState::default(),
+            list: ListState::default(),
+            map: MapState::default(),
+            sum: ReducingState::new(|sum, add| *sum += add),
+            short: ValueState::default(),
+            shorts: ListState::default(),
+            read: MapState::default(),
+        }
+    }
+}
+
+type Ctx<'a> = KeyedContext<'a, String, String>;
+
+impl KeyedProcessFunction<String, Order, String> for Everything {
+    fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<()> {
+        let after_write = StateTtl::after_write(Duration::from_millis(40));
+        let after_access = StateTtl::after_access(Duration::from_millis(40));
+        self.value = ctx.value_state("value")?;
+        self.list = ctx.list_state("list")?;
+        self.map = ctx.map_state("map")?;
+        self.sum = ctx.reducing_state("sum", |sum, add| *sum += add)?;
+        self.short = ctx.value_state_with_ttl("short", after_write)?;
+        self.shorts = ctx.list_state_with_ttl("shorts", after_write)?;
+        self.read = ctx.map_state_with_ttl("read", after_access)?;
+        Ok(())
+    }
+
+    fn process(&mut self, order: Order, ctx: &mut Ctx<'_>) -> Result<()> {
+        let Order { key, what, number } = order;
+        let small = (number % 7) as u8;
+        match what {
+            0 => {
+                let value = self.value.update(ctx, |value| {
+                    *value = value.wrapping_mul(3).wrapping_add(number);
+                    *value
+                });
+                ctx.collect(format!("{key} value {value}"));
+            }
+            1 => self.value.clear(ctx),
+            2 => self.list.add(ctx, format!("item {number}")),
+            3 => {
+                let taken = self.list.take(ctx);
+                ctx.collect(format!("{key} list {taken:?}"));
+            }
+            4 => self.map.put(ctx, small, format!("entry {number}")),
+            5 => {
+                let removed = self.map.remove(ctx, &small);
+                ctx.collect(format!("{key} map {removed:?}"));
+            }
+            6 => self.map.clear(ctx),
+            7 => self.sum.add(ctx, number),
+            8 => ctx.register_event_timer(number),
+            9 => ctx.delete_event_timer(number),
+            10 => {
+                let at_ms = ctx.processing_time() + 1 + number % 50;
+                ctx.register_processing_timer(at_ms);
+            }
+            11 => self.value.set(ctx, number),
+            12 => self.short.set(ctx, format!("short {number}")),
+            13 => {
+                let value = self.short.get_cloned(ctx);
+                ctx.collect(format!("{key} short {value:?}"));
+            }
+            14 => self.shorts.add(ctx, number),
+            15 => self.read.put(ctx, small, number),
+            16 => {
+                let value = self.read.get(ctx, &small).copied();
+                ctx.collect(format!("{key} read {value:?}"));
+            }
+            17 => {
+                let value = self.short.take(ctx);
+                ctx.collect(format!("{key} took {value:?}"));
+            }
+            _ => {
+                let mut map: Vec<(u8, String)> =
+                    self.map.iter(ctx).map(|(key, value)| (*key, value.clone())).collect();
+                map.sort();
+                let (value, sum) = (self.value.get_cloned(ctx), self.sum.get(ctx).copied());
+                let (list, short) =
+                    (self.list.iter(ctx).cloned().collect::<Vec<_>>(), self.short.get_cloned(ctx));
+                let shorts = self.shorts.iter(ctx).copied().collect::<Vec<_>>();
+                let read = self.read.len(ctx);
+                ctx.collect(format!("{key} {value:?} {sum:?} {list:?} {map:?} {short:?} {shorts:?} {read}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, timer: Timer, ctx: &mut Ctx<'_>) -> Result<()> {
+        let value = self.value.get_cloned(ctx);
+        let list = self.list.len(ctx);
+        let key = ctx.key().clone();
+        ctx.collect(format!("{key} {:?} {} {value:?} {list}", timer.domain, timer.timestamp_ms));
+        if timer.timestamp_ms % 3 == 0 {
+            self.value.clear(ctx);
+            self.list.clear(ctx);
+        } else {
+            self.value.update(ctx, |value| *value += 1);
+        }
+        Ok(())
+    }
+}
+
+fn open(builder: HarnessBuilder<String>) -> Result<Harness<Order, (), String>> {
+    let key = ByRef::new((|order: &Order| &order.key) as fn(&Order) -> &String);
+    builder.one_input(|ctx| Ok(KeyedProcess::new(key, Everything::new(), ctx)))
+}
+
+type Tasks = Parallel<Order, (), String>;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Orders(Vec<(u16, u8, i64)>),
+    Watermark(i64),
+    Time(i64),
+    Barrier,
+    /// From the last snapshot: what came behind it comes again.
+    Restore(u32),
+}
+
+fn steps(keys: u16, kinds: u8) -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        10 => prop::collection::vec((0..keys, 0..kinds, 0i64..300), 1..40).prop_map(Step::Orders),
+        2 => (0i64..30).prop_map(Step::Watermark),
+        2 => (0i64..30).prop_map(Step::Time),
+        3 => Just(Step::Barrier),
+        2 => (1u32..5).prop_map(Step::Restore),
+    ];
+    prop::collection::vec(step, 1..50)
+}
+
+fn orders(step: &[(u16, u8, i64)]) -> Vec<(Order, i64)> {
+    let order = |(key, what, number): &(u16, u8, i64)| Order {
+        key: format!("key {key}"),
+        what: *what,
+        number: *number,
+    };
+    step.iter().map(|step| (order(step), step.2)).collect()
+}
+
+fn apply(tasks: &mut Tasks, step: &Step) {
+    match step {
+        Step::Orders(step) => tasks.push_all(|order| order.key.clone(), orders(step)).unwrap(),
+        Step::Watermark(to) => tasks.watermark(*to).unwrap(),
+        Step::Time(to_ms) => tasks.set_time(*to_ms).unwrap(),
+        Step::Barrier | Step::Restore(_) => {}
+    }
+}
+
+fn apply_alone(alone: &mut Harness<Order, (), String>, step: &Step) {
+    match step {
+        Step::Orders(step) => alone.push_all(orders(step)).unwrap(),
+        Step::Watermark(to) => alone.watermark(*to).unwrap(),
+        Step::Time(to_ms) => alone.set_time(*to_ms).unwrap(),
+        Step::Barrier | Step::Restore(_) => {}
+    }
+}
+
+/// Stamp 0 says that there is no time to live.
+const START_MS: i64 = 1_000;
+
+/// What is needed to go back to a barrier.
+struct Mark {
+    checkpoint: u64,
+    now_ms: i64,
+    behind: Vec<Step>,
+}
+
+fn check(kind: MemoryKind, keys: u16, steps: Vec<Step>) -> std::result::Result<(), TestCaseError> {
+    let mut tasks = Parallel::new(2, kind, open).unwrap();
+    let mut alone = open(HarnessBuilder::new(Settings::default())).unwrap();
+    let (mut watermark, mut now_ms) = (0, START_MS);
+    tasks.set_time(now_ms).unwrap();
+    alone.set_time(now_ms).unwrap();
+    let mut mark: Option<Mark> = None;
+    let dump = Step::Orders((0..keys).map(|key| (key, DUMP, 0)).collect());
+    for mut step in steps.into_iter().chain([dump]) {
+        match &mut step {
+            Step::Watermark(by) => {
+                watermark += *by;
+                *by = watermark;
+            }
+            Step::Time(by_ms) => {
+                now_ms += *by_ms;
+                *by_ms = now_ms;
+            }
+            Step::Orders(_) => {}
+            Step::Barrier => {
+                let checkpoint = tasks.barrier().unwrap();
+                mark = Some(Mark { checkpoint, now_ms, behind: Vec::new() });
+                continue;
+            }
+            Step::Restore(parallelism) => {
+                let Some(mark) = mark.take() else { continue };
+                let parts = tasks.handed_in(mark.checkpoint).unwrap();
+                tasks.restore_at(&parts, *parallelism, mark.now_ms).unwrap();
+                mark.behind.iter().for_each(|step| apply(&mut tasks, step));
+                tasks.take();
+                continue;
+            }
+        }
+        apply(&mut tasks, &step);
+        apply_alone(&mut alone, &step);
+        let mut expected = alone.take();
+        expected.sort();
+        prop_assert_eq!(tasks.take_sorted(), expected);
+        if let Some(mark) = &mut mark {
+            mark.behind.push(step);
+        }
+    }
+    Ok(())
+}
+
+fn rows(parts: &[MemorySnapshot]) -> Vec<(String, u16, Vec<u8>, Vec<u8>)> {
+    let operators = parts.iter().flat_map(|part| part.operators.values());
+    let tables = operators.flat_map(|operator| &operator.tables);
+    let mut rows: Vec<_> = tables
+        .flat_map(|(name, table)| {
+            let rows = table.rows.iter();
+            rows.map(|((group, key), value)| (name.clone(), *group, key.clone(), value.clone()))
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+proptest! {
+    #[test]
+    fn a_restored_function_goes_on_as_if_nothing_had_happened(steps in steps(25, KINDS)) {
+        check(MemoryKind::AllRows, 25, steps.clone())?;
+        check(MemoryKind::Changes, 25, steps)?;
+    }
+
+    #[test]
+    fn more_keys_than_memory_holds_give_the_same(steps in steps(60, KINDS), budget_bytes in 0usize..40_000) {
+        check(MemoryKind::Fetching { budget_bytes }, 60, steps)?;
+    }
+
+    #[test]
+    fn changes_add_up_to_all_rows(steps in steps(20, EXPIRING)) {
+        let mut all = Parallel::new(2, MemoryKind::AllRows, open).unwrap();
+        let mut changes = Parallel::new(2, MemoryKind::Changes, open).unwrap();
+        let (mut watermark, mut now_ms) = (0, 0);
+        for mut step in steps.into_iter().chain([Step::Restore(3), Step::Restore(1)]) {
+            match &mut step {
+                Step::Watermark(by) => { watermark += *by; *by = watermark; }
+                Step::Time(by_ms) => { now_ms += *by_ms; *by_ms = now_ms; }
+                Step::Orders(_) => {}
+                Step::Barrier => {
+                    let (checkpoint, also) = (all.barrier().unwrap(), changes.barrier().unwrap());
+                    prop_assert_eq!(rows(&all.handed_in(checkpoint).unwrap()), rows(&changes.handed_in(also).unwrap()));
+                }
+                Step::Restore(parallelism) => {
+                    let (parts, also) = (all.snapshot().unwrap(), changes.snapshot().unwrap());
+                    prop_assert_eq!(rows(&parts), rows(&also));
+                    all.restore(&parts, *parallelism).unwrap();
+                    changes.restore(&also, *parallelism).unwrap();
+                }
+            }
+            apply(&mut all, &step);
+            apply(&mut changes, &step);
+            prop_assert_eq!(all.take_sorted(), changes.take_sorted());
+        }
+    }
+}
