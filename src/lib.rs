@@ -61,6 +61,7 @@ pub mod prelude {
     pub use flott_dataflow::operators::co_process::{CoProcessFunction, KeyedCoProcessFunction};
     pub use flott_dataflow::operators::interval_join::{JoinContext, ProcessJoinFunction};
     pub use flott_dataflow::operators::keyed_process::{KeyedContext, KeyedProcessFunction};
+    pub use flott_dataflow::operators::list_state::{ListStateHandle, SnapshotContext};
     pub use flott_dataflow::operators::open::OpenContext;
     pub use flott_dataflow::operators::process::{ProcessContext, ProcessFunction};
     pub use flott_dataflow::program::RuntimeMode;
