@@ -148,7 +148,7 @@ impl Cluster {
             restart: RestartStrategy::FixedDelay { attempts: 1, delay_ms: 1_000 },
             ..JobSettings::default()
         };
-        let spec = Arc::new(JobSpec { graph: Arc::new(graph), program: None, settings, restore: None });
+        let spec = Arc::new(JobSpec { settings, ..JobSpec::embedded(graph) });
         let effects = self.apply(Event::JobSubmitted { job: JOB, spec, at_ms: self.now_ms });
         self.all_are_deployed(&effects)?;
         Ok(1)

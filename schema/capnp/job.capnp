@@ -161,6 +161,13 @@ struct JobSpec {
   settings @2 :JobSettings;
   restore @3 :Snapshot.RestoreFrom;
   # Null: none.
+  parallelism @4 :List(VertexParallelism);
+  # Of vertices that have another one than the graph says.
+}
+
+struct VertexParallelism {
+  vertex @0 :Common.Id;
+  parallelism @1 :UInt32;
 }
 
 struct Submission {

@@ -7,6 +7,7 @@
 using Common = import "common.capnp";
 using Control = import "control.capnp";
 using Job = import "job.capnp";
+using Snapshots = import "snapshot.capnp";
 
 struct Event {
   atMs @0 :UInt64;
@@ -39,7 +40,132 @@ struct Event {
     programStored @14 :Program;
     programRemoved @15 :Data;
     # The digest.
+    checkpointRequested :group {
+      job @16 :Common.Id;
+      request @17 :CheckpointRequest;
+    }
+    checkpointCompleted :group {
+      job @18 :Common.Id;
+      checkpoint @19 :UInt64;
+      stats @20 :CheckpointStats;
+    }
+    checkpointFailed :group {
+      job @21 :Common.Id;
+      checkpoint @22 :UInt64;
+      reason @23 :Text;
+      counts @24 :Bool;
+      stats @25 :CheckpointStats;
+    }
+    lastSnapshot :group {
+      job @26 :Common.Id;
+      attempt @27 :Common.AttemptId;
+      snapshot @28 :Snapshots.TaskSnapshot;
+    }
+    savepointDisposed @29 :Text;
+    # Its folder.
   }
+}
+
+enum Purpose {
+  goOn @0;
+  stop @1;
+  drain @2;
+  rescale @3;
+  cancel @4;
+}
+
+struct CheckpointRequest {
+  kind @0 :Snapshots.SnapshotKind;
+  purpose @1 :Purpose;
+  alignment @2 :Alignment;
+  folder @3 :Text;
+  operation @4 :Common.Id;
+  # Null: the job's own.
+  parallelism @5 :List(Job.VertexParallelism);
+}
+
+struct Alignment {
+  union {
+    aligned @0 :Void;
+    unalignedAfterMs @1 :UInt32;
+    none @2 :Void;
+  }
+}
+
+struct CheckpointStats {
+  acknowledged @0 :UInt32;
+  lastAckMs @1 :UInt64;
+  writtenBytes @2 :UInt64;
+  stateBytes @3 :UInt64;
+  processedBytes @4 :UInt64;
+  persistedBytes @5 :UInt64;
+  manifestBytes @6 :UInt64;
+  unaligned @7 :Bool;
+}
+
+struct Checkpoint {
+  id @0 :UInt64;
+  kind @1 :Snapshots.SnapshotKind;
+  purpose @2 :Purpose;
+  alignment @3 :Alignment;
+  folder @4 :Text;
+  operation @5 :Common.Id;
+  # Null: the job's own.
+  triggeredMs @6 :UInt64;
+  tasks @7 :UInt32;
+  stats @8 :CheckpointStats;
+  outcome :union {
+    pending @9 :Void;
+    completedMs @10 :UInt64;
+    failed :group {
+      failedMs @11 :UInt64;
+      reason @12 :Text;
+    }
+  }
+}
+
+struct Closing {
+  checkpoint @0 :UInt64;
+  completed @1 :Bool;
+  purpose @2 :Purpose;
+  folder @3 :Text;
+  operation @4 :Common.Id;
+  # Null: nobody asked.
+  parallelism @5 :List(Job.VertexParallelism);
+}
+
+struct Operation {
+  id @0 :Common.Id;
+  purpose @1 :Purpose;
+  atMs @2 :UInt64;
+  checkpoint @3 :UInt64;
+  result :union {
+    open @4 :Void;
+    folder @5 :Text;
+    failure @6 :Text;
+  }
+}
+
+struct Checkpoints {
+  lastId @0 :UInt64;
+  pending @1 :List(Checkpoint);
+  retained @2 :List(Checkpoint);
+  savepoints @3 :List(Checkpoint);
+  history @4 :List(Checkpoint);
+  latestCompleted @5 :Checkpoint;
+  latestSavepoint @6 :Checkpoint;
+  latestFailed @7 :Checkpoint;
+  # Null: none.
+  completed @8 :UInt64;
+  failed @9 :UInt64;
+  restores @10 :UInt64;
+  failuresInARow @11 :UInt32;
+  closing @12 :Closing;
+  # Null: none.
+  operations @13 :List(Operation);
+  restoredFrom @14 :Snapshots.RestoreFrom;
+  # Null: nothing.
+  restoredMs @15 :UInt64;
 }
 
 struct Program {
@@ -92,6 +218,8 @@ struct Ignored {
   refusedWorker @9 :UInt64;
   refusedJob @10 :UInt64;
   unknownProgram @11 :UInt64;
+  refusedCheckpoint @12 :UInt64;
+  staleCheckpoint @13 :UInt64;
 }
 
 struct Worker {
@@ -127,10 +255,14 @@ struct JobRecord {
   nextRestartMs @17 :UInt64;
   exceptions @18 :List(Exception);
   exceptionsTotal @19 :UInt64;
+  checkpoints @20 :Checkpoints;
+  # Null: none was ever taken.
 }
 
 struct Vertex {
   tasks @0 :List(Task);
+  lastSnapshots @1 :List(Snapshots.TaskSnapshot);
+  # Of tasks that have nothing more to do.
 }
 
 struct Task {

@@ -1,9 +1,11 @@
 //! What a job is submitted as: its graph, the program that holds its operators, and what its author settled.
 
 mod checkpoints;
+mod rescaled;
 mod settings;
 mod state;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::graph::JobGraph;
-use crate::ids::JobId;
+use crate::ids::{JobId, VertexId};
 use crate::snapshot::RestoreFrom;
 
 pub use checkpoints::CheckpointSettings;
@@ -135,12 +137,20 @@ pub struct JobSpec {
     /// The snapshot that it starts from, until it has taken one of its own. Its id is 0 where the client could not read it; it is the
     /// job's `own` if the user has given it to the job (`CLAIM`), which then may share its files, and deletes them in the end.
     pub restore: Option<RestoreFrom>,
+    /// Vertices that have been given another parallelism than the graph says, see [`JobSpec::effective_graph`].
+    pub parallelism: BTreeMap<VertexId, u32>,
 }
 
 impl JobSpec {
     /// A job of an embedded cluster: no stored program, no restarts, nothing to start from.
     pub fn embedded(graph: impl Into<Arc<JobGraph>>) -> Self {
-        JobSpec { graph: graph.into(), program: None, settings: JobSettings::default(), restore: None }
+        JobSpec {
+            graph: graph.into(),
+            program: None,
+            settings: JobSettings::default(),
+            restore: None,
+            parallelism: BTreeMap::new(),
+        }
     }
 }
 

@@ -85,7 +85,7 @@ fn settings(restart: RestartStrategy) -> JobSettings {
 
 fn spec() -> JobSpec {
     let restart = RestartStrategy::FixedDelay { attempts: 3, delay_ms: 1_000 };
-    JobSpec { graph: Arc::new(graph()), program: Some(program()), settings: settings(restart), restore: None }
+    JobSpec { program: Some(program()), settings: settings(restart), ..JobSpec::embedded(graph()) }
 }
 
 fn order(message: ToWorker) -> Order {

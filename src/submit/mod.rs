@@ -90,6 +90,7 @@ pub fn submit(
         }),
         settings: JobSettings::from_configuration(configuration)?,
         restore: None,
+        parallelism: Default::default(),
     };
     let body = wire::to_bytes(&Submission { job, spec })?;
     let client = Client::new(target.addresses.clone(), configuration)?;

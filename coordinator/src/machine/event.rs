@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use flott_schema::control::{Placement, RunningTask, TaskFailure, TaskState, WorkerHost};
+use flott_schema::control::{CheckpointOrder, Placement, RunningTask, TaskFailure, TaskState, WorkerHost};
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::{JobSpec, ProgramDigest};
-use flott_schema::snapshot::RestoreFrom;
+use flott_schema::snapshot::{RestoreFrom, TaskSnapshot};
 use flott_schema::stats::WorkerProfile;
 
+use super::checkpoint::{CheckpointRequest, CheckpointStats};
 use super::job::{JobOutcome, JobState};
 
 /// A fact, with the time it was noted (milliseconds since 1970). Time never runs backwards in the machine: an earlier
@@ -108,6 +109,59 @@ pub enum Event {
         /// When.
         at_ms: u64,
     },
+    /// A snapshot is to be taken. The machine gives it an id, or refuses it.
+    CheckpointRequested {
+        /// The job.
+        job: JobId,
+        /// What for.
+        request: CheckpointRequest,
+        /// When.
+        at_ms: u64,
+    },
+    /// All parts of a snapshot are in its manifest, which is stored: the job can go back to it, and sinks may commit.
+    CheckpointCompleted {
+        /// The job.
+        job: JobId,
+        /// The snapshot.
+        checkpoint: u64,
+        /// How it went.
+        stats: CheckpointStats,
+        /// When.
+        at_ms: u64,
+    },
+    /// A snapshot is given up.
+    CheckpointFailed {
+        /// The job.
+        job: JobId,
+        /// The snapshot.
+        checkpoint: u64,
+        /// Why.
+        reason: String,
+        /// Whether it counts as one of the failures of which a job survives so many in a row.
+        counts: bool,
+        /// How it went.
+        stats: CheckpointStats,
+        /// When.
+        at_ms: u64,
+    },
+    /// A task has nothing more to do, and this is its part of all snapshots to come.
+    LastSnapshot {
+        /// The job.
+        job: JobId,
+        /// The deployment.
+        attempt: AttemptId,
+        /// Its state.
+        snapshot: Arc<TaskSnapshot>,
+        /// When.
+        at_ms: u64,
+    },
+    /// A user has the files of a savepoint deleted.
+    SavepointDisposed {
+        /// Its folder.
+        folder: String,
+        /// When.
+        at_ms: u64,
+    },
 }
 
 impl Event {
@@ -119,6 +173,11 @@ impl Event {
             | Event::WorkerReturned { at_ms, .. }
             | Event::ProgramStored { at_ms, .. }
             | Event::ProgramRemoved { at_ms, .. }
+            | Event::CheckpointRequested { at_ms, .. }
+            | Event::CheckpointCompleted { at_ms, .. }
+            | Event::CheckpointFailed { at_ms, .. }
+            | Event::LastSnapshot { at_ms, .. }
+            | Event::SavepointDisposed { at_ms, .. }
             | Event::JobSubmitted { at_ms, .. }
             | Event::TaskStateChanged { at_ms, .. }
             | Event::CancelRequested { at_ms, .. }
@@ -148,6 +207,26 @@ pub enum Effect {
         hosts: Arc<[WorkerHost]>,
         /// The snapshot they start from.
         restore: Option<Arc<RestoreFrom>>,
+    },
+    /// Have the tasks on a worker take their part in a snapshot.
+    Checkpoint {
+        /// The worker.
+        worker: WorkerId,
+        /// What to take.
+        order: CheckpointOrder,
+    },
+    /// Tell the tasks on a worker that a snapshot is complete, or was given up. Said again, it is of no effect.
+    CheckpointEnded {
+        /// The worker.
+        worker: WorkerId,
+        /// The job.
+        job: JobId,
+        /// The snapshot.
+        checkpoint: u64,
+        /// Whether it is complete.
+        completed: bool,
+        /// The deployments there.
+        attempts: Vec<AttemptId>,
     },
     /// Stop tasks on a worker.
     Cancel {

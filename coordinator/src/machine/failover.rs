@@ -159,7 +159,7 @@ fn has_results(record: &JobRecord, slots: &SlotTable, position: usize) -> bool {
 /// Vertices whose spooled results are still needed: some reader has not finished, or will start again.
 pub(super) fn missed_results(record: &JobRecord) -> BTreeSet<usize> {
     let restarting = |position: usize| record.is_restarting(record.region_of(position));
-    let edges = record.spec.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking);
+    let edges = record.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking);
     edges
         .map(|edge| (record.positions[&edge.source], record.positions[&edge.target]))
         .filter(|(_, target)| !record.vertices[*target].is_finished() || restarting(*target))

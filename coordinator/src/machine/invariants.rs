@@ -71,7 +71,7 @@ pub(super) fn check_job_briefly(job: &JobRecord) -> Result<(), String> {
     let canceling = counts.of(TaskState::Canceling);
     let open = total - counts.terminal();
     ensure(counts.of(TaskState::Scheduled) == 0, || "a task is placed and not deployed".into())?;
-    ensure(total as usize == job.spec.graph.task_count(), || "the counts of tasks are wrong".into())?;
+    ensure(total as usize == job.graph.task_count(), || "the counts of tasks are wrong".into())?;
     ensure(job.entered_ms(job.state).is_some(), || format!("{state} has no time stamp"))?;
     if job.state.is_terminal() {
         ensure(open == 0, || format!("{state} with {open} tasks that have not ended"))?;
@@ -111,6 +111,7 @@ pub(super) fn check_job_briefly(job: &JobRecord) -> Result<(), String> {
         }
         JobState::Failed | JobState::Canceled => {}
     }
+    job.checkpoints.check(job.state == JobState::Running, job.retained_max())?;
     ensure(job.restart.is_some() == (job.state == JobState::Restarting), || {
         format!("{state} with the restart {:?}", job.restart)
     })?;
@@ -158,6 +159,9 @@ fn check_region(slots: &SlotTable, job: &JobRecord, position: usize) -> Result<(
     for (member, vertex) in region.shape.vertices.iter().enumerate() {
         for (subtask, task) in (0..).zip(&job.vertices[*vertex].tasks) {
             ensure(task.entered_ms(task.state).is_some(), || "a task's state has no time stamp".into())?;
+            ensure(task.last.is_none() || task.state != TaskState::Created, || {
+                "a task that is not deployed has a last snapshot".into()
+            })?;
             ensure(task.slot.is_some() == region.placed, || format!("{task:?} and its region disagree"))?;
             let Some(slot) = task.slot.filter(|_| !task.state.is_terminal()) else { continue };
             let shared = region.sharing.slot_of(member, subtask) as usize;

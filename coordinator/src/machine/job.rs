@@ -9,6 +9,7 @@ use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, VertexId, WorkerId};
 use flott_schema::job::JobSpec;
 
+use super::checkpoint::JobCheckpoints;
 use super::exception::{ExceptionHistory, FailedTask};
 use super::region::{RegionShape, positions, regions_of};
 use super::restart::RestartMemory;
@@ -193,6 +194,8 @@ pub(super) struct Region {
 pub struct JobRecord {
     pub(super) id: JobId,
     pub(super) spec: Arc<JobSpec>,
+    /// The graph of `spec` at the parallelism the job has now.
+    pub(super) graph: Arc<JobGraph>,
     pub(super) positions: BTreeMap<VertexId, usize>,
     pub(super) state: JobState,
     pub(super) times: StateTimes<{ JobState::ALL.len() }>,
@@ -213,12 +216,13 @@ pub struct JobRecord {
     pub(super) restarts: u32,
     pub(super) memory: RestartMemory,
     pub(super) exceptions: ExceptionHistory,
+    pub(super) checkpoints: JobCheckpoints,
 }
 
 impl JobRecord {
     /// A new job of a graph that has passed [`super::check_graph`].
     pub(super) fn new(id: JobId, spec: Arc<JobSpec>, at_ms: u64) -> Self {
-        let graph = spec.graph.clone();
+        let graph = spec.effective_graph();
         let vertices = graph.vertices.iter().map(|vertex| {
             let task = |subtask| {
                 let task = TaskId { vertex: vertex.id, subtask };
@@ -249,7 +253,9 @@ impl JobRecord {
         JobRecord {
             id,
             positions: positions(&graph),
+            checkpoints: JobCheckpoints::new(spec.restore.as_ref()),
             spec,
+            graph,
             state: JobState::Created,
             times,
             vertices,
@@ -273,9 +279,9 @@ impl JobRecord {
         self.id
     }
 
-    /// Its graph.
+    /// Its graph, at the parallelism it has now.
     pub fn graph(&self) -> &Arc<JobGraph> {
-        &self.spec.graph
+        &self.graph
     }
 
     /// What it was submitted as.
@@ -329,6 +335,16 @@ impl JobRecord {
     /// Number of restarts since it was submitted.
     pub fn restarts(&self) -> u32 {
         self.restarts
+    }
+
+    /// Its snapshots.
+    pub fn checkpoints(&self) -> &JobCheckpoints {
+        &self.checkpoints
+    }
+
+    /// Checkpoints that it keeps.
+    pub(super) fn retained_max(&self) -> usize {
+        (self.spec.settings.checkpoints.num_retained as usize).max(1)
     }
 
     /// What went wrong so far.
@@ -399,7 +415,7 @@ impl JobRecord {
     /// A failure of a task that no worker has described.
     pub(super) fn task_failure(&self, task: TaskId, kind: ErrorKind, message: String) -> TaskFailure {
         let position = self.positions.get(&task.vertex);
-        let vertex = position.map(|position| &self.spec.graph.vertices[*position]);
+        let vertex = position.map(|position| &self.graph.vertices[*position]);
         TaskFailure {
             kind,
             vertex: vertex.map_or_else(String::new, |vertex| vertex.name.clone()),

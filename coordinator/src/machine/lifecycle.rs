@@ -23,6 +23,9 @@ impl Step<'_> {
         record.times.enter(state as usize, at_ms);
         self.effects.push(Effect::JobStateChanged { job, state, at_ms });
         self.touch(job, false);
+        if state != JobState::Running {
+            self.drop_pending(job, state);
+        }
     }
 
     /// Asks all tasks to stop; those that were never sent are stopped at once.
@@ -78,12 +81,13 @@ impl Step<'_> {
                 }
             }
         }
-        let counts = record.counts();
-        let end = match record.state {
+        let (state, counts) = (record.state, record.counts());
+        let end = match state {
             JobState::Restarting => return self.restart_if_due(job),
             state if state.is_terminal() || counts.terminal() < counts.total() => return,
             JobState::Cancelling => JobState::Canceled,
             JobState::Failing => JobState::Failed,
+            _ if self.rescale_if_due(job) => return,
             _ => JobState::Finished,
         };
         self.enter(job, end);

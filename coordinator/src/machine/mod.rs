@@ -8,15 +8,18 @@
 //! * [`event`]: the events and the effects
 //! * [`state`]: [`ClusterState`], the whole of it
 //! * [`slots`]: workers and who holds their slots
-//! * [`job`], [`task`]: the records of a job and of a task, their states and time stamps
+//! * [`job`], [`task`]: the records of a job and of a task, their states and time stamps; [`checkpoint`]: of its snapshots
 //! * `restart`: when a failed job starts again; [`exception`]: what went wrong so far
 //! * `returned`: what follows when a worker comes back; [`programs`]: the stored programs
 //! * [`region`]: the parts of a graph that are placed at once
 //! * `step`: dispatch of an event; `placement`: regions into slots; `lifecycle`: how tasks and jobs end; `failover`: which
-//!   regions a failure takes back, and how they start again
+//!   regions a failure takes back, and how they start again; `checkpointing`: how snapshots begin and end; `rescale`: another
+//!   parallelism
 //! * [`persist`]: the stored forms of events and of the state
 //! * [`invariants`]: what holds after every event
 
+pub mod checkpoint;
+mod checkpointing;
 pub mod event;
 pub mod exception;
 mod failover;
@@ -27,6 +30,7 @@ pub mod persist;
 mod placement;
 pub mod programs;
 pub mod region;
+mod rescale;
 mod restart;
 mod returned;
 pub mod slots;
@@ -34,6 +38,10 @@ pub mod state;
 mod step;
 pub mod task;
 
+pub use checkpoint::{
+    CheckpointOutcome, CheckpointRecord, CheckpointRequest, CheckpointStats, JobCheckpoints, Operation,
+    OperationId, Purpose, Restored,
+};
 pub use event::{Effect, Event};
 pub use exception::{CONCURRENT_FAILURES_MAX, ExceptionHistory, FailedTask, JobException};
 pub use invariants::check_invariants;

@@ -88,6 +88,7 @@ impl Step<'_> {
         }
         *placed = true;
         *slots = chosen;
+        record.choose_restore_point(at_ms);
         if record.state == JobState::Created {
             self.enter(job, JobState::Running);
         }
@@ -109,6 +110,7 @@ impl Step<'_> {
                 }
             }
         }
+        let restore = record.restore();
         let peers: Arc<[Placement]> = record.placements().collect();
         let workers: BTreeSet<WorkerId> = peers.iter().map(|peer| peer.slot.worker).collect();
         let hosts: Arc<[WorkerHost]> =
@@ -120,7 +122,7 @@ impl Step<'_> {
             tasks,
             peers: peers.clone(),
             hosts: hosts.clone(),
-            restore: None,
+            restore: restore.clone(),
         }));
     }
 }
@@ -139,7 +141,7 @@ fn wishes(record: &JobRecord, region: usize) -> Vec<Option<SlotId>> {
     if region.shape.inputs.is_empty() {
         return wishes;
     }
-    for edge in record.spec.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking) {
+    for edge in record.graph.edges.iter().filter(|edge| edge.exchange == Exchange::Blocking) {
         let source = record.positions[&edge.source];
         let Ok(member) = region.shape.vertices.binary_search(&record.positions[&edge.target]) else {
             continue;
@@ -148,7 +150,7 @@ fn wishes(record: &JobRecord, region: usize) -> Vec<Option<SlotId>> {
             continue;
         }
         let sources = &record.vertices[source].tasks;
-        let targets = record.spec.graph.vertices[region.shape.vertices[member]].parallelism;
+        let targets = record.graph.vertices[region.shape.vertices[member]].parallelism;
         for subtask in 0..targets {
             let matching = u64::from(subtask) * sources.len() as u64 / u64::from(targets);
             let wish = &mut wishes[region.sharing.slot_of(member, subtask) as usize];

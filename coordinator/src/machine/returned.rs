@@ -123,6 +123,7 @@ impl Step<'_> {
             self.settle(job);
         }
         self.order_again(worker, job, said);
+        self.end_missed(worker, job);
     }
 
     /// Orders what is still to be done and may never have arrived: tasks to start, tasks to stop.

@@ -182,6 +182,10 @@ pub struct Ignored {
     pub refused_job: u64,
     /// A program that is removed and was not listed.
     pub unknown_program: u64,
+    /// A snapshot that could not be begun.
+    pub refused_checkpoint: u64,
+    /// The end of a snapshot that is not under way (any more).
+    pub stale_checkpoint: u64,
 }
 
 impl Ignored {
@@ -200,6 +204,8 @@ impl Ignored {
             refused_worker,
             refused_job,
             unknown_program,
+            refused_checkpoint,
+            stale_checkpoint,
         } = self;
         unknown_job
             + unknown_task
@@ -213,5 +219,7 @@ impl Ignored {
             + refused_worker
             + refused_job
             + unknown_program
+            + refused_checkpoint
+            + stale_checkpoint
     }
 }

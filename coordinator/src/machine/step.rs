@@ -38,6 +38,15 @@ pub fn apply(state: &mut ClusterState, event: Event) -> Vec<Effect> {
         Event::RestartDelayExpired { job, number, .. } => step.end_delay(job, number),
         Event::ProgramStored { digest, name, size, .. } => step.store_program(digest, name, size),
         Event::ProgramRemoved { digest, .. } => step.remove_program(digest),
+        Event::CheckpointRequested { job, request, .. } => step.request_checkpoint(job, request),
+        Event::CheckpointCompleted { job, checkpoint, stats, .. } => {
+            step.complete_checkpoint(job, checkpoint, stats);
+        }
+        Event::CheckpointFailed { job, checkpoint, reason, counts, stats, .. } => {
+            step.fail_checkpoint(job, checkpoint, reason, counts, stats);
+        }
+        Event::LastSnapshot { job, attempt, snapshot, .. } => step.keep_last(job, attempt, snapshot),
+        Event::SavepointDisposed { folder, .. } => step.dispose(&folder),
     }
     if step.replan {
         step.place_ready();
@@ -169,7 +178,7 @@ impl Step<'_> {
         self.take_losses(job, losses);
     }
 
-    fn cancel(&mut self, job: JobId) {
+    pub(super) fn cancel(&mut self, job: JobId) {
         let Some(record) = self.state.jobs.get(&job) else {
             self.state.ignored.unknown_job += 1;
             return;

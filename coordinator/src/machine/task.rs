@@ -1,7 +1,10 @@
 //! The record of a task, and which reports about it make sense.
 
+use std::sync::Arc;
+
 use flott_schema::control::TaskState;
 use flott_schema::ids::{AttemptId, SlotId, WorkerId};
+use flott_schema::snapshot::TaskSnapshot;
 
 /// When each of `N` states was entered last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,8 @@ pub struct TaskRecord {
     pub(super) previous: Option<SlotId>,
     /// Whether its finished result is gone though its worker is still there.
     pub(super) result_lost: bool,
+    /// Its part of all snapshots to come, once it has nothing more to do.
+    pub(super) last: Option<Arc<TaskSnapshot>>,
     pub(super) times: StateTimes<{ TaskState::ALL.len() }>,
 }
 
@@ -96,6 +101,7 @@ impl TaskRecord {
             slot: None,
             previous: None,
             result_lost: false,
+            last: None,
             times: StateTimes::default(),
         };
         task.times.enter(TaskState::Created as usize, at_ms);
@@ -126,6 +132,11 @@ impl TaskRecord {
     /// Where it runs, or ran. Nothing for a task that was never placed.
     pub fn slot(&self) -> Option<SlotId> {
         self.slot
+    }
+
+    /// Its part of all snapshots to come, if it has handed that in.
+    pub fn last_snapshot(&self) -> Option<&Arc<TaskSnapshot>> {
+        self.last.as_ref()
     }
 
     /// When it entered `state`, if it ever did in this attempt (milliseconds since 1970).

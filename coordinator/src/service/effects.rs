@@ -41,6 +41,10 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             Effect::Cancel { worker, job, attempts } => {
                 self.send(worker, ToWorker::Cancel { job, attempts });
             }
+            Effect::Checkpoint { worker, order } => self.send(worker, ToWorker::Checkpoint(order)),
+            Effect::CheckpointEnded { worker, job, checkpoint, completed, attempts } => {
+                self.send(worker, ToWorker::CheckpointEnded { job, checkpoint, completed, attempts });
+            }
             Effect::Release { worker, job } => self.send(worker, ToWorker::Release { job }),
             Effect::StartSlotWait { job, wait } => self.start_slot_wait(job, wait),
             Effect::StartRestartDelay { job, number, delay_ms } => {

@@ -6,8 +6,11 @@ use super::Wire;
 use super::fields::{
     array, known, list, list_length, optional, required, text, text_to_write, texts, write_list,
 };
-use super::generated::job_capnp::{job_settings, job_spec, program_ref, restart_strategy, submission};
+use super::generated::job_capnp::{
+    job_settings, job_spec, program_ref, restart_strategy, submission, vertex_parallelism,
+};
 use crate::error::Result;
+use crate::ids::VertexId;
 use crate::job::{
     CheckpointSettings, JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrategy, StateSettings,
     Submission,
@@ -145,6 +148,10 @@ impl Wire for JobSpec {
             program.write(form.reborrow().init_program()).map_err(|error| error.at("program"))?;
         }
         self.settings.write(form.reborrow().init_settings())?;
+        if !self.parallelism.is_empty() {
+            let parallelism: Vec<(VertexId, u32)> = self.parallelism.clone().into_iter().collect();
+            write_list("parallelism", &parallelism, |length| form.reborrow().init_parallelism(length))?;
+        }
         match &self.restore {
             Some(restore) => restore.write(form.init_restore()).map_err(|error| error.at("restore")),
             None => Ok(()),
@@ -157,7 +164,23 @@ impl Wire for JobSpec {
             program: optional("program", form.has_program(), form.get_program())?,
             settings: required("settings", form.has_settings(), form.get_settings())?,
             restore: optional("restore", form.has_restore(), form.get_restore())?,
+            parallelism: list::<(VertexId, u32)>("parallelism", form.get_parallelism())?
+                .into_iter()
+                .collect(),
         })
+    }
+}
+
+impl Wire for (VertexId, u32) {
+    type Form = vertex_parallelism::Owned;
+
+    fn write(&self, mut form: vertex_parallelism::Builder<'_>) -> Result<()> {
+        form.set_parallelism(self.1);
+        self.0.write(form.init_vertex())
+    }
+
+    fn read(form: vertex_parallelism::Reader<'_>) -> Result<Self> {
+        Ok((required("vertex", form.has_vertex(), form.get_vertex())?, form.get_parallelism()))
     }
 }
 

@@ -42,7 +42,7 @@ fn spec(cancellation_timeout_ms: u64) -> Arc<JobSpec> {
         edges: Vec::new(),
     };
     let settings = JobSettings { cancellation_timeout_ms, ..JobSettings::default() };
-    Arc::new(JobSpec { graph: Arc::new(graph), program: Some(program()), settings, restore: None })
+    Arc::new(JobSpec { program: Some(program()), settings, ..JobSpec::embedded(graph) })
 }
 
 fn deploy(subtasks: std::ops::Range<u32>) -> ToWorker {

@@ -228,7 +228,7 @@ pub fn deployment(job: JobId, arguments: &[&str], digest: ProgramDigest) -> (Arc
     };
     let settings = JobSettings { cancellation_timeout_ms: 500, ..JobSettings::default() };
     let graph = Arc::new(graph(arguments));
-    let spec = Arc::new(JobSpec { graph, program: Some(program), settings, restore: None });
+    let spec = Arc::new(JobSpec { program: Some(program), settings, ..JobSpec::embedded(graph) });
     let slot = |attempt: &AttemptId| SlotId { worker: WORKER, index: attempt.task.subtask };
     let attempts = attempts(&spec).into_iter();
     let tasks: Vec<_> = attempts.map(|attempt| Placement { attempt, slot: slot(&attempt) }).collect();

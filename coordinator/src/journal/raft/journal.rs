@@ -302,10 +302,16 @@ impl Journal for RaftJournal {
             | Event::CancelRequested { .. }
             | Event::SlotWaitExpired { .. }
             | Event::RestartDelayExpired { .. }
+            | Event::CheckpointCompleted { .. }
             | Event::ProgramRemoved { .. } => SMALL_EVENT_BYTES,
+            Event::CheckpointFailed { reason, .. } => SMALL_EVENT_BYTES + reason.len(),
+            Event::LastSnapshot { snapshot, .. } if snapshot.operators.is_empty() => SMALL_EVENT_BYTES,
             Event::WorkerRegistered { .. }
             | Event::WorkerReturned { .. }
             | Event::JobSubmitted { .. }
+            | Event::CheckpointRequested { .. }
+            | Event::LastSnapshot { .. }
+            | Event::SavepointDisposed { .. }
             | Event::ProgramStored { .. } => encode_event(event)?.len(),
         })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flott_schema::control::TaskReport;
 use flott_schema::error::Result;
-use flott_schema::ids::WorkerId;
+use flott_schema::ids::{JobId, WorkerId};
 use flott_schema::job::ProgramDigest;
 use flott_schema::wire::generated::machine_capnp::{event, program};
 use flott_schema::wire::{Wire, broken, fields};
@@ -59,6 +59,35 @@ impl Wire for Event {
                 form.set_program_removed(&digest.0);
                 Ok(())
             }
+            Event::CheckpointRequested { job, request, .. } => {
+                let mut form = form.init_checkpoint_requested();
+                job.write(form.reborrow().init_job())?;
+                request.write(form.init_request())
+            }
+            Event::CheckpointCompleted { job, checkpoint, stats, .. } => {
+                let mut form = form.init_checkpoint_completed();
+                job.write(form.reborrow().init_job())?;
+                form.set_checkpoint(*checkpoint);
+                stats.write(form.init_stats())
+            }
+            Event::CheckpointFailed { job, checkpoint, reason, counts, stats, .. } => {
+                let mut form = form.init_checkpoint_failed();
+                job.write(form.reborrow().init_job())?;
+                form.set_checkpoint(*checkpoint);
+                form.set_reason(fields::text_to_write("reason", reason)?);
+                form.set_counts(*counts);
+                stats.write(form.init_stats())
+            }
+            Event::LastSnapshot { job, attempt, snapshot, .. } => {
+                let mut form = form.init_last_snapshot();
+                job.write(form.reborrow().init_job())?;
+                attempt.write(form.reborrow().init_attempt())?;
+                snapshot.write(form.init_snapshot())
+            }
+            Event::SavepointDisposed { folder, .. } => {
+                form.set_savepoint_disposed(fields::text_to_write("folder", folder)?);
+                Ok(())
+            }
         }
     }
 
@@ -108,6 +137,34 @@ impl Wire for Event {
             }
             event::ProgramRemoved(digest) => {
                 Event::ProgramRemoved { digest: ProgramDigest(fields::array("digest", digest)?), at_ms }
+            }
+            event::CheckpointRequested(form) => Event::CheckpointRequested {
+                job: fields::required("job", form.has_job(), form.get_job())?,
+                request: fields::required("request", form.has_request(), form.get_request())?,
+                at_ms,
+            },
+            event::CheckpointCompleted(form) => Event::CheckpointCompleted {
+                job: fields::required::<JobId>("job", form.has_job(), form.get_job())?,
+                checkpoint: form.get_checkpoint(),
+                stats: fields::required("stats", form.has_stats(), form.get_stats())?,
+                at_ms,
+            },
+            event::CheckpointFailed(form) => Event::CheckpointFailed {
+                job: fields::required("job", form.has_job(), form.get_job())?,
+                checkpoint: form.get_checkpoint(),
+                reason: fields::text("reason", form.get_reason())?,
+                counts: form.get_counts(),
+                stats: fields::required("stats", form.has_stats(), form.get_stats())?,
+                at_ms,
+            },
+            event::LastSnapshot(form) => Event::LastSnapshot {
+                job: fields::required("job", form.has_job(), form.get_job())?,
+                attempt: fields::required("attempt", form.has_attempt(), form.get_attempt())?,
+                snapshot: Arc::new(fields::required("snapshot", form.has_snapshot(), form.get_snapshot())?),
+                at_ms,
+            },
+            event::SavepointDisposed(folder) => {
+                Event::SavepointDisposed { folder: fields::text("folder", folder)?, at_ms }
             }
         })
     }

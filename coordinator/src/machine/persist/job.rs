@@ -5,6 +5,7 @@ use std::sync::Arc;
 use flott_schema::error::Result;
 use flott_schema::ids::{JobId, TaskId, WorkerId};
 use flott_schema::job::JobSpec;
+use flott_schema::snapshot::TaskSnapshot;
 use flott_schema::wire::generated::machine_capnp;
 use flott_schema::wire::generated::machine_capnp::{job_record, restart, slot_wait};
 use flott_schema::wire::{Wire, broken, fields};
@@ -12,6 +13,7 @@ use flott_schema::wire::{Wire, broken, fields};
 use super::task::{read_task, stamp, stamped, write_task};
 use super::wrong;
 use crate::machine::check_graph;
+use crate::machine::checkpoint::JobCheckpoints;
 use crate::machine::exception::ExceptionHistory;
 use crate::machine::job::{JobRecord, JobState, PendingRestart, SlotWait};
 use crate::machine::restart::RestartMemory;
@@ -116,6 +118,15 @@ impl Wire for JobRecord {
             for (subtask, task) in (0..).zip(&vertex.tasks) {
                 write_task(task, tasks.reborrow().get(subtask));
             }
+            let last: Vec<&TaskSnapshot> =
+                vertex.tasks.iter().filter_map(|task| task.last.as_deref()).collect();
+            if !last.is_empty() {
+                let length = fields::list_length("lastSnapshots", last.len())?;
+                let mut forms = vertices.reborrow().get(index).init_last_snapshots(length);
+                for (position, last) in (0..).zip(last) {
+                    last.write(forms.reborrow().get(position))?;
+                }
+            }
         }
         let length = fields::list_length("regions", self.regions.len())?;
         let mut regions = form.reborrow().init_regions(length);
@@ -146,13 +157,19 @@ impl Wire for JobRecord {
         form.set_backoff_ms(*backoff_ms);
         form.set_next_restart_ms(*next_restart_ms);
         form.set_exceptions_total(self.exceptions.total);
-        fields::write_list("exceptions", &self.exceptions.latest, |length| form.init_exceptions(length))
+        fields::write_list("exceptions", &self.exceptions.latest, |length| {
+            form.reborrow().init_exceptions(length)
+        })?;
+        match self.checkpoints == JobCheckpoints::default() {
+            true => Ok(()),
+            false => self.checkpoints.write(form.init_checkpoints()),
+        }
     }
 
     fn read(form: job_record::Reader<'_>) -> Result<Self> {
         let id: JobId = fields::required("id", form.has_id(), form.get_id())?;
         let spec: JobSpec = fields::required("spec", form.has_spec(), form.get_spec())?;
-        check_graph(&spec.graph).map_err(wrong)?;
+        check_graph(&spec.graph).and_then(|()| check_graph(&spec.effective_graph())).map_err(wrong)?;
         let mut record = JobRecord::new(id, Arc::new(spec), 0);
         record.state = fields::known("state", form.get_state())?;
         record.times = StateTimes::default();
@@ -186,6 +203,8 @@ impl Wire for JobRecord {
             latest: fields::list("exceptions", form.get_exceptions())?.into(),
             total: form.get_exceptions_total(),
         };
+        record.checkpoints = fields::optional("checkpoints", form.has_checkpoints(), form.get_checkpoints())?
+            .unwrap_or_default();
         Ok(record)
     }
 }
@@ -196,7 +215,7 @@ fn read_vertices(record: &mut JobRecord, form: job_record::Reader<'_>) -> Result
         let (stored, known) = (forms.len(), record.vertices.len());
         return Err(wrong(format!("job {} has {known} vertices, {stored} are stored", record.id)));
     }
-    let vertices = record.vertices.iter_mut().zip(&record.spec.graph.vertices);
+    let vertices = record.vertices.iter_mut().zip(&record.graph.vertices);
     for (form, (vertex, known)) in forms.iter().zip(vertices) {
         let tasks = form.get_tasks().map_err(broken)?;
         if tasks.len() != known.parallelism {
@@ -209,6 +228,12 @@ fn read_vertices(record: &mut JobRecord, form: job_record::Reader<'_>) -> Result
             let task = read_task(id, form)?;
             vertex.counts.add(task.state);
             vertex.tasks[subtask] = task;
+        }
+        for last in fields::list::<TaskSnapshot>("lastSnapshots", form.get_last_snapshots())? {
+            match vertex.tasks.get_mut(last.task.subtask as usize) {
+                Some(task) if task.attempt.task == last.task => task.last = Some(Arc::new(last)),
+                _ => return Err(wrong("a last snapshot belongs to no task")),
+            }
         }
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! The stored forms of the machine: an event for the log, the whole state for a snapshot (`schema/capnp/machine.capnp`).
 //!
-//! * `event`: events; `state`: the state; `job`, `task`, `failure`: what it is made of
+//! * `event`: events; `state`: the state; `job`, `task`, `failure`, `checkpoint`: what it is made of
 //!
 //! Who may call it: the journal. What must never happen here: a panic, whatever the bytes; a state that breaks an invariant.
 
+mod checkpoint;
 mod event;
 mod failure;
 mod job;

@@ -124,6 +124,8 @@ impl Wire for Ignored {
             refused_worker,
             refused_job,
             unknown_program,
+            refused_checkpoint,
+            stale_checkpoint,
         } = *self;
         form.set_unknown_job(unknown_job);
         form.set_unknown_task(unknown_task);
@@ -137,6 +139,8 @@ impl Wire for Ignored {
         form.set_refused_worker(refused_worker);
         form.set_refused_job(refused_job);
         form.set_unknown_program(unknown_program);
+        form.set_refused_checkpoint(refused_checkpoint);
+        form.set_stale_checkpoint(stale_checkpoint);
         Ok(())
     }
 
@@ -154,6 +158,8 @@ impl Wire for Ignored {
             refused_worker: form.get_refused_worker(),
             refused_job: form.get_refused_job(),
             unknown_program: form.get_unknown_program(),
+            refused_checkpoint: form.get_refused_checkpoint(),
+            stale_checkpoint: form.get_stale_checkpoint(),
         })
     }
 }

@@ -70,5 +70,6 @@ pub(super) fn read_task(task: TaskId, form: task::Reader<'_>) -> Result<TaskReco
         previous: form.get_was_placed().then(|| slot(form.get_previous_worker(), form.get_previous_slot())),
         result_lost: form.get_result_lost(),
         times,
+        last: None,
     })
 }

@@ -7,12 +7,15 @@ use flott_schema::control::{RunningTask, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::ids::{AttemptId, JobId, OperatorId, TaskId, WorkerId};
 use flott_schema::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef, RestartStrategy};
+use flott_schema::snapshot::{
+    Alignment, OperatorSnapshot, RestoreFrom, SavepointFormat, SnapshotKind, SnapshotTimes, TaskSnapshot,
+};
 use flott_schema::stats::WorkerProfile;
 
 use super::*;
 use crate::machine::state::Limits;
-use crate::machine::tests::graph::batch;
-use crate::machine::{Effect, apply};
+use crate::machine::tests::graph::{batch, streaming};
+use crate::machine::{CheckpointRequest, CheckpointStats, Effect, OperationId, Purpose, apply};
 
 const JOB: JobId = JobId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 
@@ -31,6 +34,98 @@ fn report(vertex: &str, state: TaskState, message: Option<&str>, at_ms: u64) -> 
         backtrace: Some("at line 7".to_string()),
     });
     Event::TaskStateChanged { job: JOB, attempt: attempt(vertex, 0), state, failure, at_ms }
+}
+
+fn request(purpose: Purpose) -> CheckpointRequest {
+    let is_rescale = purpose == Purpose::Rescale;
+    CheckpointRequest {
+        kind: if is_rescale {
+            SnapshotKind::Checkpoint
+        } else {
+            SnapshotKind::Savepoint(SavepointFormat::Native)
+        },
+        purpose,
+        alignment: Alignment::UnalignedAfter(30),
+        folder: if is_rescale { "/checkpoints/job".into() } else { "/savepoints/s".into() },
+        operation: Some(OperationId(u128::from(purpose as u8) << 100 | 1)),
+        parallelism: if is_rescale { [(OperatorId::of_uid("map").into(), 2)].into() } else { [].into() },
+    }
+}
+
+fn stats() -> CheckpointStats {
+    CheckpointStats {
+        acknowledged: 2,
+        last_ack_ms: 1_000,
+        written_bytes: 3,
+        state_bytes: 4,
+        processed_bytes: 5,
+        persisted_bytes: 6,
+        manifest_bytes: 7,
+        unaligned: true,
+    }
+}
+
+fn last(vertex: &str) -> Arc<TaskSnapshot> {
+    Arc::new(TaskSnapshot {
+        task: attempt(vertex, 0).task,
+        finished: true,
+        operators: vec![OperatorSnapshot { operator: Some(OperatorId(5)), ..OperatorSnapshot::default() }],
+        channels: Vec::new(),
+        times: SnapshotTimes { state_bytes: 9, ..SnapshotTimes::default() },
+    })
+}
+
+/// A job with snapshots of every kind and fate: complete, failed, under way; with requests that are answered and open.
+fn snapshot_state() -> ClusterState {
+    let mut state = ClusterState::new(Limits::default());
+    let mut at_ms = 0;
+    let mut happen = |event: fn(u64) -> Event| {
+        at_ms += 10;
+        apply(&mut state, event(at_ms));
+    };
+    happen(|at_ms| Event::WorkerRegistered {
+        worker: WorkerId(1),
+        profile: WorkerProfile { slots: 3, ..WorkerProfile::default() },
+        at_ms,
+    });
+    happen(|at_ms| {
+        let graph = streaming("pipe", &[("left", 1), ("map", 1)], &[]);
+        let restore =
+            RestoreFrom { folder: "/old".into(), checkpoint: 4, ignore_unclaimed: true, own: false };
+        let spec = JobSpec { restore: Some(restore), ..JobSpec::embedded(graph) };
+        Event::JobSubmitted { job: JOB, spec: spec.into(), at_ms }
+    });
+    happen(|_| report("left", TaskState::Running, None, 30));
+    happen(|_| report("map", TaskState::Running, None, 40));
+    happen(|at_ms| Event::CheckpointRequested { job: JOB, request: request(Purpose::GoOn), at_ms });
+    happen(|at_ms| Event::CheckpointCompleted { job: JOB, checkpoint: 5, stats: stats(), at_ms });
+    happen(|at_ms| Event::LastSnapshot {
+        job: JOB,
+        attempt: attempt("left", 0),
+        snapshot: last("left"),
+        at_ms,
+    });
+    happen(|_| report("left", TaskState::Finished, None, 80));
+    happen(|at_ms| Event::CheckpointRequested { job: JOB, request: request(Purpose::Stop), at_ms });
+    happen(|at_ms| Event::CheckpointFailed {
+        job: JOB,
+        checkpoint: 6,
+        reason: "no space".into(),
+        counts: false,
+        stats: stats(),
+        at_ms,
+    });
+    happen(|at_ms| {
+        let request = CheckpointRequest { operation: None, ..request(Purpose::Rescale) };
+        let request = CheckpointRequest { purpose: Purpose::GoOn, parallelism: [].into(), ..request };
+        Event::CheckpointRequested { job: JOB, request, at_ms }
+    });
+    happen(|at_ms| Event::CheckpointCompleted { job: JOB, checkpoint: 7, stats: stats(), at_ms });
+    happen(|at_ms| Event::CheckpointRequested { job: JOB, request: request(Purpose::Rescale), at_ms });
+    let checkpoints = state.job(JOB).unwrap().checkpoints();
+    assert_eq!((checkpoints.completed(), checkpoints.failed(), checkpoints.restores()), (2, 1, 1));
+    assert!(checkpoints.closing().is_some() && checkpoints.pending().count() == 1);
+    state
 }
 
 /// An event of each kind, in an order that makes sense.
@@ -64,7 +159,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ..JobSettings::default()
     };
     let graph = Arc::new(batch("words", &[("scan", 1), ("count", 1)], &["scan >> count"]));
-    let spec = Arc::new(JobSpec { graph, program: Some(program), settings, restore: None });
+    let spec = Arc::new(JobSpec { program: Some(program), settings, ..JobSpec::embedded(graph) });
     let running = RunningTask { job: JOB, attempt: attempt("count", 0), state: TaskState::Running };
     vec![
         (
@@ -87,6 +182,35 @@ fn events() -> Vec<(&'static str, Event)> {
         ("worker_lost", Event::WorkerLost { worker: WorkerId(2), at_ms: 1_008 }),
         ("cancel_requested", Event::CancelRequested { job: JobId(9), at_ms: 1_009 }),
         ("program_removed", Event::ProgramRemoved { digest: ProgramDigest([0xcd; 32]), at_ms: 1_010 }),
+        (
+            "checkpoint_requested",
+            Event::CheckpointRequested { job: JOB, request: request(Purpose::Rescale), at_ms: 1_011 },
+        ),
+        (
+            "checkpoint_completed",
+            Event::CheckpointCompleted { job: JOB, checkpoint: 7, stats: stats(), at_ms: 1_012 },
+        ),
+        (
+            "checkpoint_failed",
+            Event::CheckpointFailed {
+                job: JOB,
+                checkpoint: 8,
+                reason: "no space".into(),
+                counts: true,
+                stats: stats(),
+                at_ms: 1_013,
+            },
+        ),
+        (
+            "last_snapshot",
+            Event::LastSnapshot {
+                job: JOB,
+                attempt: attempt("count", 0),
+                snapshot: last("count"),
+                at_ms: 1_014,
+            },
+        ),
+        ("savepoint_disposed", Event::SavepointDisposed { folder: "/savepoints/s".into(), at_ms: 1_015 }),
     ]
 }
 
@@ -142,26 +266,33 @@ fn stored_forms_are_frozen() {
         let stored = frozen(&format!("event_{name}"), encode_event(&event).unwrap());
         assert_eq!(decode_event(&stored).unwrap(), event, "{name}");
     }
-    let stored = frozen("snapshot", encode_state(&waiting_state()).unwrap());
-    assert_eq!(decode_state(&stored).unwrap(), waiting_state());
+    for (name, state) in [("snapshot", waiting_state()), ("snapshot_checkpoints", snapshot_state())] {
+        let stored = frozen(name, encode_state(&state).unwrap());
+        assert_eq!(decode_state(&stored).unwrap(), state, "{name}");
+    }
 }
 
-#[test]
-fn broken_bytes_are_errors_or_sound_states_and_never_a_panic() {
-    let sound = encode_state(&waiting_state()).unwrap();
-    assert!(decode_state(&[]).is_err());
+fn broken_states_are_refused(sound: &[u8]) {
     for length in 0..sound.len() {
         assert!(decode_state(&sound[..length]).is_err(), "cut to {length} bytes");
     }
     let mut refused = 0;
     for index in 0..sound.len() {
         for flip in [0x01, 0x80, 0xff] {
-            let mut bytes = sound.clone();
+            let mut bytes = sound.to_vec();
             bytes[index] ^= flip;
             refused += u32::from(decode_state(&bytes).is_err());
         }
     }
     assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn broken_bytes_are_errors_or_sound_states_and_never_a_panic() {
+    assert!(decode_state(&[]).is_err());
+    for sound in [encode_state(&waiting_state()).unwrap(), encode_state(&snapshot_state()).unwrap()] {
+        broken_states_are_refused(&sound);
+    }
     for (_, event) in events() {
         let sound = encode_event(&event).unwrap();
         for index in 0..sound.len() {

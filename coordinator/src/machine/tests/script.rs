@@ -6,6 +6,9 @@
 //! `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]` (the current attempt where none is given), `> all j1 VERTEX STATE` (one
 //! report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`, `> delay j1 [NUMBER]`. Time is ten milliseconds an event;
 //! `> returned w1 [j1 VERTEX/SUBTASK[#ATTEMPT] STATE, ...]` is a worker that is back with these tasks;
+//! `> checkpoint j1`, `> savepoint j1 FOLDER`, `> stop j1 FOLDER`, `> drain j1 FOLDER`, `> save_and_cancel j1 FOLDER`,
+//! `> rescale j1 VERTEX=N ...` ask for snapshots, each with an operation of a number of its own; `> complete j1 ID`,
+//! `> fail j1 ID [counts] REASON`, `> last j1 VERTEX/SUBTASK`, `> dispose FOLDER`; `> snapshots j1` is a question.
 //! `> pass MS` lets more go by. `> times j1` is a question and no event. Lines below an event, and only these, are output.
 
 use std::collections::BTreeMap;
@@ -13,15 +16,18 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use flott_schema::control::{Placement, RunningTask, TaskFailure, TaskState};
+use flott_schema::control::{CheckpointOrder, Placement, RunningTask, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::{ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, WorkerId};
-use flott_schema::job::{JobSettings, JobSpec, RestartStrategy};
+use flott_schema::job::{CheckpointSettings, JobSettings, JobSpec, RestartStrategy};
+use flott_schema::snapshot::{AfterBarrier, Alignment, SavepointFormat, SnapshotKind};
 
+use super::simulation::last_of;
 use super::{graph, offering};
 use crate::machine::{
-    ClusterState, Effect, Event, JobOutcome, JobRecord, JobState, Limits, apply, check_invariants,
+    CheckpointRecord, CheckpointRequest, CheckpointStats, ClusterState, Effect, Event, JobOutcome, JobRecord,
+    JobState, Limits, OperationId, Purpose, apply, check_invariants,
 };
 
 #[test]
@@ -103,6 +109,10 @@ impl Player {
                 self.print_times(self.state.job(job(words[1])).expect("the job is known"), &mut played);
                 continue;
             }
+            if words[0] == "snapshots" {
+                print_snapshots(self.state.job(job(words[1])).expect("the job is known"), &mut played);
+                continue;
+            }
             if words[0] == "pass" {
                 self.now_ms += words[1].parse::<u64>().unwrap();
                 continue;
@@ -164,7 +174,9 @@ impl Player {
             other => panic!("no strategy: {other}"),
         };
         let restart_all = words.last() == Some(&"all");
-        let settings = JobSettings { restart, restart_all, ..JobSettings::default() };
+        let checkpoints =
+            CheckpointSettings { num_retained: 2, tolerable_failures: 1, ..CheckpointSettings::default() };
+        let settings = JobSettings { restart, restart_all, checkpoints, ..JobSettings::default() };
         self.strategies.insert(words[0].to_string(), settings);
     }
 
@@ -186,8 +198,7 @@ impl Player {
             ["submit", j, name, strategy @ ..] => {
                 let settings = strategy.first().map(|name| self.strategies[*name].clone());
                 let graph = Arc::new(self.graphs[*name].clone());
-                let spec =
-                    JobSpec { graph, program: None, settings: settings.unwrap_or_default(), restore: None };
+                let spec = JobSpec { settings: settings.unwrap_or_default(), ..JobSpec::embedded(graph) };
                 let spec = Arc::new(spec);
                 Event::JobSubmitted { job: job(j), spec, at_ms }
             }
@@ -205,6 +216,47 @@ impl Player {
                     .map(|subtask| self.report(job(j), vertex, subtask, None, state, &[]))
                     .collect();
             }
+            ["checkpoint", j] => self.request(job(j), Purpose::GoOn, None),
+            ["savepoint", j, folder] => self.request(job(j), Purpose::GoOn, Some(folder)),
+            ["stop", j, folder] => self.request(job(j), Purpose::Stop, Some(folder)),
+            ["drain", j, folder] => self.request(job(j), Purpose::Drain, Some(folder)),
+            ["save_and_cancel", j, folder] => self.request(job(j), Purpose::Cancel, Some(folder)),
+            ["rescale", j, vertices @ ..] => {
+                let mut event = self.request(job(j), Purpose::Rescale, None);
+                let Event::CheckpointRequested { request, .. } = &mut event else { unreachable!() };
+                request.parallelism = vertices
+                    .iter()
+                    .map(|text| text.split_once('=').expect("a vertex has a parallelism"))
+                    .map(|(vertex, number)| (OperatorId::of_uid(vertex).into(), number.parse().unwrap()))
+                    .collect();
+                event
+            }
+            ["complete", j, id] => {
+                let stats = CheckpointStats::default();
+                Event::CheckpointCompleted { job: job(j), checkpoint: id.parse().unwrap(), stats, at_ms }
+            }
+            ["fail", j, id, reason @ ..] => Event::CheckpointFailed {
+                job: job(j),
+                checkpoint: id.parse().unwrap(),
+                reason: reason.join(" "),
+                counts: reason.first() == Some(&"counts"),
+                stats: CheckpointStats::default(),
+                at_ms,
+            },
+            ["last", j, task] => match self.report(
+                job(j),
+                task.split_once('/').unwrap().0,
+                task.split_once('/').unwrap().1.parse().unwrap(),
+                None,
+                "RUNNING",
+                &[],
+            ) {
+                Event::TaskStateChanged { job, attempt, .. } => {
+                    Event::LastSnapshot { job, attempt, snapshot: last_of(attempt), at_ms }
+                }
+                other => panic!("no report: {other:?}"),
+            },
+            ["dispose", folder] => Event::SavepointDisposed { folder: folder.to_string(), at_ms },
             ["cancel", j] => Event::CancelRequested { job: job(j), at_ms },
             ["expire", j] => {
                 let wait = self.state.job(job(j)).and_then(JobRecord::slot_wait).expect("a wait in course");
@@ -222,6 +274,21 @@ impl Player {
             _ => panic!("no event: {words:?}"),
         };
         vec![one]
+    }
+
+    fn request(&self, job: JobId, purpose: Purpose, folder: Option<&str>) -> Event {
+        let request = CheckpointRequest {
+            kind: match folder {
+                Some(_) => SnapshotKind::Savepoint(SavepointFormat::Canonical),
+                None => SnapshotKind::Checkpoint,
+            },
+            purpose,
+            alignment: Alignment::Aligned,
+            folder: folder.map_or_else(|| format!("/checkpoints/j{}", job.0), str::to_string),
+            operation: Some(OperationId(self.now_ms.into())),
+            parallelism: BTreeMap::new(),
+        };
+        Event::CheckpointRequested { job, request, at_ms: self.now_ms }
     }
 
     fn report(
@@ -338,16 +405,32 @@ fn print_effect(state: &ClusterState, effect: &Effect, out: &mut String) {
         format!("{}/{}{number}", vertex.name, attempt.task.subtask)
     };
     let text = match effect {
-        Effect::Deploy { worker, job, tasks, peers, .. } => {
+        Effect::Deploy { worker, job, tasks, peers, restore, .. } => {
             let task = |Placement { attempt, slot: SlotId { index, .. } }: &Placement| {
                 format!("{} in {index}", name(*job, attempt))
             };
             let tasks = tasks.iter().map(task).collect::<Vec<_>>().join(", ");
-            format!("deploy j{} on w{}: {tasks}; {} peers", job.0, worker.0, peers.len())
+            let from = restore.as_ref().map_or_else(String::new, |restore| format!(", from {restore}"));
+            format!("deploy j{} on w{}: {tasks}; {} peers{from}", job.0, worker.0, peers.len())
         }
         Effect::Cancel { worker, job, attempts } => {
             let tasks = attempts.iter().map(|attempt| name(*job, attempt)).collect::<Vec<_>>().join(", ");
             format!("cancel j{} on w{}: {tasks}", job.0, worker.0)
+        }
+        Effect::Checkpoint { worker, order: CheckpointOrder { job, barrier, folder, attempts, .. } } => {
+            let tasks = attempts.iter().map(|attempt| name(*job, attempt)).collect::<Vec<_>>().join(", ");
+            let after = match barrier.after {
+                AfterBarrier::GoOn => "",
+                AfterBarrier::Suspend => ", then suspend",
+                AfterBarrier::Drain => ", then drain",
+            };
+            let (id, kind) = (barrier.checkpoint, barrier.kind.word());
+            format!("take j{} on w{}: {kind} {id} of {tasks} in {folder}{after}", job.0, worker.0)
+        }
+        Effect::CheckpointEnded { worker, job, checkpoint, completed, attempts } => {
+            let tasks = attempts.iter().map(|attempt| name(*job, attempt)).collect::<Vec<_>>().join(", ");
+            let fate = if *completed { "is complete" } else { "was given up" };
+            format!("tell j{} on w{}: {checkpoint} {fate}, {tasks}", job.0, worker.0)
         }
         Effect::Release { worker, job } => format!("release j{} on w{}", job.0, worker.0),
         Effect::StartSlotWait { job, wait } => format!("start slot wait {wait} of j{}", job.0),
@@ -365,6 +448,34 @@ fn print_effect(state: &ClusterState, effect: &Effect, out: &mut String) {
         },
     };
     writeln!(out, "  {text}").unwrap();
+}
+
+fn print_snapshots(job: &JobRecord, out: &mut String) {
+    let checkpoints = job.checkpoints();
+    let ids = |records: Vec<&CheckpointRecord>| {
+        let ids: Vec<String> = records.iter().map(|one| one.id.to_string()).collect();
+        if ids.is_empty() { "none".to_string() } else { ids.join(" ") }
+    };
+    writeln!(
+        out,
+        "  j{}: {} completed, {} failed, {} restored; pending {}; retained {}; savepoints {}",
+        job.id().0,
+        checkpoints.completed(),
+        checkpoints.failed(),
+        checkpoints.restores(),
+        ids(checkpoints.pending().collect()),
+        ids(checkpoints.retained().collect()),
+        ids(checkpoints.savepoints().collect()),
+    )
+    .unwrap();
+    for operation in &checkpoints.operations {
+        let result = match &operation.result {
+            None => "under way".to_string(),
+            Some(Ok(folder)) => format!("in {folder}"),
+            Some(Err(reason)) => format!("failed: {reason}"),
+        };
+        writeln!(out, "  {:?} asked for at {}: {result}", operation.purpose, operation.at_ms).unwrap();
+    }
 }
 
 /// The counters that rose, from the derived debug text of both.

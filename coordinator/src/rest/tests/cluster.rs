@@ -196,7 +196,7 @@ pub(super) fn spec(parallelism: u32, restart: RestartStrategy) -> JobSpec {
         ],
     };
     let settings = JobSettings { restart, ..JobSettings::default() };
-    JobSpec { graph: Arc::new(graph(parallelism)), program: Some(program), settings, restore: None }
+    JobSpec { program: Some(program), settings, ..JobSpec::embedded(graph(parallelism)) }
 }
 
 /// The cluster of a test.

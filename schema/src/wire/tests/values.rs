@@ -249,8 +249,15 @@ fn state_settings() -> impl Strategy<Value = StateSettings> {
 }
 
 fn spec() -> impl Strategy<Value = JobSpec> {
-    (graph(), option::of(program()), settings(), option::of(restore_from())).prop_map(
-        |(graph, program, settings, restore)| JobSpec { graph: Arc::new(graph), program, settings, restore },
+    let parallelism = proptest::collection::btree_map(vertex_id(), any::<u32>(), 0..4);
+    (graph(), option::of(program()), settings(), option::of(restore_from()), parallelism).prop_map(
+        |(graph, program, settings, restore, parallelism)| JobSpec {
+            graph: Arc::new(graph),
+            program,
+            settings,
+            restore,
+            parallelism,
+        },
     )
 }
 

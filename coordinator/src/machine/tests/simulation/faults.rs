@@ -77,6 +77,7 @@ impl World {
                 Timer::RestartDelay { job, number, .. } => self.delays.push((job, number)),
             }
         }
+        self.take_over_snapshots();
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
             if self.random.percent(10) {
                 self.give_up(worker);

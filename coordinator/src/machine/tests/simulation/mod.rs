@@ -1,25 +1,27 @@
 //! Random lives of a cluster: simulated workers deploy, run, finish, fail, get lost and come back, executors die, leaders
-//! change, links repeat, users cancel. After each event the invariants are checked; in the end faults stop, and every job
+//! change, links repeat, users cancel, snapshots are taken and given up, jobs are stopped and rescaled. After each event the invariants are checked; in the end faults stop, and every job
 //! must end and every slot be free. `SEED=n` plays one seed, `SEEDS=n` so many.
 //!
-//! * `worker`: a simulated worker; `faults`: what goes wrong from outside
+//! * `worker`: a simulated worker; `faults`: what goes wrong from outside; `snapshots`: those of the jobs
 //! * `random`: chance, and what is chosen by it; `seen`: what happened over all seeds
 
 mod faults;
 mod random;
 mod seen;
+mod snapshots;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flott_schema::control::TaskState;
-use flott_schema::graph::JobGraph;
 use flott_schema::ids::{JobId, WorkerId};
-use flott_schema::job::{JobSettings, JobSpec};
+use flott_schema::job::{CheckpointSettings, JobSettings, JobSpec};
 
 use self::random::Random;
 use self::seen::{Seen, is_legal};
+use self::snapshots::Snapshots;
+pub(in crate::machine::tests) use self::snapshots::last_of;
 use self::worker::SimWorker;
 use super::offering;
 use crate::machine::persist::{decode_event, decode_state, encode_event, encode_state};
@@ -55,11 +57,13 @@ fn every_job_ends_and_every_slot_is_freed_whatever_happens() {
         failed_for_results,
         survived,
         partial,
+        snapshots,
         ..
     } = &seen;
     println!(
         "finished {finished}, canceled {canceled}, failed: task {failed_by_task}, worker {failed_by_loss}, slots \
-         {failed_for_slots}, results {failed_for_results}; restarts of jobs that finished {survived}, partial {partial}"
+         {failed_for_slots}, results {failed_for_results}; restarts of jobs that finished {survived}, partial {partial}; snapshots completed, failed, \
+         restored, stops, rescales, refused {snapshots:?}"
     );
     if whole {
         seen.assert_everything_happened();
@@ -73,12 +77,12 @@ fn play(seed: u64) -> World {
     }
     world.heal();
     world.assert_at_rest();
+    world.assert_snapshots_at_rest();
     world
 }
 
 /// What the test knows about a job from outside.
 struct Life {
-    graph: Arc<JobGraph>,
     state: JobState,
     cancelled: bool,
     harmed: bool,
@@ -103,6 +107,7 @@ struct World {
     leaders: u32,
     /// Reports that a link may repeat, also of workers that are gone.
     said: Vec<Event>,
+    snapshots: Snapshots,
 }
 
 impl World {
@@ -121,6 +126,7 @@ impl World {
             leads: true,
             leaders: 1,
             said: Vec::new(),
+            snapshots: Snapshots::default(),
         }
     }
 
@@ -137,6 +143,9 @@ impl World {
             25..27 => self.kill_executor(),
             27..30 => self.reconnect(),
             30 if self.leads => self.change_leader(),
+            31..35 => self.request_snapshot(),
+            35 if self.random.percent(50) => self.fail_snapshot(),
+            36 if self.faults => self.work_in_peace(),
             _ => {
                 if let Some(worker) = self.random.pick(self.workers.keys().copied()) {
                     self.run_worker(worker);
@@ -179,9 +188,22 @@ impl World {
             }
             // Orders and timers are the leader's.
             _ if !self.leads => {}
-            Effect::Deploy { worker, .. }
-            | Effect::Cancel { worker, .. }
-            | Effect::Release { worker, .. } => {
+            Effect::Checkpoint { worker, order } => {
+                self.note_order(&order);
+                let to = self.workers.get_mut(&worker).expect("effects are for workers that are there");
+                to.inbox.push_back(Effect::Checkpoint { worker, order });
+            }
+            Effect::CheckpointEnded { worker, job, checkpoint, completed, .. } => {
+                self.check_ended(job, checkpoint, completed);
+                let worker = self.workers.get_mut(&worker).expect("effects are for workers that are there");
+                worker.inbox.push_back(effect);
+            }
+            Effect::Deploy { worker, job, ref restore, .. } => {
+                self.check_restore(job, restore.as_ref());
+                let worker = self.workers.get_mut(&worker).expect("effects are for workers that are there");
+                worker.inbox.push_back(effect);
+            }
+            Effect::Cancel { worker, .. } | Effect::Release { worker, .. } => {
                 let worker = self.workers.get_mut(&worker).expect("effects are for workers that are there");
                 worker.inbox.push_back(effect);
             }
@@ -211,20 +233,19 @@ impl World {
             return;
         }
         let graph = Arc::new(self.random.graph());
-        let life = Life {
-            graph: graph.clone(),
-            state: JobState::Created,
-            cancelled: false,
-            harmed: false,
-            outcome: None,
-        };
+        let life = Life { state: JobState::Created, cancelled: false, harmed: false, outcome: None };
         self.jobs.insert(job, life);
         let settings = JobSettings {
             restart: self.random.strategy(self.endless),
             restart_all: self.random.percent(20),
+            checkpoints: CheckpointSettings {
+                num_retained: 1 + self.random.below(3) as u32,
+                tolerable_failures: self.random.below(3) as u32,
+                ..CheckpointSettings::default()
+            },
             ..JobSettings::default()
         };
-        let spec = Arc::new(JobSpec { graph, program: None, settings, restore: None });
+        let spec = Arc::new(JobSpec { settings, ..JobSpec::embedded(graph) });
         self.apply(Event::JobSubmitted { job, spec, at_ms: self.now_ms });
     }
 
@@ -255,20 +276,44 @@ impl World {
         self.apply(Event::RestartDelayExpired { job, number, at_ms: self.now_ms });
     }
 
+    /// For a while nothing goes wrong.
+    fn work_in_peace(&mut self) {
+        self.faults = false;
+        for _ in 0..200 {
+            match self.random.below(40) {
+                0 => self.end_delay(),
+                1 => self.request_snapshot(),
+                _ => {
+                    if let Some(worker) = self.random.pick(self.workers.keys().copied()) {
+                        self.run_worker(worker);
+                    }
+                }
+            }
+        }
+        self.faults = true;
+    }
+
     /// The worker reads a message, moves a task, or gets a report through.
     fn run_worker(&mut self, id: WorkerId) {
         let worker = self.workers.get_mut(&id).unwrap();
-        match self.random.below(3) {
+        match self.random.below(4) {
             0 => {
                 if let Some(message) = worker.inbox.pop_front() {
-                    worker.obey(message, &self.jobs);
+                    worker.obey(message, self.now_ms);
+                }
+            }
+            3 => {
+                if let Some((job, checkpoint, attempt)) = worker.parts.pop_front() {
+                    self.acknowledge(job, Some(checkpoint), attempt);
                 }
             }
             1 => {
                 let live = worker.tasks.iter().filter(|(_, (_, state))| !state.is_terminal());
                 let Some((job, attempt)) = self.random.pick(live.map(|(task, _)| *task)) else { return };
                 let faults = self.faults;
-                let event = worker.advance(job, attempt, &mut self.random, faults, self.now_ms);
+                let Some(event) = worker.advance(job, attempt, &mut self.random, faults, self.now_ms) else {
+                    return;
+                };
                 if let Event::TaskStateChanged { state: TaskState::Failed, .. } = event {
                     self.jobs.get_mut(&job).unwrap().harmed = true;
                 }
@@ -277,7 +322,14 @@ impl World {
             _ => {
                 if let Some(report) = worker.outbox.pop_front() {
                     self.said.push(report.clone());
+                    let last = match &report {
+                        Event::LastSnapshot { job, attempt, .. } => Some((*job, *attempt)),
+                        _ => None,
+                    };
                     self.apply(report);
+                    if let Some((job, attempt)) = last {
+                        self.acknowledge(job, None, attempt);
+                    }
                 }
             }
         }
@@ -289,8 +341,12 @@ impl World {
         if self.endless {
             self.register_with(50);
         }
+        self.workers.values_mut().for_each(|worker| worker.ending = true);
         for _ in 0..1_000_000 {
             self.now_ms += 1;
+            if self.random.percent(1) {
+                self.fail_snapshot();
+            }
             let busy = self.workers.iter().filter(|(_, worker)| worker.is_busy()).map(|(id, _)| *id);
             match self.random.pick(busy) {
                 Some(worker) => self.run_worker(worker),

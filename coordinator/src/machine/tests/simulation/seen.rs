@@ -32,6 +32,8 @@ pub(super) struct Seen {
     /// Restarts that left tasks of their job alone.
     pub(super) partial: u32,
     pub(super) ignored: Vec<Ignored>,
+    /// Snapshots that were completed and failed; deployments from one; requests to stop and to rescale that succeeded, and any that did not.
+    pub(super) snapshots: [u32; 6],
 }
 
 impl Seen {
@@ -60,6 +62,9 @@ impl Seen {
                 job.exceptions().latest().map(|one| one.concurrent.len()).sum::<usize>();
         }
         self.ignored.push(world.state.ignored());
+        let one = &world.snapshots;
+        let counts = [one.completed, one.failed, one.restored, one.stopped, one.rescaled, one.refused];
+        self.snapshots.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
 
     pub(super) fn assert_everything_happened(&self) {
@@ -69,6 +74,8 @@ impl Seen {
         let any = |count: fn(&Ignored) -> u64| self.ignored.iter().any(|ignored| count(ignored) > 0);
         assert!(any(|ignored| ignored.stale_attempt) && any(|ignored| ignored.impossible_transition));
         assert!(any(|ignored| ignored.repeated) && any(|ignored| ignored.overtaken));
+        assert!(self.snapshots.iter().all(|count| *count > 20), "{:?}", self.snapshots);
+        assert!(any(|ignored| ignored.refused_checkpoint) && any(|ignored| ignored.stale_checkpoint));
         assert!(any(|ignored| ignored.stale_slot_wait) && any(|ignored| ignored.stale_restart_delay));
     }
 }

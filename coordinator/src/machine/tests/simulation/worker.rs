@@ -7,8 +7,8 @@ use flott_schema::error::ErrorKind;
 use flott_schema::graph::{Exchange, ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, SlotId};
 
-use super::Life;
 use super::random::Random;
+use super::snapshots::last_of;
 use crate::machine::{Effect, Event};
 
 /// A worker as it really is, not as the machine believes.
@@ -18,6 +18,13 @@ pub(super) struct SimWorker {
     pub(super) outbox: VecDeque<Event>,
     pub(super) tasks: BTreeMap<(JobId, AttemptId), (SlotId, TaskState)>,
     pub(super) keeps: BTreeSet<JobId>,
+    /// Parts of snapshots on their way to the leader.
+    pub(super) parts: VecDeque<(JobId, u64, AttemptId)>,
+    /// Tasks that do nothing more until the snapshot has ended.
+    suspended: BTreeMap<(JobId, AttemptId), u64>,
+    streams: BTreeSet<JobId>,
+    /// Whether streams end, too.
+    pub(super) ending: bool,
 }
 
 impl SimWorker {
@@ -28,6 +35,10 @@ impl SimWorker {
             outbox: VecDeque::new(),
             tasks: BTreeMap::new(),
             keeps: BTreeSet::new(),
+            parts: VecDeque::new(),
+            suspended: BTreeMap::new(),
+            streams: BTreeSet::new(),
+            ending: false,
         }
     }
 
@@ -36,14 +47,18 @@ impl SimWorker {
         live || !self.inbox.is_empty() || !self.outbox.is_empty()
     }
 
-    pub(super) fn obey(&mut self, message: Effect, jobs: &BTreeMap<JobId, Life>) {
+    pub(super) fn obey(&mut self, message: Effect, at_ms: u64) {
         match message {
-            Effect::Deploy { job, tasks, peers, .. } => {
+            Effect::Deploy { job, spec, tasks, peers, .. } => {
+                let graph = spec.effective_graph();
+                if graph.mode == ExecutionMode::Streaming {
+                    self.streams.insert(job);
+                }
                 self.keeps.insert(job);
                 for task in &tasks {
                     // An order may come twice.
                     if !self.tasks.contains_key(&(job, task.attempt)) {
-                        self.assert_may_start(job, task, &peers, &jobs[&job].graph);
+                        self.assert_may_start(job, task, &peers, &graph);
                         self.tasks.insert((job, task.attempt), (task.slot, TaskState::Deploying));
                     }
                 }
@@ -63,6 +78,36 @@ impl SimWorker {
                 assert!(!live, "released with live tasks");
                 self.keeps.remove(&job);
                 self.tasks.retain(|(of, _), _| *of != job);
+            }
+            Effect::Checkpoint { order, .. } => {
+                for attempt in order.attempts {
+                    let task = (order.job, attempt);
+                    if self.tasks.get(&task).is_some_and(|(_, state)| *state == TaskState::Running) {
+                        self.parts.push_back((order.job, order.barrier.checkpoint, attempt));
+                        if order.barrier.after.stops() {
+                            self.suspended.insert(task, order.barrier.checkpoint);
+                        }
+                    }
+                }
+            }
+            Effect::CheckpointEnded { job, checkpoint, completed, .. } => {
+                let ended = self.suspended.iter().filter(|((of, _), id)| *of == job && **id == checkpoint);
+                for task in ended.map(|(task, _)| *task).collect::<Vec<_>>() {
+                    self.suspended.remove(&task);
+                    let Some((_, state)) = self.tasks.get_mut(&task) else { continue };
+                    if completed && *state == TaskState::Running {
+                        *state = TaskState::Finished;
+                        let (job, attempt) = task;
+                        let (state, failure) = (TaskState::Finished, None);
+                        self.outbox.push_back(Event::TaskStateChanged {
+                            job,
+                            attempt,
+                            state,
+                            failure,
+                            at_ms,
+                        });
+                    }
+                }
             }
             other => panic!("no message for a worker: {other:?}"),
         }
@@ -101,18 +146,29 @@ impl SimWorker {
         random: &mut Random,
         faults: bool,
         at_ms: u64,
-    ) -> Event {
+    ) -> Option<Event> {
         let (_, state) = self.tasks.get_mut(&(job, attempt)).unwrap();
-        let fails = faults && random.percent(2);
+        let fails = faults && random.percent(if *state == TaskState::Running { 1 } else { 2 });
+        if !fails && *state == TaskState::Running && self.suspended.contains_key(&(job, attempt)) {
+            return None;
+        }
         *state = match *state {
             _ if fails => TaskState::Failed,
             TaskState::Deploying => TaskState::Initializing,
             TaskState::Initializing => TaskState::Running,
             TaskState::Canceling if random.percent(80) => TaskState::Canceled,
+            // Streams have no end of their own as long as anything happens.
+            TaskState::Running if !self.ending && self.streams.contains(&job) && random.percent(97) => {
+                return None;
+            }
             _ => TaskState::Finished,
         };
         let failure = fails.then(|| failure_of(attempt));
-        Event::TaskStateChanged { job, attempt, state: *state, failure, at_ms }
+        if *state == TaskState::Finished && random.percent(80) {
+            let snapshot = last_of(attempt);
+            self.outbox.push_back(Event::LastSnapshot { job, attempt, snapshot, at_ms });
+        }
+        Some(Event::TaskStateChanged { job, attempt, state: *state, failure, at_ms })
     }
 
     /// What it says of its tasks when it comes back: the whole truth, or no more than it must, namely those whose end is not
