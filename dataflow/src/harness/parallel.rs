@@ -191,7 +191,12 @@ impl<L: Record, R: Record, O: Record> Parallel<L, R, O> {
         std::mem::take(&mut self.results)
     }
 
-    /// Those records in order.
+    /// The records emitted since the last call, task by task.
+    pub fn take_records(&mut self) -> Vec<O> {
+        self.take().into_iter().map(|(record, _)| record).collect()
+    }
+
+    /// The records emitted since the last call, with timestamps, in order.
     pub fn take_sorted(&mut self) -> Vec<(O, i64)>
     where
         O: Ord,

@@ -288,6 +288,8 @@ where
 mod tests {
     use super::*;
     use crate::context::Settings;
+    use crate::harness::memory::MemoryKind;
+    use crate::harness::parallel::Parallel;
     use crate::harness::{Harness, HarnessBuilder};
     use crate::key::{ByRef, ByValue};
     use crate::operator::OutputTag;
@@ -451,5 +453,38 @@ mod tests {
         assert_eq!(enrich.take(), [("still nobody 20 of 2".into(), crate::batch::NO_TIMESTAMP)]);
         enrich.end().unwrap();
         assert_eq!(enrich.take(), []);
+    }
+
+    #[test]
+    fn the_state_that_both_inputs_share_comes_back_at_any_parallelism() {
+        for kind in [MemoryKind::AllRows, MemoryKind::Changes, MemoryKind::Fetching { budget_bytes: 5_000 }] {
+            let mut enrich: Parallel<Order, Customer, String> = Parallel::new(1, kind, |builder| {
+                let left = ByValue::new(|order: &Order| order.0);
+                let right = ByRef::new(customer_id as fn(&Customer) -> &u64);
+                builder.two_inputs(|ctx| Ok(KeyedCoProcess::new(left, right, Enrich::default(), ctx)))
+            })
+            .unwrap();
+            enrich.set_time(5_000).unwrap();
+            for (round, parallelism) in (0..).zip([3, 2, 4, 1]) {
+                enrich.push_all(|order| order.0, (0..300).map(|n| ((n, round), 0))).unwrap();
+                enrich.restart(parallelism).unwrap();
+            }
+            assert_eq!(enrich.take(), []);
+            for customer in 0..200 {
+                enrich.push_right(&customer, (customer, format!("name {customer}")), 0).unwrap();
+            }
+            assert_eq!(enrich.take().len(), 800);
+            enrich.restart(3).unwrap();
+            enrich.push(&7, (7, 70), 1).unwrap();
+            assert_eq!(enrich.take_records(), ["name 7 70"]);
+            enrich.watermark(100).unwrap();
+            let mut told = enrich.take_records();
+            told.sort();
+            assert_eq!((told.len(), told[0].as_str()), (400, "nobody 0 of 200"));
+            enrich.restart(2).unwrap();
+            enrich.set_time(6_000).unwrap();
+            enrich.end().unwrap();
+            assert_eq!(enrich.take(), [], "the other timers found nothing any more");
+        }
     }
 }

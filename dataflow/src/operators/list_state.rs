@@ -94,3 +94,6 @@ impl<'a> SnapshotContext<'a> {
         self.barrier.kind
     }
 }
+
+#[cfg(test)]
+mod tests;

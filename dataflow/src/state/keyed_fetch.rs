@@ -222,3 +222,67 @@ impl<K: Key> KeyedState<K> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::context::{OperatorContext, Settings, TaskContext};
+    use crate::harness::memory::{MemoryKind, MemoryState};
+    use crate::snapshot::Snapshots;
+    use crate::state::{ListState, ValueState};
+
+    #[test]
+    fn memory_stays_near_the_budget_and_keys_with_timers_stay() {
+        let budget_bytes = 200_000;
+        let state = MemoryState::new(MemoryKind::Fetching { budget_bytes }, 0, 1, 128);
+        let mut task = TaskContext::new("job", "vertex", 0, 1, 128, Settings::default());
+        task.snapshots = Snapshots::new(state.clone(), false);
+        let ctx = OperatorContext::new(Rc::new(task), "operator", "uid");
+        let mut keyed: KeyedState<String> = KeyedState::default();
+        keyed.attach(&ctx, "").unwrap();
+        keyed.fetch_keys();
+        let text: ValueState<String> = ValueState::register(keyed.store(), "text", None).unwrap();
+        let list: ListState<u64> = ListState::register(keyed.store(), "list", None).unwrap();
+        keyed.restore().unwrap();
+        for round in 0..500u64 {
+            let keys: Vec<String> = (0..40).map(|n| format!("key {}", (round * 40 + n) % 10_000)).collect();
+            let hashes: Vec<u64> = keys.iter().map(crate::key::stable_hash).collect();
+            keyed.begin(0);
+            keyed.load(&hashes, keys.iter()).unwrap();
+            for (index, key) in keys.iter().enumerate() {
+                let slot = keyed.enter(hashes[index], key);
+                text.update(keyed.store(), |text| text.push_str("some more text "));
+                list.add(keyed.store(), round);
+                if round == 3 {
+                    keyed.register_timer(TimeDomain::Event, 10, slot);
+                }
+                keyed.leave(slot);
+            }
+            keyed.end();
+            if round % 50 == 30 {
+                state.begin(round);
+                keyed.freeze();
+            }
+            keyed.drain(200);
+            // Half is for growth of the columns, a part for a snapshot that is being taken.
+            assert!(keyed.memory_bytes() < budget_bytes * 3 / 2, "{} bytes", keyed.memory_bytes());
+        }
+        assert!(keyed.key_count() > 200, "{} keys", keyed.key_count());
+        // All of these have been forgotten, but those with timers.
+        let before = state.fetched_and_written().0;
+        let keys: Vec<String> = (120..160).map(|n| format!("key {n}")).collect();
+        let hashes: Vec<u64> = keys.iter().map(crate::key::stable_hash).collect();
+        keyed.load(&hashes, keys.iter()).unwrap();
+        assert_eq!(state.fetched_and_written().0, before, "they have timers");
+        let mut fired = 0;
+        while let Some((_, slot)) = keyed.pop_timer(TimeDomain::Event, 10) {
+            fired += 1;
+            assert_eq!(list.len(keyed.store()), 2, "key {}", keyed.key(slot));
+            assert_eq!(text.get(keyed.store()).unwrap().len(), 30);
+            keyed.leave(slot);
+        }
+        assert_eq!(fired, 40);
+    }
+}

@@ -6,6 +6,8 @@ use flott_schema::graph::ExecutionMode;
 use super::*;
 use crate::context::Settings;
 use crate::element::Signal;
+use crate::harness::memory::MemoryKind;
+use crate::harness::parallel::Parallel;
 use crate::harness::{Harness, HarnessBuilder};
 use crate::key::ByValue;
 use crate::operators::open::OpenContext;
@@ -311,4 +313,56 @@ fn a_long_release_lets_others_have_the_thread() {
         calls += 1;
     }
     assert_eq!((calls, seen.take().len()), (4, 200_000));
+}
+
+#[test]
+fn maps_come_back_in_every_task_at_any_parallelism() {
+    for kind in [MemoryKind::AllRows, MemoryKind::Changes] {
+        let mut filter = Parallel::new(2, kind, |builder| {
+            let function = filter();
+            let declared = [function.thresholds.declare(), function.changes.declare()];
+            builder.two_inputs(|ctx| Ok(BroadcastProcess::new(function, &declared, ctx)))
+        })
+        .unwrap();
+        filter.broadcast_right(("heat".into(), Some(30)), 0).unwrap();
+        filter.broadcast_right(("noise".into(), Some(80)), 0).unwrap();
+        for (change, parallelism) in (3..).zip([3, 1, 4]) {
+            filter.restart(parallelism).unwrap();
+            filter.broadcast_right(("noise".into(), None), 0).unwrap();
+            for task in filter.tasks() {
+                task.push_all([(("heat".into(), 50), 1), (("noise".into(), 90), 1)]).unwrap();
+                assert_eq!(task.take_records(), [format!("heat 50 > 30 (change {change})")]);
+            }
+        }
+    }
+}
+
+#[test]
+fn keyed_state_beside_broadcast_state_comes_back_and_all_keys_are_reached() {
+    // Keys are kept in memory even where they could be fetched.
+    for kind in [MemoryKind::AllRows, MemoryKind::Changes, MemoryKind::Fetching { budget_bytes: 0 }] {
+        let mut count: Parallel<Reading, i64, String> = Parallel::new(2, kind, |builder| {
+            let limit = BroadcastState::new("limit");
+            let declared = [limit.declare()];
+            let function = CountAbove { limit: Some(limit), ..CountAbove::default() };
+            let selector = ByValue::new(|reading: &Reading| reading.0.clone());
+            builder.two_inputs(|ctx| Ok(KeyedBroadcastProcess::new(selector, function, &declared, ctx)))
+        })
+        .unwrap();
+        count.broadcast_right(40, 1).unwrap();
+        let many = (0..500).map(|n| ((format!("kind {}", n % 100), 30 + n % 20), n));
+        for parallelism in [3, 1, 2] {
+            count.push_all(|reading| reading.0.clone(), many.clone()).unwrap();
+            count.restart(parallelism).unwrap();
+        }
+        count.broadcast_right(45, 600).unwrap();
+        let told = count.take_sorted();
+        assert_eq!(told.len(), 45);
+        assert_eq!(told[0], ("kind 11: 15 until the limit became 45".into(), 600));
+        count.restart(2).unwrap();
+        count.broadcast_right(46, 601).unwrap();
+        assert_eq!(count.take(), [], "taken is gone");
+        count.watermark(10_000).unwrap();
+        assert_eq!(count.take().len(), 225, "timers stay");
+    }
 }

@@ -305,3 +305,90 @@ proptest! {
         }
     }
 }
+
+fn order(key: &str, what: u8, number: i64) -> (Order, i64) {
+    (Order { key: key.to_string(), what, number }, 0)
+}
+
+#[test]
+fn the_stored_forms_of_states_and_timers_are_frozen() {
+    for kind in [MemoryKind::AllRows, MemoryKind::Changes] {
+        let mut tasks = Parallel::new(1, kind, open).unwrap();
+        tasks.set_time(100).unwrap();
+        let orders = [(0, -2), (2, 7), (4, 9), (7, 300), (8, 5), (10, 50), (12, 1), (14, 3), (15, 4)];
+        tasks
+            .push_all(|order| order.key.clone(), orders.map(|(what, number)| order("k", what, number)))
+            .unwrap();
+        let rows = rows(&tasks.snapshot().unwrap());
+        let group = 99;
+        let key = [1, b'k'].to_vec();
+        let timer = |time: u8| [&[0x80, 0, 0, 0, 0, 0, 0, time][..], &key].concat();
+        let row = |table: &str, key: Vec<u8>, value: &[u8]| (table.to_string(), group, key, value.to_vec());
+        let expected = [
+            row("event-timers", timer(5), &[]),
+            // One entry: its text, no stamp.
+            row("list", key.clone(), b"\x01\x06item 7\x00"),
+            row("map", key.clone(), b"\x01\x02\x07entry 9\x00"),
+            row("processing-timers", timer(101), &[]),
+            // One entry: 4 under 4, at 100.
+            row("read", key.clone(), &[1, 4, 8, 0xc8, 1]),
+            row("short", key.clone(), b"\x07short 1\xc8\x01"),
+            row("shorts", key.clone(), &[1, 6, 0xc8, 1]),
+            row("sum", key.clone(), &[0xd8, 4, 0]),
+            row("value", key.clone(), &[3, 0]),
+        ];
+        assert_eq!(rows, expected);
+    }
+}
+
+#[test]
+fn what_is_gone_leaves_no_row_and_no_key_behind() {
+    for kind in [MemoryKind::AllRows, MemoryKind::Changes, MemoryKind::Fetching { budget_bytes: 1 << 20 }] {
+        let mut tasks = Parallel::new(2, kind, open).unwrap();
+        let each = |what: u8| (0..500).map(move |n| order(&format!("key {n}"), what, 900));
+        for what in [0, 2, 4, 8] {
+            tasks.push_all(|order| order.key.clone(), each(what)).unwrap();
+        }
+        assert_eq!(rows(&tasks.snapshot().unwrap()).len(), 2_000);
+        for what in [1, 3, 6, 9] {
+            tasks.push_all(|order| order.key.clone(), each(what)).unwrap();
+        }
+        assert_eq!(rows(&tasks.snapshot().unwrap()), []);
+        let frozen: Vec<usize> = tasks.states().iter().map(|state| state.frozen_rows()).collect();
+        assert_eq!(rows(&tasks.snapshot().unwrap()), []);
+        let after: Vec<usize> = tasks.states().iter().map(|state| state.frozen_rows()).collect();
+        assert_eq!(frozen, after, "nothing is told twice");
+    }
+}
+
+#[test]
+fn a_tenth_of_the_keys_in_memory_give_the_same_and_nothing_is_fetched_twice_in_vain() {
+    let budget_bytes = 60_000;
+    let mut tasks = Parallel::new(1, MemoryKind::Fetching { budget_bytes }, open).unwrap();
+    let mut alone = open(HarnessBuilder::new(Settings::default())).unwrap();
+    for round in 0..150i64 {
+        let batch: Vec<(Order, i64)> = (0..20)
+            .map(|n| {
+                order(&format!("key {}", (round * 41 + n * n * 3) % 2_000), [0, 2, 4, 0][n as usize % 4], n)
+            })
+            .collect();
+        tasks.push_all(|order| order.key.clone(), batch.clone()).unwrap();
+        alone.push_all(batch).unwrap();
+        if round % 20 == 7 {
+            tasks.snapshot().unwrap();
+        }
+        let mut expected = alone.take();
+        expected.sort();
+        assert_eq!(tasks.take_sorted(), expected);
+    }
+    let (fetched, written) = tasks.states()[0].fetched_and_written();
+    assert!(fetched > 1_000 && written > 500, "{fetched} {written}");
+    // A key without any state, asked for again and again.
+    let absent = || [order("absent", 1, 0), order("absent", 16, 0)];
+    tasks.push_all(|order| order.key.clone(), absent()).unwrap();
+    let before = tasks.states()[0].fetched_and_written().0;
+    for _ in 0..50 {
+        tasks.push_all(|order| order.key.clone(), absent()).unwrap();
+    }
+    assert_eq!(tasks.states()[0].fetched_and_written().0, before);
+}
