@@ -1,6 +1,6 @@
 //! State of one operator in one task.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::options::{Backend, TaskIdentity};
 use crate::pipeline::{Layer, Pipeline, Store};
 use crate::place::Place;
 use crate::restored::{Restored, RestoredOperator};
-use crate::rocks::{RocksStore, restore};
-use crate::service::{KeyedOperator, StateService};
+use crate::rocks::{RocksStore, Tuning, restore};
+use crate::service::StateService;
 use crate::snapshot::Pending;
 use crate::source::RowSource;
 
@@ -28,6 +28,34 @@ pub(crate) struct Shared {
     pub(crate) task: TaskIdentity,
     pub(crate) restored: Option<Restored>,
     pub(crate) current: RefCell<Option<Current>>,
+    /// Operators that keep tables in memory.
+    pub(crate) keyed_operators: Cell<usize>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        service: Arc<StateService>,
+        task: TaskIdentity,
+        restored: Option<Restored>,
+    ) -> Rc<Self> {
+        service.tuning.resize_cache(task.memory_bytes, true);
+        let (current, keyed_operators) = Default::default();
+        Rc::new(Shared { service, task, restored, current, keyed_operators })
+    }
+
+    /// Bytes that the tables of one operator may keep in memory.
+    fn budget_bytes(&self) -> usize {
+        match self.task.memory_bytes {
+            0 => usize::MAX,
+            memory => (memory - Tuning::cache_bytes(memory)) / self.keyed_operators.get().max(1),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.service.tuning.resize_cache(self.task.memory_bytes, false);
+    }
 }
 
 /// The snapshot that operators hand in for at the moment.
@@ -44,6 +72,8 @@ pub(crate) struct OperatorState {
     uid: RefCell<String>,
     shared: Rc<Shared>,
     restored: RestoredOperator,
+    /// Why what it starts from cannot be had, where nobody has been told yet.
+    refused: Option<Error>,
     tables: RefCell<BTreeMap<String, TableSnapshot>>,
     keyed: OnceCell<Keyed>,
 }
@@ -52,7 +82,6 @@ pub(crate) struct OperatorState {
 struct Keyed {
     pipeline: Arc<Pipeline>,
     store: Kept,
-    _counted: KeyedOperator,
 }
 
 enum Kept {
@@ -68,31 +97,49 @@ enum Kept {
 impl OperatorState {
     /// State of `operator`; what it starts from is fetched.
     pub(crate) fn open(shared: Rc<Shared>, operator: OperatorId) -> Result<Self> {
-        let task = &shared.task;
-        let restored = match &shared.restored {
-            Some(restored) => {
-                let backup = |from| shared.service.backup(restored.manifest.job, from, operator);
-                restored.operator(operator, task, backup)?
-            }
-            None => RestoredOperator::default(),
-        };
+        let state = Self::new(shared, operator);
+        let restored = state.choose()?;
         let has_rows = !restored.parts.is_empty();
-        let state = OperatorState { restored, ..Self::new(shared, operator) };
+        let state = OperatorState { restored, ..state };
         if has_rows {
             state.keyed()?;
         }
         Ok(state)
     }
 
-    /// State of an operator that starts from nothing.
-    pub(crate) fn new(shared: Rc<Shared>, operator: OperatorId) -> Self {
+    /// State of an operator that was not named when its task was opened. What it starts from is fetched when it registers its first table.
+    pub(crate) fn open_late(shared: Rc<Shared>, operator: OperatorId) -> Self {
+        let state = Self::new(shared, operator);
+        match state.choose() {
+            Ok(restored) => OperatorState { restored, ..state },
+            Err(error) => OperatorState { refused: Some(error), ..state },
+        }
+    }
+
+    fn new(shared: Rc<Shared>, operator: OperatorId) -> Self {
         OperatorState {
             operator,
             uid: RefCell::default(),
             shared,
             restored: RestoredOperator::default(),
+            refused: None,
             tables: RefCell::default(),
             keyed: OnceCell::new(),
+        }
+    }
+
+    /// What it starts from.
+    fn choose(&self) -> Result<RestoredOperator> {
+        let Shared { service, task, restored, .. } = &*self.shared;
+        let Some(restored) = restored else { return Ok(RestoredOperator::default()) };
+        let backup = |from| service.backup(restored.manifest.job, from, self.operator);
+        restored.operator(self.operator, task, backup)
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.refused {
+            Some(error) => Err(Error::new(error.kind(), error.to_string()).at(self.place())),
+            None => Ok(()),
         }
     }
 
@@ -112,6 +159,7 @@ impl OperatorState {
         if let Some(keyed) = self.keyed.get() {
             return Ok(keyed);
         }
+        self.check()?;
         let keyed = self.open_keyed().at(|| self.place())?;
         Ok(self.keyed.get_or_init(|| keyed))
     }
@@ -146,11 +194,8 @@ impl OperatorState {
             }
         };
         let name = format!("operator {}", self.operator);
-        Ok(Keyed {
-            pipeline: Pipeline::new(name, store, service.compute.clone()),
-            store: kept,
-            _counted: service.keyed_operator(),
-        })
+        self.shared.keyed_operators.update(|operators| operators + 1);
+        Ok(Keyed { pipeline: Pipeline::new(name, store, service.compute.clone()), store: kept })
     }
 
     /// The tables that the operator has registered.
@@ -338,7 +383,7 @@ impl StateBackend for OperatorState {
     }
 
     fn budget_bytes(&self) -> usize {
-        if self.can_fetch() { self.shared.service.budget_bytes() } else { usize::MAX }
+        if self.can_fetch() { self.shared.budget_bytes() } else { usize::MAX }
     }
 
     fn fetch(
@@ -384,6 +429,7 @@ impl StateBackend for OperatorState {
     }
 
     fn list(&self, name: &str) -> Result<Vec<Vec<u8>>> {
+        self.check()?;
         Ok(self.restored.lists.get(name).cloned().unwrap_or_default())
     }
 

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use flott_schema::config::options::StateBackend;
 use flott_schema::ids::{AttemptId, JobId, OperatorId};
+use flott_schema::job::JobSettings;
 use flott_schema::key_group::KeyGroupRange;
 
 /// Where tasks keep keyed state.
@@ -22,8 +24,6 @@ pub struct StateOptions {
     pub backend: Backend,
     /// Working files of this executor alone. What is in it when the service starts is deleted, but for the backups of checkpoints.
     pub directory: PathBuf,
-    /// Memory for the state of all tasks: caches and indexes of RocksDB, and what the tables of operators keep. 0: unlimited.
-    pub memory_bytes: usize,
     /// Threads that encode, sort and write rows; RocksDB has as many for compactions.
     pub threads: usize,
     /// Threads that move files to and from the storage of snapshots.
@@ -32,8 +32,10 @@ pub struct StateOptions {
     pub compress: bool,
     /// Whether a lookup asks a Bloom filter before it reads a block.
     pub bloom_filter: bool,
-    /// Whether the files of the last completed checkpoint are kept here, so that a restart need not fetch them.
+    /// Whether the files of the last completed checkpoint are kept here.
     pub local_backup: bool,
+    /// Whether a restart takes them, instead of fetching files.
+    pub recover_from_local: bool,
 }
 
 impl StateOptions {
@@ -42,12 +44,30 @@ impl StateOptions {
         StateOptions {
             backend: Backend::default(),
             directory: directory.into(),
-            memory_bytes: 0,
             threads: 2,
             transfer_threads: 4,
             compress: false,
             bloom_filter: true,
             local_backup: false,
+            recover_from_local: false,
+        }
+    }
+
+    /// What the settings of a job say, with working files in `directory`.
+    pub fn of_job(settings: &JobSettings, directory: impl Into<PathBuf>) -> Self {
+        let JobSettings { checkpoints, state, .. } = settings;
+        StateOptions {
+            backend: match state.backend {
+                StateBackend::HashMap => Backend::HashMap,
+                StateBackend::RocksDb | StateBackend::ForSt => Backend::RocksDb,
+            },
+            directory: directory.into(),
+            threads: state.threads as usize,
+            transfer_threads: state.transfer_threads as usize,
+            compress: checkpoints.compress,
+            bloom_filter: state.bloom_filter,
+            local_backup: state.local_backup,
+            recover_from_local: state.recover_from_local,
         }
     }
 }
@@ -65,6 +85,9 @@ pub struct TaskIdentity {
     pub max_parallelism: u32,
     /// The operators of its chain.
     pub operators: Vec<OperatorId>,
+    /// Memory for its state, its share of that of the slot: for caches of RocksDB, and for what the tables of operators keep. 0: unlimited.
+    /// Tables that cannot be fetched from are not bounded by it.
+    pub memory_bytes: usize,
 }
 
 impl TaskIdentity {

@@ -45,7 +45,7 @@ pub(crate) struct Layer {
     /// The tables of the operator at that time.
     pub(crate) tables: Vec<TableSnapshot>,
     rows: Mutex<Rows>,
-    /// Whether the task's thread may still open sinks.
+    /// Whether the task's thread may add rows, or sinks for them. Changed by that thread alone.
     is_open: AtomicBool,
     sinks_open: AtomicUsize,
     /// Whether some of its rows got lost.
@@ -62,7 +62,7 @@ struct Rows {
 impl Layer {
     fn new(snapshot: Option<Arc<Pending>>, tables: Vec<TableSnapshot>) -> Arc<Self> {
         Arc::new(Layer {
-            is_open: AtomicBool::new(snapshot.is_some()),
+            is_open: AtomicBool::new(true),
             snapshot,
             tables,
             rows: Mutex::default(),
@@ -71,9 +71,13 @@ impl Layer {
         })
     }
 
-    /// No more sinks will be opened: all tables have been handed in, or will not be.
+    /// No more rows come, but through sinks that are open.
     pub(crate) fn close(&self) {
         self.is_open.store(false, Ordering::Release);
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
     }
 
     fn memory_bytes(&self) -> usize {
@@ -116,8 +120,9 @@ impl Rows {
             return;
         }
         self.runs.push(Arc::new(std::mem::take(&mut self.open).sort()));
-        // Lookups seal too, and must not leave many small runs.
+        // Lookups seal too, and must not leave many small runs. A row is copied as often as the size of its run doubles.
         while let [.., older, younger] = &self.runs[..]
+            && older.len() <= 2 * younger.len()
             && older.memory_bytes() + younger.memory_bytes() <= RUN_BYTES
         {
             let mut both = RowBuffer::default();
@@ -177,6 +182,9 @@ impl Pipeline {
     pub(crate) fn begin(&self, snapshot: Arc<Pending>, tables: Vec<TableSnapshot>) -> Result<Arc<Layer>> {
         let mut state = lock(&self.state);
         self.check(&state)?;
+        if let Some(written) = state.layers.back().filter(|layer| layer.snapshot.is_none()) {
+            written.close();
+        }
         snapshot.add_part();
         let layer = Layer::new(Some(snapshot), tables);
         state.layers.push_back(layer.clone());
@@ -209,19 +217,20 @@ impl Pipeline {
                 return Err(self.too_slow("rows that were written before are not stored"));
             }
         }
-        let last = state.layers.back().filter(|layer| layer.snapshot.is_none());
+        let last = state.layers.back().filter(|layer| layer.snapshot.is_none() && layer.is_open());
         let layer = match last {
-            Some(layer) if layer.memory_bytes() < WRITTEN_BYTES => layer.clone(),
-            _ => {
+            Some(layer) => layer.clone(),
+            None => {
                 let layer = Layer::new(None, Vec::new());
                 state.layers.push_back(layer.clone());
                 layer
             }
         };
-        layer.sinks_open.fetch_add(1, Ordering::AcqRel);
         drop(state);
         let encoded = layer.encode(table, rows);
-        layer.sinks_open.fetch_sub(1, Ordering::AcqRel);
+        if layer.memory_bytes() >= WRITTEN_BYTES {
+            layer.close();
+        }
         let mut state = lock(&self.state);
         if let Err(error) = &encoded {
             state.broken.get_or_insert(error.to_string());
@@ -395,14 +404,14 @@ impl Pipeline {
 impl State {
     fn front_is_ready(&self) -> bool {
         let Some(front) = self.layers.front() else { return false };
-        if front.is_open.load(Ordering::Acquire) || front.sinks_open.load(Ordering::Acquire) > 0 {
+        if front.is_open() || front.sinks_open.load(Ordering::Acquire) > 0 {
             return false;
         }
         match &front.snapshot {
             Some(snapshot) => {
                 snapshot.is_settled() && !self.pieces.iter().any(|piece| Arc::ptr_eq(&piece.layer, front))
             }
-            None => self.layers.len() > 1 || front.memory_bytes() >= WRITTEN_BYTES,
+            None => true,
         }
     }
 

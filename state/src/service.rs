@@ -30,8 +30,6 @@ pub struct StateService {
     pub(crate) tuning: Tuning,
     /// The manifest that was read last.
     manifest: Mutex<Option<(RestoreFrom, Arc<Manifest>)>>,
-    /// Operators that keep tables in memory.
-    keyed_operators: AtomicUsize,
     /// Numbers the folders of working files: one that is being closed is never in the way of another.
     folders: AtomicUsize,
 }
@@ -49,7 +47,6 @@ impl StateService {
             transfer: Arc::new(Pool::start("state-transfer", options.transfer_threads)?),
             tuning: Tuning::new(&options),
             manifest: Mutex::default(),
-            keyed_operators: AtomicUsize::new(0),
             folders: AtomicUsize::new(0),
             options,
         }))
@@ -101,40 +98,13 @@ impl StateService {
         file: &SnapshotFile,
         to: &Path,
     ) -> Result<()> {
-        if self.options.local_backup {
+        if self.options.recover_from_local {
             let kept = backup.join(from.checkpoint.to_string());
             if files::get_backup(&kept, file, to) {
                 return Ok(());
             }
         }
         files::get_file(&from.folder, file, to).at(|| from.to_string())
-    }
-
-    /// An operator keeps tables from now on, until what this gives is dropped.
-    pub(crate) fn keyed_operator(self: &Arc<Self>) -> KeyedOperator {
-        self.keyed_operators.fetch_add(1, Ordering::Relaxed);
-        KeyedOperator(self.clone())
-    }
-
-    /// Bytes that the tables of one operator may keep in memory.
-    pub(crate) fn budget_bytes(&self) -> usize {
-        match self.options.memory_bytes {
-            0 => usize::MAX,
-            memory => {
-                let tables = memory - self.tuning.cache_bytes(memory);
-                tables / self.keyed_operators.load(Ordering::Relaxed).max(1)
-            }
-        }
-    }
-}
-
-/// An operator that shares the memory for tables.
-#[derive(Debug)]
-pub(crate) struct KeyedOperator(Arc<StateService>);
-
-impl Drop for KeyedOperator {
-    fn drop(&mut self) {
-        self.0.keyed_operators.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

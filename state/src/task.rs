@@ -48,8 +48,7 @@ impl TaskBackend {
     ) -> Result<Rc<Self>> {
         let restored = restored.map(|(from, manifest)| Restored { from, manifest });
         let operators = task.operators.clone();
-        let shared =
-            Rc::new(Shared { service: service.clone(), task, restored, current: RefCell::default() });
+        let shared = Shared::new(service.clone(), task, restored);
         let backend = TaskBackend { shared, operators: RefCell::default(), pending: RefCell::default() };
         for operator in operators {
             let state = OperatorState::open(backend.shared.clone(), operator)?;
@@ -189,10 +188,8 @@ impl TaskBackend {
 impl TaskState for TaskBackend {
     fn operator(&self, operator: OperatorId, uid: &str) -> Rc<dyn StateBackend> {
         let mut operators = self.operators.borrow_mut();
-        let state = operators.entry(operator).or_insert_with(|| {
-            let state = OperatorState::new(self.shared.clone(), operator);
-            Rc::new(state)
-        });
+        let open = || Rc::new(OperatorState::open_late(self.shared.clone(), operator));
+        let state = operators.entry(operator).or_insert_with(open);
         state.name(uid);
         state.clone()
     }

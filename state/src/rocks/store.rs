@@ -177,11 +177,14 @@ impl Writing {
             } else {
                 discard(&writing.folder);
             }
-            if result.is_err() {
-                lock(&writing.uploads).aborted(writing.checkpoint());
+            // One that nobody waits for was or will be aborted: whoever comes second deletes.
+            let mut uploads = lock(&writing.uploads);
+            let mut unwanted = uploads.stored(writing.checkpoint(), stored);
+            if unwanted.is_none() && (result.is_err() || writing.pending.is_lost()) {
+                unwanted = uploads.aborted(writing.checkpoint());
             }
-            let given_back = lock(&writing.uploads).stored(writing.checkpoint(), stored);
-            if let Some(stored) = given_back {
+            drop(uploads);
+            if let Some(stored) = unwanted {
                 delete(stored);
             }
             writing.pending.part_done(result);

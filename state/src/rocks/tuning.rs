@@ -1,15 +1,18 @@
 //! Settings of the databases, and the memory they share.
 
+use std::sync::Mutex;
+
 use rocksdb::{
     BlockBasedOptions, Cache, DBCompressionType, IngestExternalFileOptions, LogLevel, Options, ReadOptions,
 };
 
 use crate::options::StateOptions;
+use crate::pool::lock;
 
 /// Share of the memory for state that caches of blocks, indexes and filters get.
 const CACHE_SHARE: usize = 4;
-/// Memory of the cache where memory for state is not limited.
-const CACHE_BYTES: usize = 256 << 20;
+/// The cache of a task whose memory for state is not limited.
+const CACHE_BYTES: usize = 64 << 20;
 /// Size of a file that is written in one piece.
 pub(crate) const FILE_BYTES: u64 = 64 << 20;
 /// Files a database keeps open.
@@ -21,6 +24,8 @@ const BITS_PER_KEY: f64 = 10.0;
 /// Settings of the databases of an executor.
 pub(crate) struct Tuning {
     options: Options,
+    /// Blocks, indexes and filters of all databases, with the sum of what their tasks give.
+    cache: Mutex<(Cache, usize)>,
 }
 
 impl std::fmt::Debug for Tuning {
@@ -32,11 +37,9 @@ impl std::fmt::Debug for Tuning {
 impl Tuning {
     pub(crate) fn new(state: &StateOptions) -> Self {
         let mut blocks = BlockBasedOptions::default();
-        let cache_bytes = match state.memory_bytes {
-            0 => CACHE_BYTES,
-            memory => memory / CACHE_SHARE,
-        };
-        blocks.set_block_cache(&Cache::new_lru_cache(cache_bytes));
+        // Its size here decides into how many parts it is divided, so that threads do not wait for each other.
+        let cache = Cache::new_lru_cache(CACHE_BYTES);
+        blocks.set_block_cache(&cache);
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
         blocks.set_format_version(5);
@@ -57,16 +60,25 @@ impl Tuning {
         options.set_log_level(LogLevel::Warn);
         options.set_keep_log_file_num(1);
         options.set_stats_dump_period_sec(0);
-        Tuning { options }
+        Tuning { options, cache: Mutex::new((cache, 0)) }
     }
 
     pub(crate) fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Out of this memory, what caches get.
-    pub(crate) fn cache_bytes(&self, memory_bytes: usize) -> usize {
-        memory_bytes / CACHE_SHARE
+    /// Out of this memory of a task, what the cache gets.
+    pub(crate) fn cache_bytes(memory_bytes: usize) -> usize {
+        if memory_bytes == 0 { CACHE_BYTES } else { memory_bytes / CACHE_SHARE }
+    }
+
+    /// A task with so much memory has come, or goes.
+    pub(crate) fn resize_cache(&self, memory_bytes: usize, comes: bool) {
+        let bytes = Self::cache_bytes(memory_bytes);
+        let mut cache = lock(&self.cache);
+        let (cache, capacity) = &mut *cache;
+        *capacity = if comes { *capacity + bytes } else { capacity.saturating_sub(bytes) };
+        cache.set_capacity(*capacity);
     }
 
     /// For files that were written to be ingested.

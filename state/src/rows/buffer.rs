@@ -92,6 +92,10 @@ impl RowBuffer {
         };
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
+        if self.bytes.len() as u64 == entry.at {
+            // No two rows begin at the same place, whatever they hold.
+            self.bytes.push(0);
+        }
         self.entries.push(entry);
         Ok(())
     }
@@ -111,10 +115,7 @@ impl RowBuffer {
         entries.sort_unstable_by(|a, b| {
             let by_key = || a.key(&bytes).cmp(b.key(&bytes));
             // Of one key, the last row comes first, and is the one that is kept.
-            a.prefix
-                .cmp(&b.prefix)
-                .then_with(by_key)
-                .then_with(|| b.at.cmp(&a.at).then(b.key_bytes.cmp(&a.key_bytes)))
+            a.prefix.cmp(&b.prefix).then_with(by_key).then_with(|| b.at.cmp(&a.at))
         });
         entries.dedup_by(|a, b| a.prefix == b.prefix && a.key(&bytes) == b.key(&bytes));
         Run { bytes, entries }

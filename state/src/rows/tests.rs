@@ -151,3 +151,12 @@ fn a_file_of_a_newer_version_says_so() {
     let error = read(&path, ALL, None).unwrap_err().to_string();
     assert!(error.contains("version 2") && error.contains("use a newer one"), "{error}");
 }
+
+#[test]
+fn of_empty_rows_the_last_counts_too() {
+    let empty = (1, 1, Vec::new());
+    for last in [None, Some(Vec::new())] {
+        let rows = [(empty.clone(), Some(Vec::new())), (empty.clone(), None), (empty.clone(), last.clone())];
+        assert_eq!(sorted(&rows).row(0).value, last.as_deref());
+    }
+}

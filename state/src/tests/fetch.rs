@@ -1,5 +1,6 @@
 //! Rows that tables forget, and look up again.
 
+use flott_dataflow::snapshot::TaskState;
 use flott_schema::snapshot::SnapshotKind;
 
 use super::kit::*;
@@ -84,13 +85,13 @@ fn many_written_rows_go_to_the_database_and_are_found_there() {
 }
 
 #[test]
-fn operators_share_what_memory_there_is() {
-    let mut cluster = Cluster::with(Backend::RocksDb, |options| options.memory_bytes = 400 << 20);
-    let tasks = cluster.tasks(2, None);
+fn tables_get_what_caches_leave_of_the_memory() {
+    let mut cluster = Cluster::new(Backend::RocksDb);
+    let tasks = cluster.tasks(1, None);
+    assert_eq!(tasks[0].first.state.budget_bytes(), 300 << 20);
+    let another = tasks[0].backend.operator(other_operator(), "other");
+    another.table(spec("table")).unwrap();
     assert_eq!(tasks[0].first.state.budget_bytes(), 150 << 20);
-    let [first, second] = <[Task; 2]>::try_from(tasks).ok().unwrap();
-    drop(second);
-    assert_eq!(first.first.state.budget_bytes(), 300 << 20);
     let mut cluster = Cluster::new(Backend::HashMap);
     let tasks = cluster.tasks(1, None);
     assert!(!tasks[0].first.state.can_fetch() && !tasks[0].first.state.wants_changes());

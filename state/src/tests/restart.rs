@@ -230,7 +230,10 @@ fn another_number_of_key_groups_is_refused() {
 #[test]
 fn a_restart_from_the_local_backup_needs_no_files_of_the_snapshot() {
     for backend in [Backend::HashMap, Backend::RocksDb] {
-        let mut cluster = Cluster::with(backend, |options| options.local_backup = true);
+        let mut cluster = Cluster::with(backend, |options| {
+            options.local_backup = true;
+            options.recover_from_local = true;
+        });
         let mut tasks = cluster.tasks(2, None);
         fill(&mut tasks);
         cluster.take(&mut tasks, SnapshotKind::Checkpoint);
@@ -258,5 +261,33 @@ fn a_restart_from_the_local_backup_needs_no_files_of_the_snapshot() {
         assert_eq!(cluster.restored(2, &taken), expected);
         cluster.service.release(JOB).unwrap();
         assert!(cluster.try_task(0, 2, Some(&taken)).is_err(), "without it the files are missed");
+    }
+}
+
+#[test]
+fn an_operator_that_was_not_named_when_its_task_was_opened_gets_its_state_too() {
+    for backend in [Backend::HashMap, Backend::RocksDb] {
+        let mut cluster = Cluster::new(backend);
+        let mut tasks = cluster.tasks(1, None);
+        fill(&mut tasks);
+        let taken = cluster.take(&mut tasks, SnapshotKind::Checkpoint);
+        let mut task = identity(0, 1, 9);
+        task.operators.clear();
+        let opened = TaskBackend::open(&cluster.service, task.clone(), Some(&taken.from)).unwrap();
+        let state = opened.operator(keyed_operator(), "keyed");
+        let table = state.table(spec("first")).unwrap();
+        let mut count = 0;
+        state
+            .load(table, &mut |_, _| {
+                count += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(count, tasks[0].first.rows.len());
+        assert_eq!(opened.operator(other_operator(), "other").list("split").unwrap().len(), 3);
+        task.max_parallelism = 16;
+        let opened = TaskBackend::open(&cluster.service, task, Some(&taken.from)).unwrap();
+        let error = opened.operator(keyed_operator(), "keyed").table(spec("first")).unwrap_err();
+        assert!(error.to_string().contains("set its max parallelism to 8"), "{error}");
     }
 }
