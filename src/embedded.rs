@@ -10,7 +10,8 @@ use flott_dataflow::program::Program;
 use flott_schema::config::{Configuration, options};
 use flott_schema::control::ToCoordinator;
 use flott_schema::ids::{JobId, WorkerId};
-use flott_schema::job::JobSpec;
+use flott_schema::job::{JobSettings, JobSpec};
+use flott_schema::snapshot::RestoreFrom;
 use flott_schema::stable_hash::stable_hash;
 use flott_schema::{Error, ErrorKind, Result};
 use flott_worker::{JobMetrics, Worker, WorkerHandle};
@@ -40,6 +41,10 @@ pub struct EmbeddedOptions {
     pub encode_local: bool,
     /// Shows a progress line on a terminal, and the summary at the end, on the standard error.
     pub show_progress: bool,
+    /// How jobs run: restarts, checkpoints, state.
+    pub settings: JobSettings,
+    /// The snapshot that jobs start from.
+    pub restore: Option<RestoreFrom>,
     /// Cancels the job on Ctrl-C and on SIGTERM; a second one ends the process at once.
     pub cancel_on_ctrl_c: bool,
 }
@@ -53,6 +58,8 @@ impl Default for EmbeddedOptions {
             scratch: std::env::temp_dir(),
             encode_local: false,
             show_progress: false,
+            settings: JobSettings::default(),
+            restore: None,
             cancel_on_ctrl_c: false,
         }
     }
@@ -75,6 +82,7 @@ impl EmbeddedOptions {
                 .filter(|_| configuration.is_set(&options::TMP_DIRS))
                 .map_or_else(std::env::temp_dir, PathBuf::from),
             show_progress: true,
+            settings: JobSettings::from_configuration(configuration)?,
             cancel_on_ctrl_c: true,
             ..EmbeddedOptions::default()
         })
@@ -180,7 +188,12 @@ async fn drive(
     let graph = &program.graph;
     // Listens before the first task runs: what the job prints must not invite a Ctrl-C that nobody hears.
     let interrupts = options.cancel_on_ctrl_c.then(Interrupts::listen).transpose()?;
-    handle.submit(job, JobSpec::embedded(program.graph.clone())).await.map_err(|error| error.into_error())?;
+    let spec = JobSpec {
+        settings: options.settings.clone(),
+        restore: options.restore.clone(),
+        ..JobSpec::embedded(program.graph.clone())
+    };
+    handle.submit(job, spec).await.map_err(|error| error.into_error())?;
     let outcome = wait(handle, job, program, &metrics, options, interrupts).await?;
     match outcome {
         JobOutcome::Finished => {

@@ -13,6 +13,7 @@ use flott_worker::executor;
 use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
 use crate::environment::{process_configuration, wants_json_summary};
 use crate::place::{Place, next_execution};
+use crate::restore::restore_from;
 use crate::result::JobResult;
 use crate::submit::submit;
 
@@ -38,7 +39,11 @@ impl Execute for StreamEnv {
         let name = configuration.get(&options::PIPELINE_NAME)?.unwrap_or_else(|| name.to_string());
         let result = match Place::of_this_process()? {
             Place::Embedded => {
-                self.execute_with(&name, EmbeddedOptions::from_configuration(&configuration)?)?
+                let program = self.compile(&name)?;
+                let restore = restore_from(&configuration, &program.graph, true)?;
+                let options =
+                    EmbeddedOptions { restore, ..EmbeddedOptions::from_configuration(&configuration)? };
+                EmbeddedCluster::new(options).run(program)?
             }
             Place::Client(target) => submit(&target, self.compile(&name)?, next_execution(), &configuration)?,
             Place::Executor(environment) => {

@@ -5,7 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 
 use flott_schema::config::Configuration;
+use flott_schema::snapshot::SavepointFormat;
 
+use super::snapshots::{Outcome, Requirement};
 use super::views::Overview;
 use super::{Addresses, Client, ClientError};
 
@@ -121,6 +123,36 @@ fn a_post_follows_a_follower_to_the_leader_with_its_body_and_type() {
     let (request, body) = asked.recv().unwrap();
     assert!(request.to_lowercase().contains("content-type: application/x-test\r\n"), "{request}");
     assert_eq!(body, b"a job");
+}
+
+#[test]
+fn a_savepoint_is_started_once_and_asked_for_until_it_is_there() {
+    let (address, asked) = server(vec![
+        ok(r#"{"request-id":"77aa"}"#),
+        ok(r#"{"status":{"id":"IN_PROGRESS"}}"#),
+        ok(r#"{"status":{"id":"COMPLETED"},"operation":{"location":"file:/sp/savepoint-1"}}"#),
+    ]);
+    let client = client(&[&address], &[]);
+    let operation = client.start_stop("00ff", Some("/sp"), true, SavepointFormat::Native).unwrap();
+    assert_eq!(client.outcome(&operation).unwrap(), None);
+    assert_eq!(client.outcome(&operation).unwrap(), Some(Outcome::Done("file:/sp/savepoint-1".into())));
+    let (request, body) = asked.recv().unwrap();
+    assert!(request.starts_with("POST /jobs/00ff/stop HTTP/1.1\r\n"), "{request}");
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&body["targetDirectory"], &body["drain"]), (&"/sp".into(), &true.into()), "{body}");
+    assert_eq!(body["formatType"], "NATIVE");
+    assert_eq!(body["triggerId"].as_str().unwrap().len(), 32);
+    assert!(asked.recv().unwrap().0.starts_with("GET /jobs/00ff/savepoints/77aa HTTP/1.1\r\n"));
+}
+
+#[test]
+fn parallelism_is_put_as_flink_names_it() {
+    let (address, asked) = server(vec![ok("{}")]);
+    let requirements = [("00aa".to_string(), Requirement::exactly(3))].into();
+    client(&[&address], &[]).set_requirements("00ff", &requirements).unwrap();
+    let (request, body) = asked.recv().unwrap();
+    assert!(request.starts_with("PUT /jobs/00ff/resource-requirements HTTP/1.1\r\n"), "{request}");
+    assert_eq!(body, br#"{"00aa":{"parallelism":{"lowerBound":3,"upperBound":3}}}"#);
 }
 
 #[test]

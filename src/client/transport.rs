@@ -17,6 +17,8 @@ use super::error::ClientError;
 
 /// How long a call waits before it asks again whether there is a leader.
 const ELECTION_PAUSE: Duration = Duration::from_millis(250);
+/// The media type of JSON.
+const JSON: &str = "application/json";
 /// How often a call follows an answer that names another coordinator.
 const REDIRECTS_MAX: usize = 3;
 
@@ -131,6 +133,16 @@ impl Client {
     ) -> Result<T, ClientError> {
         let text = self.call(&self.agent, Method::POST, path, Some((content_type, &bytes)))?;
         self.parse(path, &text)
+    }
+
+    /// `POST path` with JSON; as [`Client::post`].
+    pub fn post_json<T: DeserializeOwned>(&self, path: &str, json: &str) -> Result<T, ClientError> {
+        self.post(path, JSON, json.as_bytes())
+    }
+
+    /// `PUT path` with JSON.
+    pub fn put_json(&self, path: &str, json: &str) -> Result<(), ClientError> {
+        self.call(&self.agent, Method::PUT, path, Some((JSON, &json.as_bytes()))).map(drop)
     }
 
     /// `POST path` with a body of any length.

@@ -24,6 +24,7 @@ use flott_schema::{Error, Result, variables, wire};
 
 use crate::client::{Addresses, Client, ClientError};
 use crate::embedded::new_job_id;
+use crate::restore::restore_from;
 use crate::result::JobResult;
 
 /// The media type of a submission.
@@ -89,7 +90,7 @@ pub fn submit(
             configuration: program::configuration_of_the_job(configuration),
         }),
         settings: JobSettings::from_configuration(configuration)?,
-        restore: None,
+        restore: restore_from(configuration, &graph, false)?,
         parallelism: Default::default(),
     };
     let body = wire::to_bytes(&Submission { job, spec })?;
