@@ -31,6 +31,7 @@ pub(super) trait StateTable: Any {
     /// Text of the type of a cell.
     fn value_type(&self) -> String;
     fn is_empty(&self, slot: usize) -> bool;
+    /// The marks of all slots; none if nothing is tracked.
     fn marks(&mut self) -> &mut [u8];
     /// Copies cells, empty ones as well.
     fn copy(&self, slots: &[u32]) -> Box<dyn FrozenColumn>;
@@ -74,9 +75,18 @@ impl<E> Default for Marks<E> {
 }
 
 impl<E> Marks<E> {
+    fn grow(&mut self, slots: usize, epochs: Epochs) {
+        if epochs.is_tracked() {
+            self.marks.resize(slots, epochs.unused());
+        }
+    }
+
     /// A cell is about to be written; `copy` gives what it holds.
     #[inline]
     fn write(&mut self, slot: usize, epochs: Epochs, copy: impl FnOnce() -> Option<E>) {
+        if !epochs.is_tracked() {
+            return;
+        }
         let mark = &mut self.marks[slot];
         if epochs.is_frozen(*mark) {
             let cell = copy();
@@ -207,7 +217,7 @@ impl<'a, V: Record> Cell<'a, ValueTable<V>> {
 impl<V: Record> StateTable for ValueTable<V> {
     fn grow(&mut self, slots: usize, epochs: Epochs) {
         self.cells.resize_with(slots, || None);
-        self.marks.marks.resize(slots, epochs.unused());
+        self.marks.grow(slots, epochs);
         if self.ttl.is_some() {
             self.stamps.resize(slots, 0);
         }
@@ -381,7 +391,7 @@ impl<'a, C: Container> Cell<'a, ContainerTable<C>> {
 impl<C: Container> StateTable for ContainerTable<C> {
     fn grow(&mut self, slots: usize, epochs: Epochs) {
         self.cells.resize_with(slots, C::default);
-        self.marks.marks.resize(slots, epochs.unused());
+        self.marks.grow(slots, epochs);
     }
 
     fn clean(&mut self, slot: usize, now_ms: i64, epochs: Epochs) -> u32 {

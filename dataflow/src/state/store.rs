@@ -201,6 +201,9 @@ impl StateStore {
 
     /// The slot is nobody's from now on.
     pub(super) fn free(&mut self, slot: usize) {
+        if !self.epochs.is_tracked() {
+            return;
+        }
         for column in &mut self.tables {
             self.epochs.blank(&mut column.table.marks()[slot]);
         }
