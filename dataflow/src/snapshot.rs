@@ -136,6 +136,7 @@ pub struct Snapshots {
     state: Option<Rc<dyn TaskState>>,
     listeners: RefCell<Vec<Rc<RefCell<dyn CheckpointListener>>>>,
     finished: Cell<bool>,
+    on_demand: bool,
 }
 
 impl Snapshots {
@@ -143,6 +144,16 @@ impl Snapshots {
     /// only its sinks do what is left to do.
     pub fn new(state: Rc<dyn TaskState>, finished: bool) -> Self {
         Snapshots { state: Some(state), finished: Cell::new(finished), ..Snapshots::default() }
+    }
+
+    /// The job takes no checkpoints by itself, so that at the end nothing waits for one.
+    pub fn on_demand(self) -> Self {
+        Snapshots { on_demand: true, ..self }
+    }
+
+    /// Whether what a task has to commit at its end waits for a snapshot.
+    pub fn last_commit_waits(&self) -> bool {
+        self.are_taken() && !self.on_demand
     }
 
     /// The state of the task's operators; none if the job takes no snapshots and starts from none.

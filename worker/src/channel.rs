@@ -86,6 +86,13 @@ impl GateQueue {
         true
     }
 
+    /// Appends everything there is to `items`, and has the task woken when more comes.
+    pub fn append_to(&self, items: &mut VecDeque<(u32, Item)>, cx: &mut Context<'_>) {
+        let mut inner = self.lock();
+        inner.waker = Some(cx.waker().clone());
+        items.append(&mut inner.items);
+    }
+
     /// The receiver is gone.
     pub fn close(&self) {
         let mut inner = self.lock();

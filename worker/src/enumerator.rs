@@ -1,27 +1,91 @@
 //! The split enumerator of a source: one actor a job and source, on a thread apart from the slots, so that it may list
 //! folders and ask servers without holding up records.
 
+use std::collections::BTreeMap;
+
 use actix::{Actor, Context, Handler, Message};
 use flott_dataflow::source::{Assignment, ErasedEnumerator};
-use flott_schema::Result;
+use flott_schema::control::LAST_SNAPSHOT;
+use flott_schema::{Error, Result};
 
 use crate::panics;
 
 /// Takes the answer to one request, on any thread.
 pub type Reply = Box<dyn FnOnce(Result<Assignment<Vec<u8>>>) + Send>;
 
-/// Asks the enumerator of a source, here or in another executor, for the reader with this parallel index.
-pub type AskSplit = Box<dyn Fn(u32, Reply) + Send>;
+/// Asks the enumerator of a source, here or in another executor, for the reader with this parallel index, which has sent the barriers
+/// up to this checkpoint.
+pub type AskSplit = Box<dyn Fn(u32, u64, Reply) + Send>;
+
+/// Takes the state of an enumerator, on any thread.
+pub type StateReply = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
+
+/// Asks an enumerator in this executor for its state in a snapshot.
+pub type AskState = Box<dyn Fn(u64, StateReply) + Send>;
+
+/// How long a reader waits whose barrier is on its way.
+const BEHIND_MS: u64 = 1;
+/// States kept until they are asked for.
+const STATES_KEPT: usize = 16;
 
 /// Hands out the splits of one source.
+///
+/// Its state in snapshot n is that of the moment before the first split for a reader behind barrier n. So each split is in the state of the
+/// enumerator or in that of a reader: a reader in front of a barrier that the enumerator is behind has to wait for its barrier first.
 pub struct Enumerator {
     enumerator: Result<Box<dyn ErasedEnumerator>>,
+    /// The last snapshot it has taken part in.
+    epoch: u64,
+    states: BTreeMap<u64, Result<Vec<u8>>>,
 }
 
 impl Enumerator {
     /// An actor around an enumerator that `make` makes on the actor's thread.
     pub fn new(make: impl FnOnce() -> Result<Box<dyn ErasedEnumerator>>) -> Self {
-        Enumerator { enumerator: panics::guard(make) }
+        Enumerator { enumerator: panics::guard(make), epoch: 0, states: BTreeMap::new() }
+    }
+
+    /// Work for a reader that has sent the barriers up to `epoch`.
+    fn split(&mut self, subtask: u32, epoch: u64) -> Result<Assignment<Vec<u8>>> {
+        self.advance(epoch);
+        if epoch < self.epoch {
+            return Ok(Assignment::Later(BEHIND_MS));
+        }
+        let answer = match &mut self.enumerator {
+            Ok(enumerator) => panics::guard(|| enumerator.next_split(subtask)),
+            Err(error) => Err(Error::new(error.kind(), error.to_string())),
+        };
+        answer.map_err(|error| error.at("split enumerator"))
+    }
+
+    /// Its state in a snapshot; of [`LAST_SNAPSHOT`] as it is now.
+    fn state_in(&mut self, checkpoint: u64) -> Result<Vec<u8>> {
+        if checkpoint == LAST_SNAPSHOT {
+            return self.state();
+        }
+        self.advance(checkpoint);
+        let state = self.states.remove(&checkpoint);
+        self.states.retain(|other, _| *other > checkpoint);
+        state.unwrap_or_else(|| {
+            Err(Error::internal(format!("the split enumerator has gone past checkpoint {checkpoint}")))
+        })
+    }
+
+    fn state(&self) -> Result<Vec<u8>> {
+        match &self.enumerator {
+            Ok(enumerator) => panics::guard(|| enumerator.snapshot()),
+            Err(error) => Err(Error::new(error.kind(), error.to_string())),
+        }
+    }
+
+    fn advance(&mut self, checkpoint: u64) {
+        if checkpoint > self.epoch {
+            self.epoch = checkpoint;
+            self.states.insert(checkpoint, self.state());
+            while self.states.len() > STATES_KEPT {
+                self.states.pop_first();
+            }
+        }
     }
 }
 
@@ -33,6 +97,8 @@ impl Actor for Enumerator {
 pub struct SplitRequest {
     /// The reader's parallel index.
     pub subtask: u32,
+    /// The last barrier it has sent.
+    pub epoch: u64,
     /// Where the answer goes.
     pub reply: Reply,
 }
@@ -45,10 +111,83 @@ impl Handler<SplitRequest> for Enumerator {
     type Result = ();
 
     fn handle(&mut self, request: SplitRequest, _ctx: &mut Self::Context) {
-        let answer: Result<Assignment<Vec<u8>>> = match &mut self.enumerator {
-            Ok(enumerator) => panics::guard(|| enumerator.next_split(request.subtask)),
-            Err(error) => Err(flott_schema::Error::new(error.kind(), error.to_string())),
-        };
-        (request.reply)(answer.map_err(|error| error.at("split enumerator")));
+        (request.reply)(self.split(request.subtask, request.epoch));
+    }
+}
+
+/// The state in a snapshot is wanted; of [`LAST_SNAPSHOT`]: as it is now.
+pub struct StateRequest {
+    /// The snapshot.
+    pub checkpoint: u64,
+    /// Where the state goes.
+    pub reply: StateReply,
+}
+
+impl Message for StateRequest {
+    type Result = ();
+}
+
+impl Handler<StateRequest> for Enumerator {
+    type Result = ();
+
+    fn handle(&mut self, StateRequest { checkpoint, reply }: StateRequest, _ctx: &mut Self::Context) {
+        reply(self.state_in(checkpoint));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deals out one byte after the other; its state is the next one.
+    struct Bytes(u8);
+
+    impl ErasedEnumerator for Bytes {
+        fn next_split(&mut self, _subtask: u32) -> Result<Assignment<Vec<u8>>> {
+            self.0 += 1;
+            Ok(Assignment::Split(vec![self.0 - 1]))
+        }
+
+        fn snapshot(&self) -> Result<Vec<u8>> {
+            Ok(vec![self.0])
+        }
+
+        fn restore(&mut self, state: &[u8]) -> Result<()> {
+            self.0 = state[0];
+            Ok(())
+        }
+    }
+
+    fn bytes() -> Enumerator {
+        Enumerator::new(|| Ok(Box::new(Bytes(0)) as Box<dyn ErasedEnumerator>))
+    }
+
+    fn split(byte: u8) -> Assignment<Vec<u8>> {
+        Assignment::Split(vec![byte])
+    }
+
+    #[test]
+    fn a_split_is_in_the_state_of_the_enumerator_or_in_that_of_a_reader() {
+        let mut bytes = bytes();
+        assert_eq!(bytes.split(0, 0).unwrap(), split(0));
+        // The order for snapshot 1 comes here first: a reader whose barrier is on its way has to send it first.
+        assert_eq!(bytes.state_in(1).unwrap(), [1]);
+        assert_eq!(bytes.split(1, 0).unwrap(), Assignment::Later(BEHIND_MS));
+        assert_eq!(bytes.split(1, 1).unwrap(), split(1));
+        // A reader behind barrier 2 asks first: the state is that before its split.
+        assert_eq!(bytes.split(0, 2).unwrap(), split(2));
+        assert_eq!(bytes.split(1, 1).unwrap(), Assignment::Later(BEHIND_MS));
+        assert_eq!(bytes.state_in(2).unwrap(), [2]);
+        assert_eq!(bytes.state_in(LAST_SNAPSHOT).unwrap(), [3]);
+    }
+
+    #[test]
+    fn a_snapshot_that_has_been_passed_over_is_an_error() {
+        let mut bytes = bytes();
+        bytes.state_in(5).unwrap();
+        assert!(bytes.state_in(4).is_err());
+        // Nobody asks for these; they do not pile up.
+        (6..100).for_each(|epoch| drop(bytes.split(0, epoch)));
+        assert!(bytes.states.len() <= STATES_KEPT);
     }
 }

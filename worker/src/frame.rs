@@ -59,7 +59,7 @@ pub fn body(frame: &[u8]) -> Result<&[u8]> {
     Ok(body)
 }
 
-fn corrupt(what: &str) -> Error {
+pub(crate) fn corrupt(what: &str) -> Error {
     Error::new(flott_schema::ErrorKind::Io, format!("corrupt frame: {what}"))
 }
 

@@ -6,16 +6,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use flott_dataflow::batch::{BatchDecoder, ErasedBatch};
 use flott_dataflow::element::{Barrier, Signal};
 use flott_schema::Result;
+use flott_schema::snapshot::{Alignment, SnapshotTimes};
 
 use crate::channel::{Credit, GateQueue, Item};
 use crate::exchange::inbox::RemoteInput;
 use crate::exchange::spooled::RemoteSpool;
 use crate::frame;
 use crate::metrics::{Traffic, add};
+use crate::overtaking::{Announced, Recording, frames};
 use crate::spool::SpoolReader;
 
 /// What a gate gives the task.
@@ -63,7 +66,15 @@ struct Channel {
     ended: bool,
     /// Its barrier has come; what follows waits here, its credit unreturned.
     aligned: bool,
+    /// The last barrier that has come.
+    barrier: u64,
     parked: VecDeque<Item>,
+}
+
+/// A barrier that has come on some of the channels.
+struct Aligning {
+    barrier: Barrier,
+    since: Instant,
 }
 
 /// The receiving side of all edges into one task.
@@ -76,7 +87,17 @@ pub struct InputGate {
     out: VecDeque<Input>,
     watermark: i64,
     idle: bool,
-    barrier: Option<Barrier>,
+    aligning: Option<Aligning>,
+    /// The last barrier that was put out or given up.
+    last_barrier: u64,
+    /// How the last alignment went.
+    alignment: SnapshotTimes,
+    /// Barriers may overtake: what comes is looked at before it is taken.
+    overtaking: bool,
+    /// A barrier further back in `ready` that may overtake what is in front of it.
+    announced: Option<Announced>,
+    /// Records that the last barrier has overtaken.
+    recording: Option<Recording>,
     inputs: u16,
     traffic: Arc<Traffic>,
 }
@@ -92,7 +113,12 @@ impl InputGate {
             out: VecDeque::new(),
             watermark: i64::MIN,
             idle: false,
-            barrier: None,
+            aligning: None,
+            last_barrier: 0,
+            alignment: SnapshotTimes::default(),
+            overtaking: false,
+            announced: None,
+            recording: None,
             inputs: 0,
             traffic,
         }
@@ -116,6 +142,7 @@ impl InputGate {
             idle: false,
             ended: false,
             aligned: false,
+            barrier: 0,
             parked: VecDeque::new(),
         });
         self.spools.extend(spool.map(|spool| (number, spool)));
@@ -129,7 +156,7 @@ impl InputGate {
             }
             let (channel, item) = match self.ready.pop_front() {
                 Some(next) => next,
-                None if self.queue.take(&mut self.ready, cx) => continue,
+                None if self.take(cx)? => continue,
                 None => match self.poll_spools(cx) {
                     Poll::Ready(Ok(next)) => next,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -142,6 +169,15 @@ impl InputGate {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// Takes what has come; `false` if that is nothing. Where barriers may overtake, nothing may be taken without a look at it.
+    fn take(&mut self, cx: &mut Context<'_>) -> Result<bool> {
+        if !self.overtaking {
+            return Ok(self.queue.take(&mut self.ready, cx));
+        }
+        self.look_ahead(cx)?;
+        Ok(!self.ready.is_empty() || !self.out.is_empty())
     }
 
     /// Spooled channels are read one after the other, each once it is complete.
@@ -210,11 +246,7 @@ impl InputGate {
                 channel.idle = idle;
                 self.combine_time();
             }
-            Signal::Barrier(barrier) => {
-                channel.aligned = true;
-                self.barrier = Some(barrier);
-                self.align();
-            }
+            Signal::Barrier(barrier) => self.accept_barrier(number, barrier),
             Signal::EndOfInput => {
                 channel.ended = true;
                 let input = channel.input;
@@ -253,19 +285,154 @@ impl InputGate {
         }
     }
 
-    /// Puts out the barrier when all live channels have sent it; then what waited behind it goes first.
-    fn align(&mut self) {
-        if self.channels.iter().any(|channel| !channel.aligned && !channel.ended) {
+    fn accept_barrier(&mut self, number: usize, barrier: Barrier) {
+        if barrier.checkpoint <= self.last_barrier {
             return;
         }
-        let Some(barrier) = self.barrier.take() else { return };
+        if self.announced.is_none_or(|known| known.barrier.checkpoint < barrier.checkpoint) {
+            self.announced = Announced::of(barrier, Instant::now());
+        }
+        // One that comes while an older one is still missing elsewhere: that snapshot was given up.
+        if self.aligning.as_ref().is_some_and(|aligning| aligning.barrier.checkpoint < barrier.checkpoint) {
+            self.last_barrier = barrier.checkpoint - 1;
+            self.aligning = None;
+            self.go_on();
+        }
+        if self.aligning.as_ref().is_some_and(|aligning| aligning.barrier.checkpoint > barrier.checkpoint) {
+            return;
+        }
+        self.aligning.get_or_insert_with(|| Aligning { barrier, since: Instant::now() });
+        let channel = &mut self.channels[number];
+        channel.barrier = barrier.checkpoint;
+        channel.aligned = barrier.alignment != Alignment::None;
+        self.align();
+    }
+
+    /// What waited behind barriers goes first, each channel in its order.
+    fn go_on(&mut self) {
         for (number, channel) in self.channels.iter_mut().enumerate().rev() {
             channel.aligned = false;
             for item in channel.parked.drain(..).rev() {
                 self.ready.push_front((number as u32, item));
             }
         }
+    }
+
+    /// Puts out the barrier when all live channels have sent it.
+    fn align(&mut self) {
+        let Some(Aligning { barrier, since }) = &self.aligning else { return };
+        let (barrier, since) = (*barrier, *since);
+        if self.channels.iter().any(|channel| channel.barrier != barrier.checkpoint && !channel.ended) {
+            return;
+        }
+        self.alignment =
+            SnapshotTimes { alignment_ms: since.elapsed().as_millis() as u64, ..SnapshotTimes::default() };
+        self.aligning = None;
+        self.last_barrier = barrier.checkpoint;
+        self.go_on();
         self.out.push_back(Input::Signal(Signal::Barrier(barrier)));
+    }
+
+    /// Looks at what has come, whether or not the task takes any of it: a barrier that may overtake does so when its time has come. Gives when
+    /// that is; something further that comes wakes the task.
+    pub fn look_ahead(&mut self, cx: &mut Context<'_>) -> Result<Option<Instant>> {
+        self.overtaking = true;
+        let seen = self.ready.len();
+        self.queue.append_to(&mut self.ready, cx);
+        let now = Instant::now();
+        let mut kept = VecDeque::with_capacity(self.ready.len() - seen);
+        for (number, mut item) in self.ready.drain(seen..) {
+            if let Some(recording) = &mut self.recording
+                && !recording.look_at(number, &mut item, self.channels[number as usize].decoder)?
+            {
+                self.channels[number as usize].barrier = recording.checkpoint;
+                continue;
+            }
+            if let Item::Signal(Signal::Barrier(barrier)) = &item
+                && barrier.checkpoint > self.last_barrier
+                && self.announced.is_none_or(|known| known.barrier.checkpoint < barrier.checkpoint)
+            {
+                self.announced = Announced::of(*barrier, now);
+            }
+            kept.push_back((number, item));
+        }
+        self.ready.append(&mut kept);
+        match self.announced {
+            Some(announced) if announced.barrier.checkpoint <= self.last_barrier => self.announced = None,
+            Some(announced) if announced.due <= now => self.overtake(announced.barrier)?,
+            _ => {}
+        }
+        Ok(self.announced.map(|announced| announced.due))
+    }
+
+    /// Puts the barrier out now; what was sent in front of it on any channel is recorded.
+    fn overtake(&mut self, barrier: Barrier) -> Result<()> {
+        let checkpoint = barrier.checkpoint;
+        self.announced = None;
+        let mut since = None;
+        match self.aligning.take() {
+            Some(Aligning { barrier: other, since: first }) if other.checkpoint == checkpoint => {
+                since = Some(first)
+            }
+            // A snapshot that was given up: its channels go on.
+            Some(_) => self.go_on(),
+            None => {}
+        }
+        let waits = |channel: &Channel| !channel.ended && channel.barrier != checkpoint;
+        let open = (0..).zip(&self.channels).filter(|(_, channel)| waits(channel)).map(|(number, _)| number);
+        let mut recording = Recording::new(checkpoint, open.collect());
+        for (number, mut item) in std::mem::take(&mut self.ready) {
+            let channel = &mut self.channels[number as usize];
+            match recording.look_at(number, &mut item, channel.decoder)? {
+                true => self.ready.push_back((number, item)),
+                false => channel.barrier = checkpoint,
+            }
+        }
+        self.last_barrier = checkpoint;
+        self.recording = Some(recording);
+        // What waited behind the barrier goes first, which does not matter: it is of other channels.
+        self.go_on();
+        self.alignment = SnapshotTimes {
+            alignment_ms: since.map_or(0, |since| since.elapsed().as_millis() as u64),
+            unaligned: true,
+            ..SnapshotTimes::default()
+        };
+        self.out.push_back(Input::Signal(Signal::Barrier(barrier)));
+        Ok(())
+    }
+
+    /// Whether a barrier is next, which may pass while the task takes no records.
+    pub fn next_overtaking(&mut self) -> Option<Barrier> {
+        match self.out.front() {
+            Some(Input::Signal(Signal::Barrier(barrier))) if self.alignment.unaligned => {
+                let barrier = *barrier;
+                self.out.pop_front();
+                Some(barrier)
+            }
+            _ => None,
+        }
+    }
+
+    /// The records that a barrier has overtaken, once all of them have come.
+    pub fn take_recording(&mut self) -> Option<Recording> {
+        self.recording.take_if(|recording| recording.is_complete())
+    }
+
+    /// A snapshot was given up: nothing is recorded for it any more.
+    pub fn give_up(&mut self, checkpoint: u64) {
+        self.recording.take_if(|recording| recording.checkpoint == checkpoint);
+    }
+
+    /// Puts recorded frames of a channel in front of what will come on it.
+    pub fn restore(&mut self, number: u32, recorded: &[u8]) -> Result<()> {
+        let frames = frames(recorded)?;
+        self.ready.extend(frames.into_iter().map(|frame| (number, Item::Frame(frame))));
+        Ok(())
+    }
+
+    /// How the alignment of the last barrier went.
+    pub fn take_alignment(&mut self) -> SnapshotTimes {
+        std::mem::take(&mut self.alignment)
     }
 }
 

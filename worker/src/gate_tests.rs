@@ -112,3 +112,137 @@ fn the_end_of_each_input_is_told_to_tasks_with_several() {
     signal(&mut writers[0], Signal::EndOfInput);
     assert_eq!(drain(&mut gate), ["end of 0", "end"]);
 }
+
+fn barrier_with(checkpoint: u64, alignment: Alignment) -> Signal {
+    Signal::Barrier(Barrier { alignment, ..Barrier::of_checkpoint(checkpoint) })
+}
+
+#[test]
+fn a_newer_barrier_ends_the_wait_for_one_that_was_given_up() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    signal(&mut writers[0], barrier(1));
+    data(&mut writers[0], 1);
+    signal(&mut writers[1], barrier(2));
+    data(&mut writers[1], 2);
+    // The first channel goes on; the second waits for the first one's barrier 2.
+    assert_eq!(drain(&mut gate), ["0:[1]"]);
+    signal(&mut writers[0], barrier(2));
+    assert_eq!(drain(&mut gate), ["barrier 2", "0:[2]"]);
+    // What is late is nothing any more.
+    signal(&mut writers[1], barrier(1));
+    assert!(drain(&mut gate).is_empty());
+}
+
+#[test]
+fn without_alignment_nothing_waits() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    signal(&mut writers[0], barrier_with(1, Alignment::None));
+    data(&mut writers[0], 1);
+    data(&mut writers[1], 2);
+    assert_eq!(drain(&mut gate), ["0:[1]", "0:[2]"]);
+    signal(&mut writers[1], barrier_with(1, Alignment::None));
+    assert_eq!(drain(&mut gate), ["barrier 1"]);
+}
+
+/// The records in a recording, by channel.
+fn recorded(recording: &Recording) -> Vec<(u32, Vec<u32>)> {
+    let records = |bytes: &Vec<u8>| {
+        let frames = frames(bytes).unwrap().into_iter();
+        let batches = frames.map(|bytes| frame::decode(&bytes, decoder_of::<Batch<u32>>()).unwrap());
+        let batches = batches.map(|batch| batch.into_any().downcast::<Batch<u32>>().unwrap().records);
+        batches.flatten().collect()
+    };
+    recording.channels.iter().map(|(number, bytes)| (*number, records(bytes))).collect()
+}
+
+#[test]
+fn a_barrier_overtakes_what_is_recorded_and_still_processed() {
+    let (mut gate, mut writers) = gate(&[0, 0, 0]);
+    let mut cx = Context::from_waker(Waker::noop());
+    let overtaking = barrier_with(1, Alignment::UnalignedAfter(0));
+    data(&mut writers[0], 10);
+    signal(&mut writers[0], overtaking);
+    data(&mut writers[0], 11);
+    data(&mut writers[1], 20);
+    signal(&mut writers[2], Signal::EndOfInput);
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(gate.next_overtaking().map(|barrier| barrier.checkpoint), Some(1));
+    assert!(gate.take_alignment().unaligned);
+    // The second channel's barrier is still to come.
+    assert!(gate.take_recording().is_none());
+    data(&mut writers[1], 21);
+    gate.look_ahead(&mut cx).unwrap();
+    signal(&mut writers[1], overtaking);
+    data(&mut writers[1], 22);
+    gate.look_ahead(&mut cx).unwrap();
+    let recording = gate.take_recording().expect("all barriers have come");
+    assert_eq!(recorded(&recording), [(0, vec![10]), (1, vec![20, 21])]);
+    assert_eq!(drain(&mut gate), ["0:[10]", "0:[11]", "0:[20]", "0:[21]", "0:[22]"]);
+
+    // Where it is put back, it comes first.
+    let (mut again, mut writers) = self::gate(&[0, 0, 0]);
+    recording.channels.iter().for_each(|(number, bytes)| again.restore(*number, bytes).unwrap());
+    data(&mut writers[0], 11);
+    assert_eq!(drain(&mut again), ["0:[10]", "0:[20]", "0:[21]", "0:[11]"]);
+}
+
+#[test]
+fn a_barrier_that_aligns_in_time_overtakes_nothing() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    let mut cx = Context::from_waker(Waker::noop());
+    let patient = barrier_with(1, Alignment::UnalignedAfter(60_000));
+    signal(&mut writers[0], patient);
+    data(&mut writers[0], 1);
+    data(&mut writers[1], 2);
+    assert!(gate.look_ahead(&mut cx).unwrap().is_some(), "it would overtake in a minute");
+    assert_eq!(drain(&mut gate), ["0:[2]"]);
+    signal(&mut writers[1], patient);
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(drain(&mut gate), ["barrier 1", "0:[1]"]);
+    assert!(!gate.take_alignment().unaligned && gate.look_ahead(&mut cx).unwrap().is_none());
+}
+
+#[test]
+fn an_alignment_that_takes_too_long_ends_with_the_rest_recorded() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    let mut cx = Context::from_waker(Waker::noop());
+    signal(&mut writers[0], barrier_with(1, Alignment::UnalignedAfter(1)));
+    data(&mut writers[0], 1);
+    assert!(drain(&mut gate).is_empty());
+    let due = gate.look_ahead(&mut cx).unwrap().expect("a barrier that may overtake");
+    data(&mut writers[1], 2);
+    while Instant::now() < due {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(drain(&mut gate), ["barrier 1", "0:[1]", "0:[2]"]);
+    signal(&mut writers[1], barrier_with(1, Alignment::UnalignedAfter(1)));
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(recorded(&gate.take_recording().unwrap()), [(1, vec![2])]);
+}
+
+#[test]
+fn frames_of_a_recording_that_is_cut_short_are_refused() {
+    let batch = frame::encode(&Batch::of(vec![1u32, 2])).unwrap();
+    let two = [batch.clone(), batch].concat();
+    assert_eq!(frames(&two).unwrap().len(), 2);
+    for length in 1..two.len() {
+        assert!(length == two.len() / 2 || frames(&two[..length]).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn what_comes_behind_the_overtaking_is_recorded_also_when_the_task_reads_on() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    let mut cx = Context::from_waker(Waker::noop());
+    let overtaking = barrier_with(1, Alignment::UnalignedAfter(0));
+    signal(&mut writers[0], overtaking);
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(drain(&mut gate), ["barrier 1"]);
+    data(&mut writers[1], 20);
+    assert_eq!(drain(&mut gate), ["0:[20]"]);
+    signal(&mut writers[1], overtaking);
+    data(&mut writers[1], 21);
+    assert_eq!(drain(&mut gate), ["0:[21]"]);
+    assert_eq!(recorded(&gate.take_recording().expect("the barrier has come")), [(1, vec![20])]);
+}

@@ -1,7 +1,7 @@
 //! The runtime of tasks.
 //!
 //! What lives here: slots (threads), subtask actors, the pump that drives a task, input gates and channels, spooled
-//! results, split enumerators, the exchange with other executors, and the service that deploys and cancels on the
+//! results, split enumerators, snapshots, the exchange with other executors, and the service that deploys and cancels on the
 //! coordinator's orders. Who may call it: the `flott` binary and the embedded cluster. What must never happen here: a decision about a job (the coordinator's),
 //! knowledge of particular operators (the program's). Who knows actix is listed in `tests/tidy.rs`.
 
@@ -15,12 +15,15 @@ pub mod frame;
 pub mod gate;
 mod links;
 pub mod metrics;
+pub mod overtaking;
 pub mod panics;
 pub mod pump;
 pub mod service;
 pub mod session;
 pub mod slot;
+pub mod snapshots;
 pub mod spool;
+mod state;
 pub mod subtask;
 pub mod supervisor;
 pub mod wiring;

@@ -70,6 +70,11 @@ impl Links {
         }
     }
 
+    /// The job goes on with another parallelism: channels of older epochs are not needed any more.
+    pub fn rewire(&mut self, graph: Arc<JobGraph>) {
+        self.graph = graph;
+    }
+
     /// Learns where tasks run, and drops what belongs to older deployments of them.
     pub fn learn(&mut self, peers: &[Placement], hosts: &[WorkerHost]) {
         for peer in peers {

@@ -4,6 +4,7 @@
 //! outputs are congested; what has to happen next wakes it. Before it waits for input it flushes, so that nothing is held
 //! back in a task that is idle.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,11 +18,14 @@ use flott_dataflow::element::{MAX_WATERMARK, Signal};
 use flott_dataflow::stage::Flow;
 use flott_dataflow::task::{Read, Task};
 use flott_schema::Result;
+use flott_schema::control::CheckpointOrder;
+use flott_schema::snapshot::{AfterBarrier, SnapshotTimes};
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
 use crate::gate::{Input, InputGate};
 use crate::metrics::TaskMetrics;
+use crate::snapshots::{Ending, TaskSnapshots};
 
 /// How long a task works before it lets others of its slot work.
 const QUANTUM: Duration = Duration::from_millis(1);
@@ -29,7 +33,7 @@ const QUANTUM: Duration = Duration::from_millis(1);
 /// Where the records of a task come from.
 pub enum Origin {
     /// Channels.
-    Gate(InputGate),
+    Gate(Box<InputGate>),
     /// Outside.
     Source(Splits),
 }
@@ -37,8 +41,32 @@ pub enum Origin {
 /// How a source stands with its split enumerator.
 #[derive(Default)]
 pub struct Splits {
+    /// A split is wanted; it is asked for once.
     requested: bool,
+    /// The question is under way. Until the answer is here no barrier goes out: a split that was given in front of a barrier must be in
+    /// the reader's part of the snapshot.
+    asked: bool,
+    held: Vec<Signal>,
     ended: bool,
+    /// Behind a barrier with which the job stops: its checkpoint.
+    stopped: Option<u64>,
+    /// The last barrier that was sent.
+    epoch: u64,
+}
+
+impl Splits {
+    /// Sends held barriers, unless an answer is under way.
+    fn release(&mut self, pending: &mut VecDeque<Signal>) {
+        if self.asked || self.ended {
+            return;
+        }
+        for signal in self.held.drain(..) {
+            if let Signal::Barrier(barrier) = signal {
+                self.epoch = barrier.checkpoint;
+            }
+            pending.push_back(signal);
+        }
+    }
 }
 
 /// What the pump wants from outside.
@@ -59,14 +87,20 @@ pub struct Pump {
     ctx: Rc<TaskContext>,
     clock: Clock,
     metrics: Arc<TaskMetrics>,
-    /// A signal that the task has not finished with.
-    pending: Option<Signal>,
-    /// The signal behind the pending one: the end of input behind the final watermark of a source.
-    next_signal: Option<Signal>,
+    /// Signals that the task has not finished with: one from the gate, or what a source sends in a row.
+    pending: VecDeque<Signal>,
     /// The end of input has passed through the task.
     ended: bool,
     /// The task's poll has answered `Again`.
     poll_again: bool,
+    /// The task's part in snapshots; none if the job takes none.
+    snapshots: Option<TaskSnapshots>,
+    /// The barrier with which the job stops has passed the task; it ends when that snapshot is complete.
+    stops_with: Option<u64>,
+    /// The task has ended with a snapshot.
+    stopped: bool,
+    /// When a barrier overtakes.
+    overtakes: Option<Instant>,
     /// An `Again` without congestion was repeated in this call of `poll`.
     asked_twice: bool,
     sleep: Option<(i64, Pin<Box<Sleep>>)>,
@@ -102,20 +136,119 @@ impl Pump {
             ctx,
             clock,
             metrics,
-            pending: None,
-            next_signal: None,
+            pending: VecDeque::new(),
             ended: false,
             poll_again: false,
+            snapshots: None,
+            stops_with: None,
+            stopped: false,
+            overtakes: None,
             asked_twice: false,
             sleep: None,
             waiting: None,
         }
     }
 
+    /// Has the task take part in snapshots.
+    pub fn with_snapshots(mut self, snapshots: Option<TaskSnapshots>) -> Self {
+        self.snapshots = snapshots;
+        self
+    }
+
+    /// The order to take a snapshot: a source sends the barrier. Gives whether the state of the split enumerator is wanted.
+    pub fn order(&mut self, order: Arc<CheckpointOrder>) -> bool {
+        let Some(snapshots) = &mut self.snapshots else { return false };
+        let barrier = order.barrier;
+        if !snapshots.order(order) {
+            return false;
+        }
+        match &mut self.origin {
+            Origin::Source(splits) if !splits.ended => {
+                let drain =
+                    (barrier.after == AfterBarrier::Drain).then_some(Signal::Watermark(MAX_WATERMARK));
+                splits.held.extend(drain.into_iter().chain([Signal::Barrier(barrier)]));
+                splits.release(&mut self.pending);
+                if barrier.after.stops() {
+                    splits.stopped = Some(barrier.checkpoint);
+                }
+                snapshots.has_enumerator()
+            }
+            // The end of the input is under way: what is left to do comes at the end.
+            Origin::Source(_) => snapshots.has_enumerator(),
+            Origin::Gate(_) => false,
+        }
+    }
+
+    /// The state of the split enumerator for a snapshot.
+    pub fn enumerator_state(&mut self, checkpoint: u64, state: Result<Vec<u8>>) {
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.enumerator_state(checkpoint, state);
+        }
+    }
+
+    /// A snapshot is complete, and sinks commit; or it was given up.
+    pub fn checkpoint_ended(&mut self, checkpoint: u64, completed: bool) -> Result<()> {
+        let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
+        snapshots.ended(checkpoint, completed);
+        if let (Origin::Gate(gate), false) = (&mut self.origin, completed) {
+            gate.give_up(checkpoint);
+        }
+        if let (Origin::Source(splits), false) = (&mut self.origin, completed) {
+            // Splits are asked for again by whoever has waited for this one.
+            splits.epoch = splits.epoch.max(checkpoint);
+            if splits.stopped == Some(checkpoint) {
+                splits.stopped = None;
+            }
+        }
+        if completed {
+            self.ctx.snapshots.completed(checkpoint)?;
+            self.stopped |= self.stops_with == Some(checkpoint);
+        }
+        if self.stops_with == Some(checkpoint) {
+            self.stops_with = None;
+        }
+        Ok(())
+    }
+
+    /// The question for a split is going out; gives the last barrier in front of it.
+    pub fn ask_split(&mut self) -> u64 {
+        match &mut self.origin {
+            Origin::Source(splits) => {
+                splits.asked = true;
+                splits.epoch
+            }
+            Origin::Gate(_) => 0,
+        }
+    }
+
+    /// Its answer is here.
+    pub fn split_answered(&mut self) {
+        if let Origin::Source(splits) = &mut self.origin {
+            splits.asked = false;
+            splits.release(&mut self.pending);
+        }
+    }
+
+    /// Whether the last state of the split enumerator is wanted before the task can end.
+    pub fn wants_last_enumerator_state(&self) -> bool {
+        self.snapshots
+            .as_ref()
+            .is_some_and(|snapshots| snapshots.has_enumerator() && snapshots.ending != Ending::Reported)
+            && !self.stopped
+    }
+
+    /// The task ends: its part of all snapshots to come.
+    pub fn report_last(&mut self, enumerator: Result<Option<Vec<u8>>>) {
+        if let (Some(snapshots), false) = (&mut self.snapshots, self.stopped) {
+            snapshots.report_last(enumerator);
+        }
+    }
+
     /// Opens the task's operators.
     pub fn open(&mut self) -> Result<()> {
         self.ctx.set_now_ms(self.clock.now_ms());
-        self.task.open()
+        self.task.open()?;
+        self.snapshots.as_ref().map_or(Ok(()), TaskSnapshots::opened)
     }
 
     /// Closes the task's operators; to be called once, whatever happened.
@@ -138,6 +271,7 @@ impl Pump {
         self.asked_twice = false;
         let mut now = started;
         let mut woken = true;
+        self.look_ahead(cx)?;
         let progress = loop {
             self.ctx.set_now_ms(self.clock.at_ms(now));
             match self.step(std::mem::take(&mut woken), cx)? {
@@ -163,6 +297,26 @@ impl Pump {
         Ok(progress)
     }
 
+    /// Barriers that may overtake do so whatever the task is at; it goes on with them as soon as it has done with the signal at hand.
+    fn look_ahead(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let (Origin::Gate(gate), Some(snapshots)) = (&mut self.origin, &mut self.snapshots) else {
+            return Ok(());
+        };
+        if !snapshots.barriers_overtake() {
+            return Ok(());
+        }
+        self.overtakes = gate.look_ahead(cx)?;
+        if let Some(recording) = gate.take_recording() {
+            snapshots.recorded(recording);
+        }
+        if self.pending.is_empty()
+            && let Some(barrier) = gate.next_overtaking()
+        {
+            self.pending.push_back(Signal::Barrier(barrier));
+        }
+        Ok(())
+    }
+
     fn note_wait(&mut self, now: Instant) {
         if let Some((since, wait)) = self.waiting.take() {
             let counter = match wait {
@@ -175,8 +329,11 @@ impl Pump {
 
     fn step(&mut self, woken: bool, cx: &mut Context<'_>) -> Result<Step> {
         let now_ms = self.ctx.now_ms();
+        if self.stopped {
+            return Ok(Step::Finished);
+        }
         if self.ended {
-            return Ok(self.finish(cx));
+            return self.finish(cx);
         }
         if woken || self.poll_again || self.task.next_deadline_ms() <= now_ms {
             self.poll_again = self.task.poll(now_ms, cx)? == Flow::Again;
@@ -184,12 +341,27 @@ impl Pump {
                 return self.wait_for_outputs(cx);
             }
         }
-        if let Some(signal) = self.pending {
+        if let Some(signal) = self.pending.front().copied() {
+            if let (Signal::Barrier(barrier), Some(snapshots)) = (signal, &mut self.snapshots) {
+                snapshots.begin(barrier)?;
+            }
             if self.task.signal(signal)? == Flow::Again {
                 return self.wait_for_outputs(cx);
             }
-            self.pending = self.next_signal.take();
+            self.pending.pop_front();
             self.ended = signal == Signal::EndOfInput;
+            if let Signal::Barrier(barrier) = signal {
+                let times = match &mut self.origin {
+                    Origin::Gate(gate) => gate.take_alignment(),
+                    Origin::Source(_) => SnapshotTimes::default(),
+                };
+                if barrier.after.stops() {
+                    self.stops_with = Some(barrier.checkpoint);
+                }
+                if let Some(snapshots) = &mut self.snapshots {
+                    snapshots.passed(barrier, now_ms, times);
+                }
+            }
             return Ok(Step::Worked);
         }
         if self.ctx.congestion.register(cx.waker()) {
@@ -207,12 +379,23 @@ impl Pump {
 
     /// Everything is sent: the task has finished once it can no longer be lost on the way to another executor, because
     /// until then somebody must be there to fail.
-    fn finish(&mut self, cx: &mut Context<'_>) -> Step {
+    /// What its sinks have to commit waits for a snapshot.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Result<Step> {
         self.ctx.congestion.watch(cx.waker());
-        match self.ctx.congestion.is_congested() {
-            true => Step::Wait(Wait::Backpressured),
-            false => Step::Finished,
+        if self.ctx.congestion.is_congested() {
+            return Ok(Step::Wait(Wait::Backpressured));
         }
+        if let Some(snapshots) = &mut self.snapshots
+            && self.ctx.snapshots.has_uncommitted()
+        {
+            // An order or the end of a snapshot wakes the task.
+            snapshots.take_part_at_the_end(&self.ctx)?;
+            return Ok(Step::Wait(Wait::Idle));
+        }
+        if self.snapshots.as_ref().is_some_and(|snapshots| snapshots.is_taking_part(cx.waker())) {
+            return Ok(Step::Wait(Wait::Idle));
+        }
+        Ok(Step::Finished)
     }
 
     /// What has to be repeated goes on when the outputs have room, or when an operator wakes the task.
@@ -231,10 +414,17 @@ impl Pump {
     }
 
     fn read_source(&mut self, cx: &mut Context<'_>) -> Result<Step> {
+        if matches!(&self.origin, Origin::Source(splits) if splits.stopped.is_some()) {
+            return self.go_idle();
+        }
         let read = self.task.read(cx)?;
         let Origin::Source(splits) = &mut self.origin else { return Ok(Step::Finished) };
         match read {
             Poll::Ready(Read::Batch) => Ok(Step::Worked),
+            Poll::Ready(Read::NeedsSplit) if self.ctx.snapshots.had_finished() => {
+                self.end_source();
+                Ok(Step::Worked)
+            }
             Poll::Ready(Read::NeedsSplit) if !splits.requested => {
                 splits.requested = true;
                 self.go_idle()?;
@@ -243,12 +433,18 @@ impl Pump {
                 Ok(Step::NeedsSplit)
             }
             Poll::Ready(Read::Ended) if !splits.ended => {
-                splits.ended = true;
-                self.pending = Some(Signal::Watermark(MAX_WATERMARK));
-                self.next_signal = Some(Signal::EndOfInput);
+                self.end_source();
                 Ok(Step::Worked)
             }
             Poll::Ready(_) | Poll::Pending => self.go_idle(),
+        }
+    }
+
+    fn end_source(&mut self) {
+        if let Origin::Source(splits) = &mut self.origin
+            && !std::mem::replace(&mut splits.ended, true)
+        {
+            self.pending.extend([Signal::Watermark(MAX_WATERMARK), Signal::EndOfInput]);
         }
     }
 
@@ -262,7 +458,7 @@ impl Pump {
                         if let Signal::Watermark(watermark) = signal {
                             self.metrics.input_watermark_ms.0.store(watermark, Ordering::Relaxed);
                         }
-                        self.pending = Some(signal);
+                        self.pending.push_back(signal);
                     }
                     Input::InputEnded(input) => self.task.input_ended(input)?,
                 }
@@ -284,7 +480,11 @@ impl Pump {
 
     /// Has the task woken at its next deadline; `true` if that is now.
     fn sleep_until_deadline(&mut self, cx: &mut Context<'_>) -> bool {
-        let deadline_ms = self.task.next_deadline_ms();
+        let overtakes_ms = self.overtakes.map_or(i64::MAX, |at| {
+            let left = at.saturating_duration_since(Instant::now()).as_millis() as i64;
+            self.clock.now_ms() + left.max(1)
+        });
+        let deadline_ms = self.task.next_deadline_ms().min(overtakes_ms);
         if deadline_ms == i64::MAX {
             self.sleep = None;
             return false;

@@ -12,25 +12,29 @@ use flott_dataflow::context::{Congestion, Settings, TaskContext};
 use flott_dataflow::program::Program;
 use flott_dataflow::time::alignment::AlignmentRegistry;
 use flott_schema::control::{
-    Placement, TaskFailure, TaskReport, TaskState, ToCoordinator, ToWorker, WorkerHost,
+    CheckpointOrder, Placement, TaskFailure, TaskReport, TaskState, ToCoordinator, ToWorker, WorkerHost,
 };
 use flott_schema::graph::{JobGraph, Vertex};
 use flott_schema::ids::{AttemptId, JobId, VertexId, WorkerId};
 use flott_schema::job::{JobSpec, RestartStrategy};
+use flott_schema::snapshot::RestoreFrom;
 use flott_schema::stats::WorkerProfile;
 use flott_schema::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::enumerator::{AskSplit, Enumerator, SplitRequest};
+use crate::enumerator::{AskSplit, AskState, Enumerator, SplitRequest, StateRequest};
 use crate::exchange::{self, Exchange};
 use crate::links::{LinkOptions, Links};
 use crate::metrics::{JobMetrics, TaskMetrics, Traffic};
 use crate::panics;
 use crate::pump::{Origin, Pump, Splits};
 use crate::slot::Slot;
+use crate::snapshots::{Reporter, TaskSnapshots};
 use crate::spool::{SpoolBudget, SpoolStore};
-use crate::subtask::{Cancel, Fail, Report, Subtask, SubtaskPlan};
+use crate::state::JobState;
+use crate::subtask::{Cancel, Fail, Report, SnapshotEnded, Subtask, SubtaskPlan, TakeSnapshot};
+use crate::wiring::channel_number;
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -114,6 +118,8 @@ struct Job {
     /// With the job epoch each was made for: one that has handed out splits is of no use to readers deployed again.
     enumerators: HashMap<VertexId, (u32, Addr<Enumerator>)>,
     subtasks: HashMap<AttemptId, Addr<Subtask>>,
+    /// What keeps the state of its tasks; none in batch execution.
+    state: Option<JobState>,
 }
 
 impl Worker {
@@ -169,10 +175,13 @@ impl Worker {
 
     async fn obey(&mut self, order: ToWorker) {
         match order {
-            ToWorker::Deploy { job, spec, tasks, peers, hosts, restore: _ } => {
-                self.deploy(job, &spec, tasks, &peers, &hosts).await;
+            ToWorker::Deploy { job, spec, tasks, peers, hosts, restore } => {
+                self.deploy(job, &spec, tasks, &peers, &hosts, restore).await;
             }
-            ToWorker::Checkpoint(_) | ToWorker::CheckpointEnded { .. } => {}
+            ToWorker::Checkpoint(order) => self.checkpoint(order),
+            ToWorker::CheckpointEnded { job, checkpoint, completed, attempts } => {
+                self.checkpoint_ended(job, checkpoint, completed, &attempts);
+            }
             ToWorker::Cancel { job, attempts } => self.cancel(job, &attempts).await,
             ToWorker::Release { job } => self.release(job),
         }
@@ -185,18 +194,22 @@ impl Worker {
         tasks: Vec<Placement>,
         peers: &[Placement],
         hosts: &[WorkerHost],
+        restore: Option<Arc<RestoreFrom>>,
     ) {
         let graph = &spec.graph;
-        if let Err(error) = self.prepare_job(job, spec) {
+        if let Err(error) =
+            self.prepare_job(job, spec).and_then(|()| self.check_restore(job, restore.as_deref()))
+        {
             return self.refuse(job, graph, &tasks, &error).await;
         }
         if let Some(job) = self.jobs.get_mut(&job) {
+            job.rewire(spec.effective_graph());
             job.learn(peers, hosts, &tasks, self.exchange.as_ref().map(Exchange::handle));
         }
         // All tasks are planned before the first one starts, so that a mistake starts none.
         let plans: Result<Vec<_>> = tasks
             .iter()
-            .map(|placement| Ok((placement.slot.index, self.plan(job, placement.attempt)?)))
+            .map(|placement| Ok((placement.slot.index, self.plan(job, placement.attempt, restore.as_ref())?)))
             .collect();
         match plans {
             Ok(plans) => plans.into_iter().for_each(|(slot, plan)| self.start_subtask(job, slot, plan)),
@@ -244,6 +257,7 @@ impl Worker {
             encode: self.options.encode_local,
         };
         let links = Links::new(graph.clone(), options, exchange, spools);
+        let state = JobState::start(id, spec, &self.options.scratch, self.options.worker)?;
         let job = Job {
             program,
             graph: graph.clone(),
@@ -252,12 +266,26 @@ impl Worker {
             links,
             enumerators: HashMap::new(),
             subtasks: HashMap::new(),
+            state,
         };
         self.jobs.insert(id, job);
         Ok(())
     }
 
-    fn plan(&mut self, id: JobId, attempt: AttemptId) -> Result<SubtaskPlan> {
+    /// Whether the job can start from a snapshot.
+    fn check_restore(&self, job: JobId, restore: Option<&RestoreFrom>) -> Result<()> {
+        match (self.jobs.get(&job), restore) {
+            (Some(Job { state: Some(state), graph, .. }), Some(from)) => state.check(from, graph),
+            _ => Ok(()),
+        }
+    }
+
+    fn plan(
+        &mut self,
+        id: JobId,
+        attempt: AttemptId,
+        restore: Option<&Arc<RestoreFrom>>,
+    ) -> Result<SubtaskPlan> {
         let job = self.jobs.get_mut(&id).ok_or_else(|| Error::internal("a task of an unknown job"))?;
         let task = attempt.task;
         let graph = job.graph.clone();
@@ -271,9 +299,15 @@ impl Worker {
             false => Some(job.links.inputs(attempt, &traffic)?),
         };
         let ask_split = match vertex.is_source {
-            true => Some(job.splits(vertex, attempt, &self.enumerators)?),
+            true => Some(job.splits(vertex, attempt, restore, &self.enumerators)?),
             false => None,
         };
+        let ask_state = job.enumerator_state(vertex, attempt);
+        let enumerator = ask_state.as_ref().map(|_| vertex.operators[0].id);
+        let state =
+            job.state.as_ref().map(|state| state.of_task(id, &graph, vertex, attempt, restore.cloned()));
+        let reporter_of_snapshots = Reporter { job: id, attempt, sender: self.coordinator.clone() };
+        let vertex_name = vertex.name.clone();
         let (program, metrics, alignment) = (job.program.clone(), job.metrics.clone(), job.alignment.clone());
         let (clock, scratch) = (self.clock, self.options.scratch.clone());
         let report = reporter(self.coordinator.clone(), id);
@@ -292,6 +326,10 @@ impl Worker {
             ctx.attempt = attempt.attempt;
             ctx.congestion = congestion;
             ctx.alignment = alignment;
+            let mut opened = state.map(|state| state.open()).transpose()?;
+            if let Some(opened) = &mut opened {
+                ctx.snapshots = std::mem::take(&mut opened.snapshots);
+            }
             ctx.set_now_ms(clock.now_ms());
             let ctx = Rc::new(ctx);
             let built = program
@@ -300,17 +338,27 @@ impl Worker {
                 Arc::new(TaskMetrics::new(attempt, built.metrics, ctx.records_sent.clone(), traffic));
             metrics.add(task_metrics.clone());
             let origin = match inputs {
-                Some(inputs) => Origin::Gate(inputs.gate(&program, task.vertex)?),
+                Some(inputs) => {
+                    let mut gate = inputs.gate(&program, task.vertex)?;
+                    for (edge, source, frames) in opened.iter().flat_map(|opened| &opened.channels) {
+                        gate.restore(channel_number(&graph, task, *edge as usize, *source), frames)?;
+                    }
+                    Origin::Gate(Box::new(gate))
+                }
                 None => Origin::Source(Splits::default()),
             };
-            Ok(Pump::new(built.task, origin, ctx, clock, task_metrics))
+            let snapshots = opened.map(|opened| {
+                TaskSnapshots::new(opened.keeper, reporter_of_snapshots, enumerator, opened.overtaking)
+            });
+            Ok(Pump::new(built.task, origin, ctx, clock, task_metrics).with_snapshots(snapshots))
         };
         Ok(SubtaskPlan {
             attempt,
-            vertex_name: vertex.name.clone(),
+            vertex_name,
             parallelism,
             build: Box::new(build),
             ask_split,
+            ask_state,
             report,
         })
     }
@@ -322,6 +370,20 @@ impl Worker {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.subtasks.insert(attempt, address);
         }
+    }
+
+    fn checkpoint(&self, order: CheckpointOrder) {
+        let Some(job) = self.jobs.get(&order.job) else { return };
+        let order = Arc::new(order);
+        // A task that has ended has said what belongs into all snapshots.
+        let subtasks = order.attempts.iter().filter_map(|attempt| job.subtasks.get(attempt));
+        subtasks.for_each(|subtask| subtask.do_send(TakeSnapshot(order.clone())));
+    }
+
+    fn checkpoint_ended(&self, job: JobId, checkpoint: u64, completed: bool, attempts: &[AttemptId]) {
+        let Some(job) = self.jobs.get(&job) else { return };
+        let subtasks = attempts.iter().filter_map(|attempt| job.subtasks.get(attempt));
+        subtasks.for_each(|subtask| subtask.do_send(SnapshotEnded { checkpoint, completed }));
     }
 
     async fn refuse(&self, job: JobId, graph: &JobGraph, tasks: &[Placement], error: &Error) {
@@ -360,12 +422,23 @@ impl Worker {
     fn release(&mut self, id: JobId) {
         if let Some(job) = self.jobs.remove(&id) {
             job.subtasks.values().for_each(|subtask| subtask.do_send(Cancel));
+            if let Some(state) = &job.state {
+                state.release(id);
+            }
         }
         self.handle.remove(id);
     }
 }
 
 impl Job {
+    /// Takes in the parallelism that the job has now.
+    fn rewire(&mut self, graph: Arc<JobGraph>) {
+        if self.graph != graph {
+            self.links.rewire(graph.clone());
+            self.graph = graph;
+        }
+    }
+
     /// Takes in where tasks run, and forgets deployments that newer ones have replaced.
     fn learn(
         &mut self,
@@ -387,16 +460,22 @@ impl Job {
     }
 
     /// How a source task asks for splits: of the enumerator, which lives where subtask 0 of the source runs.
-    fn splits(&mut self, vertex: &Vertex, attempt: AttemptId, thread: &Slot) -> Result<AskSplit> {
+    fn splits(
+        &mut self,
+        vertex: &Vertex,
+        attempt: AttemptId,
+        restore: Option<&Arc<RestoreFrom>>,
+        thread: &Slot,
+    ) -> Result<AskSplit> {
         let position = self.graph.vertices.iter().position(|other| other.id == vertex.id).unwrap_or_default();
         let position =
             u16::try_from(position).map_err(|_| Error::graph("a job graph of more than 65535 vertices"))?;
         if let Some((worker, exchange)) = self.links.enumerator_host(vertex.id)? {
             return exchange.remote_splits(worker, position, attempt);
         }
-        let enumerator = self.enumerator(vertex, attempt.job_epoch, thread);
+        let enumerator = self.enumerator(vertex, attempt.job_epoch, restore, thread);
         let ask = move |enumerator: Addr<Enumerator>| -> AskSplit {
-            Box::new(move |subtask, reply| enumerator.do_send(SplitRequest { subtask, reply }))
+            Box::new(move |subtask, epoch, reply| enumerator.do_send(SplitRequest { subtask, epoch, reply }))
         };
         if let Some(exchange) = self.links.exchange() {
             exchange.serve_splits(position, attempt.job_epoch, ask(enumerator.clone()));
@@ -404,14 +483,41 @@ impl Job {
         Ok(ask(enumerator))
     }
 
-    fn enumerator(&mut self, vertex: &Vertex, epoch: u32, thread: &Slot) -> Addr<Enumerator> {
+    /// How the subtask with which the enumerator lives asks for its state.
+    fn enumerator_state(&self, vertex: &Vertex, attempt: AttemptId) -> Option<AskState> {
+        if !vertex.is_source || attempt.task.subtask != 0 || self.state.is_none() {
+            return None;
+        }
+        let (_, enumerator) = self.enumerators.get(&vertex.id)?;
+        let enumerator = enumerator.clone();
+        Some(Box::new(move |checkpoint, reply| enumerator.do_send(StateRequest { checkpoint, reply })))
+    }
+
+    fn enumerator(
+        &mut self,
+        vertex: &Vertex,
+        epoch: u32,
+        restore: Option<&Arc<RestoreFrom>>,
+        thread: &Slot,
+    ) -> Addr<Enumerator> {
         if let Some((made, enumerator)) = self.enumerators.get(&vertex.id)
             && *made == epoch
         {
             return enumerator.clone();
         }
         let (program, id, parallelism) = (self.program.clone(), vertex.id, vertex.parallelism);
-        let enumerator = thread.start_actor(move || Enumerator::new(|| program.enumerator(id, parallelism)));
+        let state = self.state.clone().zip(restore.cloned());
+        let operator = vertex.operators[0].id;
+        let make = move || {
+            let mut enumerator = program.enumerator(id, parallelism)?;
+            if let Some((state, restore)) = state
+                && let Some(bytes) = state.enumerator(&restore, operator)?
+            {
+                enumerator.restore(&bytes).map_err(|error| error.at(restore.to_string()))?;
+            }
+            Ok(enumerator)
+        };
+        let enumerator = thread.start_actor(move || Enumerator::new(make));
         self.enumerators.insert(vertex.id, (epoch, enumerator.clone()));
         enumerator
     }

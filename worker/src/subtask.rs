@@ -2,17 +2,18 @@
 //! one future in the actor's context. The mailbox is looked at before each quantum.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskCx, Poll};
 use std::time::Duration;
 
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use flott_dataflow::source::Assignment;
-use flott_schema::control::{TaskFailure, TaskState};
+use flott_schema::control::{CheckpointOrder, LAST_SNAPSHOT, TaskFailure, TaskState};
 use flott_schema::ids::AttemptId;
 use flott_schema::{Error, Result};
 
-use crate::enumerator::AskSplit;
+use crate::enumerator::{AskSplit, AskState};
 use crate::panics;
 use crate::pump::{Progress, Pump};
 
@@ -31,6 +32,8 @@ pub struct SubtaskPlan {
     pub build: Box<dyn FnOnce() -> Result<Pump> + Send>,
     /// For a source.
     pub ask_split: Option<AskSplit>,
+    /// For the subtask of a source with which the split enumerator lives.
+    pub ask_state: Option<AskState>,
     /// Makes the report on the slot's thread.
     pub report: Box<dyn FnOnce() -> Report + Send>,
 }
@@ -43,6 +46,7 @@ pub struct Subtask {
     build: Option<Box<dyn FnOnce() -> Result<Pump> + Send>>,
     pump: Option<Pump>,
     ask_split: Option<AskSplit>,
+    ask_state: Option<AskState>,
     report: Report,
 }
 
@@ -56,6 +60,7 @@ impl Subtask {
             build: Some(plan.build),
             pump: None,
             ask_split: plan.ask_split,
+            ask_state: plan.ask_state,
             report: (plan.report)(),
         }
     }
@@ -97,11 +102,29 @@ impl Subtask {
     }
 
     fn request_split(&mut self, ctx: &mut Context<Self>) {
-        if let Some(ask) = &self.ask_split {
+        if let (Some(ask), Some(pump)) = (&self.ask_split, &mut self.pump) {
             let address = ctx.address();
             // A reader that is gone needs no answer.
-            ask(self.attempt.task.subtask, Box::new(move |answer| address.do_send(SplitAnswer(answer))));
+            let reply = Box::new(move |answer| address.do_send(SplitAnswer(answer)));
+            ask(self.attempt.task.subtask, pump.ask_split(), reply);
         }
+    }
+
+    fn request_state(&mut self, checkpoint: u64, ctx: &mut Context<Self>) {
+        let address = ctx.address();
+        let reply = Box::new(move |state| address.do_send(EnumeratorState(checkpoint, state)));
+        match &self.ask_state {
+            Some(ask) => ask(checkpoint, reply),
+            None => reply(Err(Error::internal("the split enumerator is not here"))),
+        }
+    }
+
+    /// All is done; what is left is the task's part of snapshots to come.
+    fn finish(&mut self, enumerator: Result<Option<Vec<u8>>>, ctx: &mut Context<Self>) {
+        if let Some(pump) = &mut self.pump {
+            pump.report_last(enumerator);
+        }
+        self.end(Ok(TaskState::Finished), ctx);
     }
 }
 
@@ -146,8 +169,12 @@ impl ActorFuture<Subtask> for DataLoop {
                 subtask.request_split(ctx);
                 Poll::Pending
             }
+            Ok(Progress::Finished) if pump.wants_last_enumerator_state() => {
+                subtask.request_state(LAST_SNAPSHOT, ctx);
+                Poll::Ready(())
+            }
             Ok(Progress::Finished) => {
-                subtask.end(Ok(TaskState::Finished), ctx);
+                subtask.finish(Ok(None), ctx);
                 Poll::Ready(())
             }
             Err(error) => {
@@ -200,6 +227,7 @@ impl Handler<SplitAnswer> for Subtask {
 
     fn handle(&mut self, SplitAnswer(answer): SplitAnswer, ctx: &mut Self::Context) {
         let Some(pump) = &mut self.pump else { return };
+        pump.split_answered();
         let given = match answer {
             Ok(Assignment::Split(split)) => panics::guard(|| pump.give_split(Some(&split))),
             Ok(Assignment::NoMore) => panics::guard(|| pump.give_split(None)),
@@ -215,5 +243,68 @@ impl Handler<SplitAnswer> for Subtask {
             self.end(Err(error), ctx);
         }
         // The data loop is polled behind the mailbox, in this same wake-up.
+    }
+}
+
+/// Take a snapshot.
+pub struct TakeSnapshot(pub Arc<CheckpointOrder>);
+
+impl Message for TakeSnapshot {
+    type Result = ();
+}
+
+impl Handler<TakeSnapshot> for Subtask {
+    type Result = ();
+
+    fn handle(&mut self, TakeSnapshot(order): TakeSnapshot, ctx: &mut Self::Context) {
+        let checkpoint = order.barrier.checkpoint;
+        if self.pump.as_mut().is_some_and(|pump| pump.order(order)) {
+            self.request_state(checkpoint, ctx);
+        }
+    }
+}
+
+/// The state of the split enumerator in a snapshot.
+pub struct EnumeratorState(pub u64, pub Result<Vec<u8>>);
+
+impl Message for EnumeratorState {
+    type Result = ();
+}
+
+impl Handler<EnumeratorState> for Subtask {
+    type Result = ();
+
+    fn handle(&mut self, EnumeratorState(checkpoint, state): EnumeratorState, ctx: &mut Self::Context) {
+        match (checkpoint, state) {
+            (LAST_SNAPSHOT, state) => self.finish(state.map(Some), ctx),
+            (checkpoint, state) => {
+                if let Some(pump) = &mut self.pump {
+                    pump.enumerator_state(checkpoint, state);
+                }
+            }
+        }
+    }
+}
+
+/// A snapshot is complete, or was given up.
+pub struct SnapshotEnded {
+    /// The snapshot.
+    pub checkpoint: u64,
+    /// Whether it is complete.
+    pub completed: bool,
+}
+
+impl Message for SnapshotEnded {
+    type Result = ();
+}
+
+impl Handler<SnapshotEnded> for Subtask {
+    type Result = ();
+
+    fn handle(&mut self, SnapshotEnded { checkpoint, completed }: SnapshotEnded, ctx: &mut Self::Context) {
+        let Some(pump) = &mut self.pump else { return };
+        if let Err(error) = panics::guard(|| pump.checkpoint_ended(checkpoint, completed)) {
+            self.end(Err(error), ctx);
+        }
     }
 }

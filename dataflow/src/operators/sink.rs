@@ -111,7 +111,7 @@ where
                 let state = writer.snapshot(barrier.checkpoint)?;
                 commits.prepared(barrier.checkpoint, prepared, state)?;
             }
-            _ if commits.state.is_some() => commits.prepared_last(prepared, writer.snapshot(LAST_SNAPSHOT)?),
+            _ if self.ctx.task.snapshots.last_commit_waits() => commits.prepared_last(prepared, writer.snapshot(LAST_SNAPSHOT)?),
             _ => commits.committer.commit(prepared)?,
         }
         Ok(Flow::Done)

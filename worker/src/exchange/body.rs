@@ -229,6 +229,10 @@ mod tests {
         lines.push(value_frame(FrameHeader::new(Kind::Alignment, CHANNEL, 4, 0), &report).unwrap());
         let hex: Vec<String> =
             lines.iter().map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
-        assert_eq!(hex.join("\n"), include_str!("../../samples/exchange_values_v1.hex").trim());
+        assert_eq!(hex.join("\n"), include_str!("../../samples/exchange_values_v2.hex").trim());
+        // Version 1 had a shorter barrier, which nothing sent.
+        let first = include_str!("../../samples/exchange_values_v1.hex").trim().lines();
+        let differing = first.zip(&hex).filter(|(old, new)| old != new).count();
+        assert_eq!(differing, 1);
     }
 }

@@ -22,8 +22,8 @@ pub(super) struct Splits {
 struct Source {
     /// With the job epoch it was made for.
     enumerator: Option<(u32, AskSplit)>,
-    /// Questions that came before it: job epoch, reader, and who asked. One a reader at most.
-    waiting: Vec<(u32, u32, Arc<Peer>)>,
+    /// Questions that came before it: job epoch, reader, its last barrier, and who asked. One a reader at most.
+    waiting: Vec<(u32, u32, u64, Arc<Peer>)>,
 }
 
 fn channel(vertex: u16, subtask: u32) -> ChannelId {
@@ -32,9 +32,11 @@ fn channel(vertex: u16, subtask: u32) -> ChannelId {
 
 /// How a reader asks the enumerator in another executor.
 pub(super) fn ask_remote(peer: Arc<Peer>, vertex: u16, epoch: u32) -> AskSplit {
-    Box::new(move |subtask, reply| {
+    Box::new(move |subtask, barrier, reply| {
         let channel = channel(vertex, subtask);
-        match frame_of(FrameHeader::new(Kind::SplitRequest, channel, epoch, 0), &[]) {
+        // A job would take a checkpoint each second for 136 years to need more bits.
+        let barrier = u32::try_from(barrier).unwrap_or(u32::MAX);
+        match frame_of(FrameHeader::new(Kind::SplitRequest, channel, epoch, barrier), &[]) {
             Ok(frame) => {
                 peer.ask(epoch, vertex, subtask, reply);
                 peer.outbox.push(epoch, channel, frame);
@@ -49,9 +51,9 @@ impl Splits {
     pub fn serve(&self, vertex: u16, epoch: u32, ask: AskSplit) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let source = sources.entry(vertex).or_default();
-        source.waiting.retain(|(asked, subtask, peer)| {
+        source.waiting.retain(|(asked, subtask, barrier, peer)| {
             if *asked == epoch {
-                put(&ask, vertex, epoch, *subtask, peer.clone());
+                put(&ask, vertex, epoch, *subtask, *barrier, peer.clone());
             }
             *asked > epoch
         });
@@ -61,15 +63,16 @@ impl Splits {
     /// A reader of another executor asks.
     pub fn request(&self, header: &FrameHeader, peer: &Arc<Peer>) {
         let (vertex, subtask, epoch) = (header.channel.edge, header.channel.source, header.job_epoch);
+        let barrier = u64::from(header.detail);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let source = sources.entry(vertex).or_default();
         match &source.enumerator {
-            Some((made, ask)) if *made == epoch => put(ask, vertex, epoch, subtask, peer.clone()),
+            Some((made, ask)) if *made == epoch => put(ask, vertex, epoch, subtask, barrier, peer.clone()),
             // A reader that is gone.
             Some((made, _)) if *made > epoch => {}
             _ => {
-                source.waiting.retain(|(asked, reader, _)| *reader != subtask || *asked > epoch);
-                source.waiting.push((epoch, subtask, peer.clone()));
+                source.waiting.retain(|(asked, reader, ..)| *reader != subtask || *asked > epoch);
+                source.waiting.push((epoch, subtask, barrier, peer.clone()));
             }
         }
     }
@@ -82,7 +85,7 @@ impl Splits {
     }
 }
 
-fn put(ask: &AskSplit, vertex: u16, epoch: u32, subtask: u32, peer: Arc<Peer>) {
+fn put(ask: &AskSplit, vertex: u16, epoch: u32, subtask: u32, barrier: u64, peer: Arc<Peer>) {
     let reply = move |answer: Result<_>| {
         let channel = channel(vertex, subtask);
         let header = FrameHeader::new(Kind::SplitAnswer, channel, epoch, 0);
@@ -92,5 +95,5 @@ fn put(ask: &AskSplit, vertex: u16, epoch: u32, subtask: u32, peer: Arc<Peer>) {
             Err(error) => warn!(%error, vertex, subtask, "a split cannot be sent"),
         }
     };
-    ask(subtask, Box::new(reply));
+    ask(subtask, barrier, Box::new(reply));
 }

@@ -2,15 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use flott_dataflow::program::Program;
-use flott_schema::control::{Placement, TaskFailure, TaskState, ToCoordinator, ToWorker, WorkerHost};
+use flott_schema::control::{
+    CheckpointOrder, LAST_SNAPSHOT, Placement, TaskFailure, TaskState, ToCoordinator, ToWorker, WorkerHost,
+};
 use flott_schema::graph::Exchange as EdgeExchange;
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, VertexId, WorkerId};
-use flott_schema::job::{JobSpec, RestartStrategy};
+use flott_schema::job::{CheckpointSettings, JobSpec, RestartStrategy};
+use flott_schema::snapshot::{
+    Barrier, Manifest, ManifestOperator, ManifestVertex, RestoreFrom, TaskSnapshot,
+};
+use flott_storage::{Storage, manifest};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -74,7 +81,9 @@ fn start(
                 }
             });
             let exchange = Exchange::start(options, accepted).unwrap();
+            let scratch = tempfile::tempdir().unwrap();
             let mut worker_options = WorkerOptions::new(worker, slots);
+            worker_options.scratch = scratch.path().to_path_buf();
             worker_options.spool_memory_bytes = 40_000;
             let (service, handle) = Worker::start(worker_options, reports);
             started.send((address, exchange.handle(), handle)).unwrap();
@@ -100,6 +109,13 @@ pub struct Cluster {
     pub executors: Vec<Executor>,
     pub program: Arc<Program>,
     pub restart: RestartStrategy,
+    pub checkpoints: CheckpointSettings,
+    /// What tasks are deployed to start from.
+    pub restore: Option<Arc<RestoreFrom>>,
+    /// Parts of snapshots.
+    pub parts: BTreeMap<(u64, TaskId), Result<TaskSnapshot, String>>,
+    /// Tasks that wait for a snapshot.
+    pub waiting: BTreeSet<AttemptId>,
     /// Hosts beside the executors, which a test plays.
     pub others: Vec<WorkerHost>,
     reports: mpsc::Receiver<ToCoordinator>,
@@ -123,6 +139,10 @@ impl Cluster {
             executors: executors.collect(),
             program: program.clone(),
             restart: RestartStrategy::None,
+            checkpoints: CheckpointSettings::default(),
+            restore: None,
+            parts: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             others: Vec::new(),
             reports,
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
@@ -173,13 +193,14 @@ impl Cluster {
         });
         let mut spec = JobSpec::embedded(self.program.graph.clone());
         spec.settings.restart = self.restart;
+        spec.settings.checkpoints = self.checkpoints.clone();
         let order = ToWorker::Deploy {
             job: JOB,
             spec: Arc::new(spec),
             tasks: mine,
             peers: self.placed.values().copied().collect(),
             hosts: hosts.chain(self.others.iter().cloned()).collect(),
-            restore: None,
+            restore: self.restore.clone(),
         };
         executor.orders.as_ref().unwrap().blocking_send(order).unwrap();
     }
@@ -201,11 +222,96 @@ impl Cluster {
     pub fn wait(&mut self, what: &str, reached: impl Fn(&Self) -> bool) {
         while !reached(self) {
             let next = self.runtime.block_on(async { timeout(DEADLINE, self.reports.recv()).await });
-            let report = next.unwrap_or_else(|_| panic!("waiting for {what}: {:?}", self.states)).unwrap();
-            if let ToCoordinator::TaskState(report) = report {
-                self.states.insert(report.attempt, (report.state, report.failure));
+            let report = next.unwrap_or_else(|_| {
+                let failed = self.states.values().filter_map(|(_, failure)| failure.as_ref());
+                panic!("waiting for {what}: {:?}, {:?}", failed.collect::<Vec<_>>(), self.parts.keys())
+            });
+            let report = report.unwrap();
+            match report {
+                ToCoordinator::TaskState(report) => {
+                    self.states.insert(report.attempt, (report.state, report.failure));
+                }
+                ToCoordinator::Snapshot(report) => {
+                    self.parts.insert((report.checkpoint, report.attempt.task), report.result);
+                }
+                ToCoordinator::SnapshotWanted { attempt, .. } => drop(self.waiting.insert(attempt)),
+                ToCoordinator::Register { .. } => {}
             }
         }
+    }
+
+    fn tell_all(&self, tasks: &[Placement], message: impl Fn(Vec<AttemptId>) -> ToWorker) {
+        for executor in &self.executors {
+            let mine = tasks.iter().filter(|placement| placement.slot.worker == executor.worker);
+            let attempts = mine.map(|placement| placement.attempt).collect();
+            executor.orders.as_ref().unwrap().blocking_send(message(attempts)).unwrap();
+        }
+    }
+
+    /// Orders a snapshot.
+    pub fn order_snapshot(&self, tasks: &[Placement], barrier: Barrier, folder: &Path) {
+        self.tell_all(tasks, |attempts| {
+            ToWorker::Checkpoint(CheckpointOrder {
+                job: JOB,
+                barrier,
+                folder: folder.join(format!("chk-{}", barrier.checkpoint)).display().to_string(),
+                shared_folder: Some(folder.join("shared").display().to_string()),
+                attempts,
+            })
+        });
+    }
+
+    /// Waits for all parts of a snapshot and writes its manifest; gives how to start from it.
+    pub fn complete_snapshot(&mut self, tasks: &[Placement], barrier: Barrier, folder: &Path) -> RestoreFrom {
+        let checkpoint = barrier.checkpoint;
+        let part = |cluster: &Self, task: TaskId| {
+            let parts = &cluster.parts;
+            parts.get(&(checkpoint, task)).or_else(|| parts.get(&(LAST_SNAPSHOT, task))).cloned()
+        };
+        self.wait("all parts", |cluster| {
+            tasks.iter().all(|placement| part(cluster, placement.attempt.task).is_some())
+        });
+        let parts =
+            tasks.iter().map(|placement| part(self, placement.attempt.task).unwrap().unwrap()).collect();
+        let vertices = self.program.graph.vertices.iter().map(|vertex| ManifestVertex {
+            vertex: vertex.id,
+            name: vertex.name.clone(),
+            parallelism: vertex.parallelism,
+            max_parallelism: vertex.max_parallelism,
+            operators: vertex
+                .operators
+                .iter()
+                .map(|operator| ManifestOperator {
+                    operator: operator.id,
+                    uid: operator.uid.clone(),
+                    name: operator.name.clone(),
+                })
+                .collect(),
+        });
+        let manifest = Manifest {
+            job: JOB,
+            job_name: "test".into(),
+            checkpoint,
+            kind: barrier.kind,
+            timestamp_ms: barrier.timestamp_ms,
+            vertices: vertices.collect(),
+            tasks: parts,
+        };
+        let folder = folder.join(format!("chk-{checkpoint}")).display().to_string();
+        let storage = Storage::open(&folder).unwrap();
+        storage.create().unwrap();
+        manifest::write(&storage, &manifest).unwrap();
+        RestoreFrom { folder, checkpoint, ignore_unclaimed: false, own: true }
+    }
+
+    /// Tells that a snapshot has ended.
+    pub fn end_snapshot(&self, tasks: &[Placement], checkpoint: u64, completed: bool) {
+        self.tell_all(tasks, |attempts| ToWorker::CheckpointEnded {
+            job: JOB,
+            checkpoint,
+            completed,
+            attempts,
+        });
     }
 
     pub fn state(&self, attempt: AttemptId) -> Option<TaskState> {

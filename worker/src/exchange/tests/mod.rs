@@ -7,3 +7,4 @@ mod harness;
 mod peer;
 mod pressure;
 mod programs;
+mod snapshots;

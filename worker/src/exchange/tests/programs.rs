@@ -37,6 +37,7 @@ impl Source for Numbers {
     }
 }
 
+#[derive(Clone)]
 pub struct Ranges {
     source: Numbers,
     next: u64,
@@ -57,6 +58,15 @@ impl SplitEnumerator for Ranges {
         self.next += 1;
         Ok(Assignment::Split(((self.next - 1) * self.source.per_split, self.next * self.source.per_split)))
     }
+
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        Ok(self.next.to_le_bytes().to_vec())
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.next = u64::from_le_bytes(state.try_into().expect("eight bytes"));
+        Ok(())
+    }
 }
 
 pub struct Reader {
@@ -68,6 +78,7 @@ impl SourceReader for Reader {
     type Split = (u64, u64);
 
     fn add_split(&mut self, (start, end): (u64, u64)) -> Result<()> {
+        assert!(self.left.is_empty(), "a split is asked for when there is none");
         self.left = start..end;
         Ok(())
     }
@@ -78,7 +89,7 @@ impl SourceReader for Reader {
     }
 
     fn snapshot(&self) -> Vec<(u64, u64)> {
-        vec![(self.left.start, self.left.end)]
+        if self.left.is_empty() { Vec::new() } else { vec![(self.left.start, self.left.end)] }
     }
 }
 

@@ -1,0 +1,115 @@
+//! Snapshots over several executors: what is taken, what tasks start from again, and how they end with one.
+
+use flott_dataflow::program::RuntimeMode;
+use flott_schema::control::{Placement, TaskState};
+use flott_schema::snapshot::{AfterBarrier, Alignment, Barrier};
+
+use super::harness::{Cluster, DEADLINE};
+use super::programs::{Sunk, program};
+
+/// How often each number was counted, by a rolling sum of ones for each key that crosses executors.
+fn counting(sunk: &Sunk<(u64, u64)>) -> Cluster {
+    let built = program(RuntimeMode::Streaming, sunk, |numbers| {
+        numbers.map(|n| (n % 1000, 1u64)).key_by(|(key, _)| *key).sum(|(_, count)| count)
+    });
+    let mut cluster = Cluster::start(2, built, |_| ());
+    cluster.checkpoints.interval_ms = Some(1000);
+    cluster
+}
+
+fn place_all(cluster: &mut Cluster, epoch: u32) -> Vec<Placement> {
+    let all: Vec<_> = cluster.program.graph.vertices.iter().map(|vertex| vertex.id).collect();
+    let tasks = cluster.place(&all, epoch, |_| None);
+    cluster.deploy(&tasks);
+    tasks
+}
+
+/// The highest count of each key, if all are there.
+fn totals(sunk: &Sunk<(u64, u64)>) -> Vec<u64> {
+    let mut totals = vec![0; 1000];
+    for (key, count) in sunk.sorted() {
+        totals[key as usize] = count;
+    }
+    totals
+}
+
+/// Waits until the sink has something.
+fn wait_for_records(sunk: &Sunk<(u64, u64)>) {
+    let started = std::time::Instant::now();
+    while sunk.sorted().is_empty() {
+        assert!(started.elapsed() < DEADLINE, "no records come");
+        std::thread::yield_now();
+    }
+}
+
+fn end_from_here(cluster: &mut Cluster, sunk: &Sunk<(u64, u64)>, tasks: &[Placement], barrier: Barrier) {
+    let folder = tempfile::tempdir().unwrap();
+    cluster.order_snapshot(tasks, barrier, folder.path());
+    let from = cluster.complete_snapshot(tasks, barrier, folder.path());
+    cluster.end_snapshot(tasks, barrier.checkpoint, true);
+    cluster.cancel(tasks);
+    sunk.go_on();
+    cluster.restore = Some(from.into());
+    let tasks = place_all(cluster, 1);
+    cluster.wait_for_end(&tasks);
+    assert_eq!(cluster.failures(&tasks), Vec::<String>::new());
+    assert_eq!(totals(sunk), vec![20; 1000]);
+}
+
+#[test]
+fn tasks_go_on_from_a_snapshot_and_count_each_record_once() {
+    let sunk = Sunk::new();
+    let mut cluster = counting(&sunk);
+    sunk.stall(0);
+    let tasks = place_all(&mut cluster, 0);
+    cluster.wait_for_running(&tasks);
+    wait_for_records(&sunk);
+    sunk.go_on();
+    end_from_here(&mut cluster, &sunk, &tasks, Barrier::of_checkpoint(1));
+}
+
+#[test]
+fn records_that_a_barrier_overtakes_are_counted_once() {
+    let sunk = Sunk::new();
+    let mut cluster = counting(&sunk);
+    cluster.checkpoints.unaligned = true;
+    let tasks = place_all(&mut cluster, 0);
+    wait_for_records(&sunk);
+    let barrier = Barrier { alignment: Alignment::UnalignedAfter(0), ..Barrier::of_checkpoint(1) };
+    end_from_here(&mut cluster, &sunk, &tasks, barrier);
+}
+
+#[test]
+fn a_job_that_is_suspended_with_a_snapshot_ends_when_that_is_complete() {
+    let sunk = Sunk::new();
+    let mut cluster = counting(&sunk);
+    let tasks = place_all(&mut cluster, 0);
+    wait_for_records(&sunk);
+    let folder = tempfile::tempdir().unwrap();
+    let barrier = Barrier { after: AfterBarrier::Suspend, ..Barrier::of_checkpoint(1) };
+    cluster.order_snapshot(&tasks, barrier, folder.path());
+    let from = cluster.complete_snapshot(&tasks, barrier, folder.path());
+    cluster.end_snapshot(&tasks, 1, true);
+    cluster.wait_for_end(&tasks);
+    assert!(tasks.iter().all(|task| cluster.state(task.attempt) == Some(TaskState::Finished)));
+    cluster.restore = Some(from.into());
+    let tasks = place_all(&mut cluster, 1);
+    cluster.wait_for_end(&tasks);
+    assert_eq!(totals(&sunk), vec![20; 1000]);
+}
+
+#[test]
+fn sources_go_on_when_the_snapshot_that_was_to_end_them_is_given_up() {
+    let sunk = Sunk::new();
+    let mut cluster = counting(&sunk);
+    let tasks = place_all(&mut cluster, 0);
+    wait_for_records(&sunk);
+    let folder = tempfile::tempdir().unwrap();
+    let barrier = Barrier { after: AfterBarrier::Suspend, ..Barrier::of_checkpoint(1) };
+    cluster.order_snapshot(&tasks, barrier, folder.path());
+    cluster.complete_snapshot(&tasks, barrier, folder.path());
+    cluster.end_snapshot(&tasks, 1, false);
+    cluster.wait_for_end(&tasks);
+    assert_eq!(cluster.failures(&tasks), Vec::<String>::new());
+    assert_eq!(totals(&sunk), vec![20; 1000]);
+}

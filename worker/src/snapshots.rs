@@ -1,0 +1,347 @@
+//! The part of one task in snapshots: what it was asked for, what it has begun and what it waits for.
+//!
+//! A snapshot of a task begins when the barrier reaches its first operator and is handed over when the barrier has left its last; files are
+//! written behind that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::Instant;
+
+use flott_dataflow::context::TaskContext;
+use flott_schema::Result;
+use flott_schema::control::{CheckpointOrder, LAST_SNAPSHOT, SnapshotReport, ToCoordinator};
+use flott_schema::ids::{AttemptId, JobId, OperatorId};
+use flott_schema::snapshot::{Barrier, OperatorSnapshot, SnapshotTimes, TaskSnapshot};
+use futures_util::task::AtomicWaker;
+use tokio::sync::mpsc;
+
+use crate::overtaking::Recording;
+
+/// What is kept of snapshots that are not complete: the rest comes soon or not at all.
+const KEPT: usize = 16;
+
+/// Takes what became of a task's part, on any thread.
+pub type Taken = Box<dyn FnOnce(Result<TaskSnapshot>) + Send>;
+
+/// What belongs to a task's part of a snapshot beside the state of its operators.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// Whether the task has ended.
+    pub finished: bool,
+    /// State of the split enumerator of a source.
+    pub enumerator: Option<(OperatorId, Vec<u8>)>,
+    /// Records in flight, in frames one behind the other, by number of the channel into the task.
+    pub channels: BTreeMap<u32, Vec<u8>>,
+    /// How it went so far.
+    pub times: SnapshotTimes,
+}
+
+/// Keeps the state of one task; calls come from the task's thread.
+pub trait StateKeeper {
+    /// All operators have opened: what they have not claimed of the snapshot they start from is an error, unless it may be dropped.
+    fn opened(&self) -> Result<()>;
+    /// Operators hand in their state from now on.
+    fn begin(&self, barrier: &Barrier) -> Result<()>;
+    /// They all have; the rest happens on other threads.
+    fn end(&self, order: &CheckpointOrder, extras: Extras, taken: Taken);
+    /// The snapshot is complete, or was given up.
+    fn ended(&self, checkpoint: u64, completed: bool);
+}
+
+/// Who is told of parts of snapshots.
+#[derive(Clone)]
+pub struct Reporter {
+    /// The job.
+    pub job: JobId,
+    /// The deployment.
+    pub attempt: AttemptId,
+    /// To the coordinator.
+    pub sender: mpsc::Sender<ToCoordinator>,
+}
+
+impl Reporter {
+    /// Reports a part; from any thread, without waiting.
+    pub fn report(&self, checkpoint: u64, result: Result<TaskSnapshot>) {
+        let result = result.map_err(|error| error.to_string());
+        let report = SnapshotReport { job: self.job, attempt: self.attempt, checkpoint, result };
+        self.send(ToCoordinator::Snapshot(Box::new(report)));
+    }
+
+    /// Asks for a snapshot.
+    pub fn want(&self) {
+        self.send(ToCoordinator::SnapshotWanted { job: self.job, attempt: self.attempt });
+    }
+
+    fn send(&self, message: ToCoordinator) {
+        // A queue that is full for long means a coordinator that is gone; the checkpoint will be given up, and the next one asks again.
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.sender.try_send(message) {
+            let sender = self.sender.clone();
+            match tokio::runtime::Handle::try_current() {
+                Ok(_) => drop(actix::spawn(async move {
+                    let _ = sender.send(message).await;
+                })),
+                Err(_) => drop(sender.blocking_send(message)),
+            }
+        }
+    }
+}
+
+/// Snapshots of one task.
+pub struct TaskSnapshots {
+    keeper: Box<dyn StateKeeper>,
+    reporter: Reporter,
+    /// The operator whose split enumerator lives with this task.
+    enumerator: Option<OperatorId>,
+    /// Whether barriers may overtake records.
+    overtaking: bool,
+    /// Orders for snapshots that the task has yet to hand over.
+    orders: BTreeMap<u64, Arc<CheckpointOrder>>,
+    /// Barriers that have passed the task.
+    passed: BTreeMap<u64, Passed>,
+    /// States of the enumerator.
+    enumerator_states: BTreeMap<u64, Result<Vec<u8>>>,
+    /// Records that the last barrier has overtaken.
+    recording: Option<Recording>,
+    /// Parts that are being written.
+    writing: Arc<Writing>,
+    /// The last barrier begun, and when.
+    begun: Option<(Barrier, Instant)>,
+    /// The last snapshot that the task took part in.
+    last: u64,
+    pub(crate) ending: Ending,
+}
+
+/// Parts that are being written, and who waits for them.
+#[derive(Default)]
+struct Writing {
+    parts: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+impl Writing {
+    fn begin(&self) {
+        self.parts.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn end(&self) {
+        self.parts.fetch_sub(1, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Whether any is left; then `waker` is woken when one ends.
+    fn is_left(&self, waker: &Waker) -> bool {
+        self.waker.register(waker);
+        self.parts.load(Ordering::Acquire) > 0
+    }
+}
+
+/// A barrier that has passed.
+struct Passed {
+    barrier: Barrier,
+    times: SnapshotTimes,
+    /// The task had ended before.
+    finished: bool,
+}
+
+/// How far a task that has ended is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It has not ended.
+    Not,
+    /// Its sinks wait for a snapshot to commit.
+    Waits,
+    /// Its last report is on its way.
+    Reported,
+}
+
+impl TaskSnapshots {
+    /// For the task of `reporter`, whose state is in the hands of `keeper`.
+    pub fn new(
+        keeper: Box<dyn StateKeeper>,
+        reporter: Reporter,
+        enumerator: Option<OperatorId>,
+        overtaking: bool,
+    ) -> Self {
+        TaskSnapshots {
+            keeper,
+            reporter,
+            enumerator,
+            overtaking,
+            orders: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            enumerator_states: BTreeMap::new(),
+            recording: None,
+            writing: Arc::default(),
+            begun: None,
+            last: 0,
+            ending: Ending::Not,
+        }
+    }
+
+    /// Whether barriers may overtake records.
+    pub fn barriers_overtake(&self) -> bool {
+        self.overtaking
+    }
+
+    /// Whether a split enumerator lives with this task.
+    pub fn has_enumerator(&self) -> bool {
+        self.enumerator.is_some()
+    }
+
+    /// A barrier is about to reach the first operator; repeated calls for one barrier count once.
+    pub fn begin(&mut self, barrier: Barrier) -> Result<()> {
+        if self.begun.is_some_and(|(begun, _)| begun.checkpoint == barrier.checkpoint) {
+            return Ok(());
+        }
+        self.begun = Some((barrier, Instant::now()));
+        self.keeper.begin(&barrier)
+    }
+
+    /// All operators of the task have opened.
+    pub fn opened(&self) -> Result<()> {
+        self.keeper.opened()
+    }
+
+    /// The barrier has left the last operator.
+    pub fn passed(&mut self, barrier: Barrier, now_ms: i64, times: SnapshotTimes) {
+        let since = self.begun.map_or_else(Instant::now, |(_, since)| since);
+        let times = SnapshotTimes {
+            start_delay_ms: (now_ms - barrier.timestamp_ms).max(0) as u64,
+            sync_us: since.elapsed().as_micros() as u64,
+            ..times
+        };
+        self.take_part(Passed { barrier, times, finished: false });
+    }
+
+    fn take_part(&mut self, passed: Passed) {
+        let checkpoint = passed.barrier.checkpoint;
+        self.last = self.last.max(checkpoint);
+        self.passed.insert(checkpoint, passed);
+        while self.passed.len() > KEPT {
+            self.passed.pop_first();
+        }
+        self.hand_over(checkpoint);
+    }
+
+    /// The order for a snapshot. `true` if it is the first of its number.
+    pub fn order(&mut self, order: Arc<CheckpointOrder>) -> bool {
+        let checkpoint = order.barrier.checkpoint;
+        // Orders come in order: one that is still missing was never given.
+        self.passed.retain(|other, _| *other >= checkpoint || self.orders.contains_key(other));
+        let is_new = self.orders.insert(checkpoint, order).is_none();
+        while self.orders.len() > KEPT {
+            self.orders.pop_first();
+        }
+        self.hand_over(checkpoint);
+        is_new
+    }
+
+    /// The state of the split enumerator for a snapshot.
+    pub fn enumerator_state(&mut self, checkpoint: u64, state: Result<Vec<u8>>) {
+        self.enumerator_states.insert(checkpoint, state);
+        while self.enumerator_states.len() > KEPT {
+            self.enumerator_states.pop_first();
+        }
+        self.hand_over(checkpoint);
+    }
+
+    /// The records that a barrier has overtaken.
+    pub fn recorded(&mut self, recording: Recording) {
+        let checkpoint = recording.checkpoint;
+        self.recording = Some(recording);
+        self.hand_over(checkpoint);
+    }
+
+    /// Hands the state over, once everything is there: the barrier has passed, the order says where files go, the enumerator has given its state, and
+    /// what was overtaken has come.
+    fn hand_over(&mut self, checkpoint: u64) {
+        let Some(passed) = self.passed.get(&checkpoint) else { return };
+        let has_recording =
+            self.recording.as_ref().is_some_and(|recording| recording.checkpoint == checkpoint);
+        let waits_for_records = passed.times.unaligned && !has_recording;
+        let waits_for_enumerator =
+            self.enumerator.is_some() && !self.enumerator_states.contains_key(&checkpoint);
+        if waits_for_records || waits_for_enumerator {
+            return;
+        }
+        let Some(order) = self.orders.remove(&checkpoint) else { return };
+        let Some(Passed { barrier, times, finished }) = self.passed.remove(&checkpoint) else { return };
+        let recording = self.recording.take_if(|recording| recording.checkpoint == checkpoint);
+        let state = self.enumerator_states.remove(&checkpoint);
+        // What is older will not be asked for any more.
+        self.orders.retain(|other, _| *other > checkpoint);
+        let reporter = self.reporter.clone();
+        let enumerator = match (self.enumerator, state) {
+            (Some(operator), Some(Ok(state))) => Some((operator, state)),
+            (_, Some(Err(error))) => return reporter.report(checkpoint, Err(error.at("split enumerator"))),
+            _ => None,
+        };
+        let channels = recording.map(|recording| recording.channels).unwrap_or_default();
+        let extras = Extras { finished, enumerator, channels, times };
+        let order = CheckpointOrder { barrier, ..CheckpointOrder::clone(&order) };
+        let writing = self.writing.clone();
+        writing.begin();
+        let taken = move |task| {
+            reporter.report(checkpoint, task);
+            writing.end();
+        };
+        self.keeper.end(&order, extras, Box::new(taken));
+    }
+
+    /// A snapshot is complete, or was given up.
+    pub fn ended(&mut self, checkpoint: u64, completed: bool) {
+        self.orders.remove(&checkpoint);
+        self.passed.remove(&checkpoint);
+        self.enumerator_states.remove(&checkpoint);
+        self.keeper.ended(checkpoint, completed);
+    }
+
+    /// The task has ended, and what its sinks have to commit waits for a snapshot: takes part in the newest one that it is asked for.
+    pub fn take_part_at_the_end(&mut self, ctx: &TaskContext) -> Result<()> {
+        if self.ending == Ending::Not {
+            self.ending = Ending::Waits;
+            self.reporter.want();
+        }
+        let order = self.orders.range(self.last + 1..).next_back();
+        if let Some(barrier) = order.map(|(_, order)| order.barrier) {
+            self.begin(barrier)?;
+            ctx.snapshots.last_snapshot(&barrier)?;
+            self.take_part(Passed { barrier, times: SnapshotTimes::default(), finished: true });
+        }
+        Ok(())
+    }
+
+    /// Whether the task has to live on: its part in a snapshot is not written. A part that comes behind the one that is meant for all snapshots
+    /// to come would come too late.
+    pub fn is_taking_part(&self, waker: &Waker) -> bool {
+        self.writing.is_left(waker) || !self.passed.is_empty()
+    }
+
+    /// The task has ended and has nothing to commit: its part of all snapshots to come.
+    /// An error, of an enumerator that cannot give its state, is for those to come as well.
+    pub fn report_last(&mut self, enumerator: Result<Option<Vec<u8>>>) {
+        if self.ending == Ending::Reported {
+            return;
+        }
+        self.ending = Ending::Reported;
+        let enumerator = match enumerator {
+            Ok(enumerator) => enumerator,
+            Err(error) => return self.reporter.report(LAST_SNAPSHOT, Err(error.at("split enumerator"))),
+        };
+        let of_enumerator = self.enumerator.zip(enumerator).map(|(operator, state)| OperatorSnapshot {
+            operator: Some(operator),
+            enumerator: Some(state),
+            ..OperatorSnapshot::default()
+        });
+        let task = TaskSnapshot {
+            task: self.reporter.attempt.task,
+            finished: true,
+            operators: of_enumerator.into_iter().collect(),
+            channels: Vec::new(),
+            times: SnapshotTimes::default(),
+        };
+        self.reporter.report(LAST_SNAPSHOT, Ok(task));
+    }
+}

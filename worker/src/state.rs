@@ -1,0 +1,182 @@
+//! What keeps the state of a job's tasks: `flott-state`, in the terms of this room.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flott_dataflow::snapshot::Snapshots;
+use flott_schema::control::CheckpointOrder;
+use flott_schema::graph::{ExecutionMode, JobGraph, Vertex};
+use flott_schema::ids::{AttemptId, JobId, OperatorId, TaskId, WorkerId};
+use flott_schema::job::JobSpec;
+use flott_schema::snapshot::{Barrier, RestoreFrom};
+use flott_schema::{Error, Result};
+use flott_state::{
+    Backend, ChannelFrames, SnapshotTarget, StateOptions, StateService, TaskBackend, TaskExtras, TaskIdentity,
+};
+
+use crate::snapshots::{Extras, StateKeeper, Taken};
+use crate::wiring::channels_into;
+
+/// State of the tasks of one job in this process.
+#[derive(Clone)]
+pub struct JobState {
+    service: Arc<StateService>,
+    /// For the tasks in a slot.
+    memory_bytes: usize,
+    /// Whether barriers may overtake records.
+    overtaking: bool,
+    /// No checkpoints are taken but those that somebody asks for.
+    on_demand: bool,
+}
+
+impl JobState {
+    /// For a job in streaming execution; batch execution takes no snapshots.
+    pub fn start(job: JobId, spec: &JobSpec, scratch: &Path, worker: WorkerId) -> Result<Option<Self>> {
+        if spec.graph.mode == ExecutionMode::Batch {
+            return Ok(None);
+        }
+        let (checkpoints, state) = (&spec.settings.checkpoints, &spec.settings.state);
+        let folder = state.local_directories.first().map_or(scratch, Path::new);
+        let directory = folder.join(format!("flott-state-{job}-{}", worker.0));
+        let mut options = StateOptions::of_job(&spec.settings, directory);
+        if !checkpoints.are_taken() {
+            // To know what changes is of no use where nothing asks for it regularly.
+            options.backend = Backend::HashMap;
+        }
+        Ok(Some(JobState {
+            service: StateService::start(options)?,
+            memory_bytes: usize::try_from(state.memory_bytes).unwrap_or(usize::MAX),
+            overtaking: checkpoints.unaligned,
+            on_demand: !checkpoints.are_taken(),
+        }))
+    }
+
+    /// Refuses a snapshot with state that no operator of the job claims, unless it may be dropped.
+    pub fn check(&self, from: &RestoreFrom, graph: &JobGraph) -> Result<()> {
+        let manifest = self.service.manifest(from)?;
+        let operators = graph.vertices.iter().flat_map(|vertex| &vertex.operators);
+        flott_state::check_operators(
+            from,
+            &manifest,
+            operators.map(|operator| (operator.id, operator.uid.as_str())),
+        )
+    }
+
+    /// The state of a split enumerator in a snapshot.
+    pub fn enumerator(&self, from: &RestoreFrom, operator: OperatorId) -> Result<Option<Vec<u8>>> {
+        let manifest = self.service.manifest(from)?;
+        Ok(flott_state::enumerator_state(&manifest, operator).map(<[u8]>::to_vec))
+    }
+
+    /// State of one task, to be opened on its thread.
+    pub fn of_task(
+        &self,
+        job: JobId,
+        graph: &Arc<JobGraph>,
+        vertex: &Vertex,
+        attempt: AttemptId,
+        restore: Option<Arc<RestoreFrom>>,
+    ) -> TaskState {
+        let identity = TaskIdentity {
+            job,
+            attempt,
+            parallelism: vertex.parallelism,
+            max_parallelism: vertex.max_parallelism,
+            memory_bytes: self.memory_bytes / tasks_in_a_slot(graph, vertex),
+            operators: vertex.operators.iter().map(|operator| operator.id).collect(),
+        };
+        TaskState { job: self.clone(), graph: graph.clone(), identity, restore }
+    }
+
+    /// The job is over: nothing of its state is needed here.
+    pub fn release(&self, job: JobId) {
+        if let Err(error) = self.service.release(job) {
+            tracing::warn!(%job, %error, "local copies of checkpoints are left behind");
+        }
+    }
+}
+
+/// How many tasks share a slot with one of `vertex`.
+fn tasks_in_a_slot(graph: &JobGraph, vertex: &Vertex) -> usize {
+    graph.vertices.iter().filter(|other| other.slot_sharing_group == vertex.slot_sharing_group).count().max(1)
+}
+
+/// State of a task that is yet to be opened.
+pub struct TaskState {
+    job: JobState,
+    graph: Arc<JobGraph>,
+    identity: TaskIdentity,
+    restore: Option<Arc<RestoreFrom>>,
+}
+
+/// State of a task.
+pub struct Opened {
+    /// What its operators see of it.
+    pub snapshots: Snapshots,
+    /// What keeps it.
+    pub keeper: Box<dyn StateKeeper>,
+    /// Records that were in flight, in frames, by edge and sending subtask.
+    pub channels: Vec<(u32, u32, Vec<u8>)>,
+    /// Whether barriers may overtake records.
+    pub overtaking: bool,
+}
+
+impl TaskState {
+    /// Opens it; what it starts from is fetched.
+    pub fn open(self) -> Result<Opened> {
+        let TaskState { job, graph, identity, restore } = self;
+        let task = identity.attempt.task;
+        let backend = TaskBackend::open(&job.service, identity, restore.as_deref())?;
+        let channels = backend.channel_state()?;
+        let channels = channels.into_iter().map(|channel| (channel.edge, channel.source, channel.frames));
+        let snapshots = Snapshots::new(backend.clone(), backend.had_finished());
+        Ok(Opened {
+            snapshots: if job.on_demand { snapshots.on_demand() } else { snapshots },
+            channels: channels.collect(),
+            keeper: Box::new(Keeper { backend, graph, task }),
+            overtaking: job.overtaking,
+        })
+    }
+}
+
+/// Keeps the state of one task.
+struct Keeper {
+    backend: Rc<TaskBackend>,
+    graph: Arc<JobGraph>,
+    task: TaskId,
+}
+
+impl StateKeeper for Keeper {
+    fn opened(&self) -> Result<()> {
+        if self.backend.had_finished() { Ok(()) } else { self.backend.check_claimed() }
+    }
+
+    fn begin(&self, barrier: &Barrier) -> Result<()> {
+        self.backend.begin(barrier)
+    }
+
+    fn end(&self, order: &CheckpointOrder, extras: Extras, taken: Taken) {
+        let target =
+            SnapshotTarget { folder: order.folder.clone(), shared_folder: order.shared_folder.clone() };
+        let specs = channels_into(&self.graph, self.task);
+        let Extras { finished, enumerator, channels, times } = extras;
+        let channels = channels.into_iter().map(|(number, frames)| {
+            let spec = specs.get(number as usize)?;
+            Some(ChannelFrames { edge: spec.edge as u32, source: spec.source, frames })
+        });
+        let Some(channels) = channels.collect() else {
+            return taken(Err(Error::internal(
+                "records were recorded on a channel that the task does not have",
+            )));
+        };
+        self.backend.end(target, TaskExtras { finished, enumerator, channels, times }, taken);
+    }
+
+    fn ended(&self, checkpoint: u64, completed: bool) {
+        match completed {
+            true => self.backend.completed(checkpoint),
+            false => self.backend.aborted(checkpoint),
+        }
+    }
+}
