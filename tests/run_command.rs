@@ -72,8 +72,11 @@ fn mistakes_on_the_command_line_are_usage_errors_that_say_what_to_do() {
         (&["rum", "job"][..], "similar subcommand exists: 'run'"),
         (&["run"], "<PROGRAM>"),
         (&["run", "--detached", &program], "-d submits a job to a cluster, but none is named"),
-        (&["run", "-s", "/savepoint", &program], "-s needs savepoints"),
-        (&["stop", "3f9a"], "`flott stop` needs checkpoints"),
+        (&["run", "--allow-non-restored-state", &program], "--from-savepoint <PATH>"),
+        (&["run", "-s", "/savepoint", "--claim-mode", "clam", &program], "the nearest is `CLAIM`"),
+        (&["stop", "3f9a"], "no cluster is named: say -m HOST:PORT"),
+        (&["savepoint"], "<JOB>"),
+        (&["rescale", "3f9a"], "--parallelism <N>"),
         (&["list"], "no cluster is named: say -m HOST:PORT"),
         (&["list", "-m", "host:0"], "the port is no number from 1 to 65535"),
         (&["run", &missing], "did you mean"),
@@ -90,8 +93,23 @@ fn mistakes_on_the_command_line_are_usage_errors_that_say_what_to_do() {
 
 #[test]
 fn help_shows_an_example_of_every_command() {
-    for command in ["run", "list", "info", "cancel", "cluster status", "coordinator", "worker", "completions"]
-    {
+    let commands = [
+        "run",
+        "list",
+        "info",
+        "cancel",
+        "stop",
+        "savepoint",
+        "savepoint inspect",
+        "savepoint dispose",
+        "checkpoint",
+        "rescale",
+        "cluster status",
+        "coordinator",
+        "worker",
+        "completions",
+    ];
+    for command in commands {
         let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let stdout = run(&mut flott(&arguments)).succeeded();
         assert!(stdout.contains(&format!("Examples:\n  flott {command} ")), "{stdout}");

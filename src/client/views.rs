@@ -113,6 +113,9 @@ pub struct VertexDetails {
     pub name: String,
     /// Number of its tasks.
     pub parallelism: u32,
+    /// Number of its key groups, and so of its tasks at most.
+    #[serde(default, rename = "maxParallelism")]
+    pub max_parallelism: u32,
     /// The state that stands for them all.
     pub status: String,
     /// Its tasks.

@@ -54,14 +54,19 @@ pub struct Connection {
 impl Connection {
     /// A client of the cluster.
     pub fn client(&self) -> Result<Client> {
-        let configuration =
-            flott::process_configuration()?.overlaid_with(Configuration::from_pairs(&self.properties)?);
-        let Some(addresses) = self.target.addresses() else {
-            return Err(Error::configuration(format!(
+        self.named_client()?.ok_or_else(|| {
+            Error::configuration(format!(
                 "no cluster is named: say -m HOST:PORT, or set {COORDINATOR_VARIABLE} (scripts/start-cluster.sh starts one and \
                  prints its address)"
-            )));
-        };
-        Client::new(addresses.clone(), &configuration)
+            ))
+        })
+    }
+
+    /// A client of the cluster, if one is named.
+    pub fn named_client(&self) -> Result<Option<Client>> {
+        let configuration =
+            flott::process_configuration()?.overlaid_with(Configuration::from_pairs(&self.properties)?);
+        let addresses = self.target.addresses();
+        addresses.map(|addresses| Client::new(addresses.clone(), &configuration)).transpose()
     }
 }

@@ -6,15 +6,19 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 mod cancel;
+mod checkpoint;
 mod cluster;
 mod completions;
 mod connection;
 mod coordinator;
 mod info;
-mod later;
 mod list;
+mod operation;
 mod process;
+mod rescale;
 mod run;
+mod savepoint;
+mod stop;
 mod table;
 mod worker;
 
@@ -43,18 +47,14 @@ enum Command {
     List(list::Arguments),
     Info(info::Arguments),
     Cancel(cancel::Arguments),
+    Stop(stop::Arguments),
+    Savepoint(savepoint::Arguments),
+    Checkpoint(checkpoint::Arguments),
+    Rescale(rescale::Arguments),
     Cluster(cluster::Arguments),
     Coordinator(coordinator::Arguments),
     Worker(worker::Arguments),
     Completions(completions::Arguments),
-    #[command(hide = true)]
-    Stop(later::Arguments),
-    #[command(hide = true)]
-    Savepoint(later::Arguments),
-    #[command(hide = true)]
-    Checkpoint(later::Arguments),
-    #[command(hide = true)]
-    Rescale(later::Arguments),
 }
 
 /// Parses the command line, obeys it, and gives the exit code.
@@ -74,13 +74,10 @@ pub fn main() -> ExitCode {
         Command::Coordinator(arguments) => arguments.run(),
         Command::Worker(arguments) => arguments.run(),
         Command::Completions(arguments) => arguments.run(CommandLine::command()),
-        Command::Stop(arguments) => {
-            arguments.run("stop", "`flott cancel JOB` ends a job without a savepoint")
-        }
-        Command::Savepoint(arguments) => arguments.run("savepoint", "state lives as long as its job"),
-        Command::Checkpoint(arguments) => arguments.run("checkpoint", "state lives as long as its job"),
-        Command::Rescale(arguments) => arguments
-            .run("rescale", "`flott cancel JOB` and `flott run -p N` start it anew with another parallelism"),
+        Command::Stop(arguments) => arguments.run(),
+        Command::Savepoint(arguments) => arguments.run(),
+        Command::Checkpoint(arguments) => arguments.run(),
+        Command::Rescale(arguments) => arguments.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("flott: {error}");

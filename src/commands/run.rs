@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::connection::Target;
+use super::operation::absolute;
 
 /// Runs a job: a program built with the flott library, in an embedded cluster or in the one that -m names.
 ///
@@ -43,8 +44,18 @@ pub struct Arguments {
     #[arg(short = 'D', value_name = "KEY=VALUE")]
     properties: Vec<String>,
 
-    #[arg(short = 's', long = "from-savepoint", hide = true, value_name = "PATH")]
-    savepoint: Option<PathBuf>,
+    /// Starts the job from this savepoint or checkpoint: its folder, as the hosts of the cluster see it
+    #[arg(short = 's', long = "from-savepoint", value_name = "PATH")]
+    savepoint: Option<String>,
+
+    /// Drops state of the savepoint that no operator of the job claims; else such a savepoint is refused
+    #[arg(long, requires = "savepoint")]
+    allow_non_restored_state: bool,
+
+    /// To whom the savepoint's files belong afterwards: no-claim leaves them to you, claim gives them to the job, which deletes them
+    /// when it needs them no more
+    #[arg(long, value_name = "MODE", requires = "savepoint")]
+    claim_mode: Option<String>,
 
     /// Prints the job's summary as one line of JSON on the standard output as well
     #[arg(long)]
@@ -61,23 +72,19 @@ pub struct Arguments {
 const EXAMPLES: &str = "Examples:
   flott run target/release/examples/word_count --input docs --top 20
   flott run -p 4 -n nightly -D execution.runtime-mode=BATCH target/release/my_job --date 2026-11-22
+  flott run -s /savepoints/savepoint-3f9a1c-0123456789ab target/release/my_job
   flott run -m localhost:8081 -d target/release/my_job /shared/input
   flott run --json target/release/my_job | tail -n 1 | jq .events_per_second";
 
 impl Arguments {
     /// Runs the program to its end. The exit code is the program's where it is one of ours, else 1.
     pub fn run(self) -> Result<ExitCode> {
-        if self.savepoint.is_some() {
-            return Err(Error::configuration(
-                "-s needs savepoints, which this version of Flott does not have; a job starts with empty state",
-            ));
-        }
         if self.detached && self.target.addresses().is_none() {
             return Err(Error::configuration(
                 "-d submits a job to a cluster, but none is named: say -m HOST:PORT, or set FLOTT_COORDINATOR",
             ));
         }
-        let properties = self.all_properties();
+        let properties = self.all_properties()?;
         // Refused here, before anything has started.
         flott::process_configuration()?;
         Configuration::from_pairs(&properties)?;
@@ -112,11 +119,18 @@ impl Arguments {
     }
 
     /// The pairs of `-D`, and those that the other flags stand for: they are more particular, so they come last.
-    fn all_properties(&self) -> Vec<String> {
+    fn all_properties(&self) -> Result<Vec<String>> {
         let mut properties = self.properties.clone();
+        if let Some(path) = &self.savepoint {
+            properties.push(format!("{}={}", options::RECOVERY_PATH.key(), absolute(path)?));
+            let ignore = options::RECOVERY_IGNORE_UNCLAIMED.key();
+            properties.push(format!("{ignore}={}", self.allow_non_restored_state));
+            let mode = self.claim_mode.as_deref().unwrap_or("NO_CLAIM");
+            properties.push(format!("{}={mode}", options::RECOVERY_CLAIM_MODE.key()));
+        }
         properties.extend(self.parallelism.map(|n| format!("{}={n}", options::PARALLELISM_DEFAULT.key())));
         properties.extend(self.name.as_ref().map(|name| format!("{}={name}", options::PIPELINE_NAME.key())));
-        properties
+        Ok(properties)
     }
 }
 

@@ -1,0 +1,62 @@
+//! `flott savepoint inspect`: what a savepoint or checkpoint holds.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use flott::Result;
+use flott::schema::snapshot::Manifest;
+use flott::storage::{Storage, manifest};
+
+use super::super::operation::absolute;
+use super::described::{as_json, as_text};
+
+/// Shows what a savepoint or checkpoint holds: operators, states, types, sizes, key groups. Reads its files; no cluster is asked.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Its folder, or the _metadata in it
+    #[arg(value_name = "PATH")]
+    path: String,
+
+    /// Shows the items of list states too, as bytes
+    #[arg(long)]
+    state: bool,
+
+    /// Reads every file and compares it with its checksum
+    #[arg(long)]
+    verify: bool,
+
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  flott savepoint inspect /shared/savepoints/savepoint-3f9a1c-0123456789ab
+  flott savepoint inspect --json /checkpoints/3f9a1c.../chk-7 | jq '.vertices[].operators[].uid'";
+
+impl Arguments {
+    /// Prints what the manifest says.
+    pub fn run(self) -> Result<ExitCode> {
+        let folder = manifest::folder_of(&absolute(&self.path)?)?;
+        let manifest = manifest::read(&folder)?;
+        match self.json {
+            true => println!("{}", serde_json::to_string_pretty(&as_json(&folder, &manifest, self.state))?),
+            false => print!("{}", as_text(&folder, &manifest, self.state)),
+        }
+        if self.verify {
+            let files = verify(&folder, &manifest)?;
+            eprintln!("{files} files are as they were written");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Checks all files, each once; the error names the first that is not as it was written.
+fn verify(folder: &Storage, manifest: &Manifest) -> Result<usize> {
+    let mut files: Vec<_> = manifest.tasks.iter().flat_map(|task| task.files()).collect();
+    files.sort();
+    files.dedup();
+    files.iter().try_for_each(|file| folder.verify(file))?;
+    Ok(files.len())
+}
