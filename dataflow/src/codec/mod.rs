@@ -127,6 +127,13 @@ pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     postcard::from_bytes(bytes).map_err(|error| undecodable::<T>(&error))
 }
 
+/// Reads one value written by [`encode_value`] off the front of `bytes`.
+pub fn take_value<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| undecodable::<T>(&error))?;
+    *bytes = rest;
+    Ok(value)
+}
+
 fn not_serialised<T: ?Sized>(error: &postcard::Error) -> Error {
     Error::user(format!("a value of type {} cannot be serialised: {error}", std::any::type_name::<T>()))
 }

@@ -27,6 +27,7 @@
 
 mod assigner;
 mod assigners;
+mod clocks;
 mod elements;
 mod evictor;
 pub(crate) mod fold;
@@ -34,8 +35,10 @@ pub(crate) mod function;
 pub(crate) mod general;
 mod kinds;
 pub(crate) mod logic;
+mod marked;
 mod panes;
 mod pause;
+mod saving;
 mod slices;
 pub(crate) mod slicing;
 #[cfg(test)]

@@ -8,12 +8,15 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::state::prefetch;
 
 /// Below this many slices a window, turning is so cheap that it may happen for all keys at once.
 const STAGGER_FROM: u64 = 32;
 
-/// The slices of one key.
+/// The slices of one key. It stands in snapshots as it is.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct TwoStacks<A> {
     /// End of the slice, and a total (front part) or accumulator (back part).
     slices: VecDeque<(i64, A)>,

@@ -3,23 +3,34 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use flott_schema::Result;
+use flott_schema::key_group::key_group_of;
 
 use super::rules::Kept;
 use super::{Adding, FiredTimer, Holder, Rules};
 use crate::batch::Record;
+use crate::context::OperatorContext;
 use crate::key::{Key, KeySelector, key_of, stable_hash};
 use crate::operator::Collector;
 use crate::operators::bounded::ending::Pace;
-use crate::state::KeyTable;
+use crate::window::clocks::SavedClocks;
 use crate::window::logic::WindowLogic;
+use crate::window::marked::MarkedTable;
+use crate::window::saving::{OfWindow, Outgoing};
 use crate::window::trigger::{TimerRequest, Trigger, TriggerResult};
 use crate::window::{Window, WindowAssigner};
 
 const NO_SLOT: u32 = u32::MAX;
 
+fn no_slot() -> u32 {
+    NO_SLOT
+}
+
 /// Windows with their keys. `S` is what the logic keeps of a key and window, `TS` what the trigger keeps.
 pub(crate) struct ByWindow<K, W, S, TS> {
+    rows: Outgoing<OfWindow<W>, K, Entry<S, TS>>,
     windows: Vec<Option<Held<K, W, S, TS>>>,
     free: Vec<u32>,
     numbers: BTreeMap<W, u32>,
@@ -33,27 +44,33 @@ pub(crate) struct ByWindow<K, W, S, TS> {
 }
 
 struct Held<K, W, S, TS> {
-    window: W,
-    keys: KeyTable<K, Entry<S, TS>>,
+    window: OfWindow<W>,
+    keys: MarkedTable<K, Entry<S, TS>>,
     /// The clock has passed the end, and the trigger knows.
     ended: bool,
 }
 
-struct Entry<S, TS> {
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Entry<S, TS> {
     kept: Kept<S, TS>,
     /// Where its timers are counted.
+    #[serde(skip, default = "no_slot")]
     slot: u32,
+    /// The window has fired for this key, though not for others: it was restored from a task that was further on.
+    #[serde(skip)]
+    has_fired: bool,
 }
 
 impl<S, TS> Default for Entry<S, TS> {
     fn default() -> Self {
-        Entry { kept: Kept::default(), slot: NO_SLOT }
+        Entry { kept: Kept::default(), slot: NO_SLOT, has_fired: false }
     }
 }
 
 impl<K, W: Ord, S, TS> Default for ByWindow<K, W, S, TS> {
     fn default() -> Self {
         ByWindow {
+            rows: Outgoing::default(),
             windows: Vec::new(),
             free: Vec::new(),
             numbers: BTreeMap::new(),
@@ -149,7 +166,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> ByWindow<K, W, S, TS> {
         if let Some(drop_ms) = rules.drop_ms(window) {
             self.due.insert((drop_ms, window.clone()));
         }
-        let held = Held { window: window.clone(), keys: KeyTable::default(), ended };
+        let held = Held { window: OfWindow(window.clone()), keys: MarkedTable::default(), ended };
         let number = self.free.pop().unwrap_or_else(|| {
             self.windows.push(None);
             self.windows.len() as u32 - 1
@@ -169,13 +186,18 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> ByWindow<K, W, S, TS> {
         self.latest = None;
         self.free.push(number);
         let Some(mut held) = self.windows[number as usize].take() else { return };
-        for (_, entry) in held.keys.take_entries() {
-            let Entry { mut kept, slot } = entry;
+        for (_, entry) in held.keys.take_entries(&held.window, &mut self.rows) {
+            let Entry { mut kept, slot, .. } = entry;
             rules.ask(window, &mut kept.trigger, |trigger, ctx| trigger.clear(window, ctx));
             if slot == NO_SLOT {
                 rules.requests.clear();
             } else {
-                rules.timers.apply(&mut rules.requests, slot, self.slots.timers(slot));
+                rules.timers.apply(
+                    &mut rules.requests,
+                    slot,
+                    self.slots.timers(slot),
+                    &mut kept.timers,
+                );
                 self.slots.release(slot);
             }
         }
@@ -200,10 +222,15 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> ByWindow<K, W, S, TS> {
             }
             entry.slot = slots.add(key, window);
         }
-        rules.timers.apply(&mut rules.requests, entry.slot, slots.timers(entry.slot));
+        rules.timers.apply(
+            &mut rules.requests,
+            entry.slot,
+            slots.timers(entry.slot),
+            &mut entry.kept.timers,
+        );
     }
 
-    /// Does what the trigger has decided for a key, and forgets the key if nothing is left of it.
+    /// Does what the trigger has decided for a key, whose entry was marked as changed, and forgets the key if nothing is left of it.
     fn settle<T, A, Tr, L>(
         &mut self,
         rules: &mut Rules<T, A, Tr, L>,
@@ -219,19 +246,20 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> ByWindow<K, W, S, TS> {
         L: WindowLogic<K, T, W, State = S>,
     {
         let held = self.windows[number as usize].as_mut().expect("the window of the key is held");
-        let (key, entry) = held.keys.entry_mut(index);
-        Self::apply_requests(&mut self.slots, rules, key, &held.window, entry);
+        let (key, entry) = held.keys.unchanged_mut(index);
+        let window = &held.window.0;
+        Self::apply_requests(&mut self.slots, rules, key, window, entry);
         if result == TriggerResult::Continue {
             return Ok(());
         }
-        let last = held.ended && rules.is_over(held.window.max_timestamp());
-        rules.settle(result, key, &held.window, &mut entry.kept.contents, last, out)?;
+        let last = held.ended && rules.is_over(window.max_timestamp());
+        rules.settle(result, key, window, &mut entry.kept.contents, last, out)?;
         let bare = entry.kept.contents.is_none() && entry.kept.trigger.is_none();
         let timers = if entry.slot == NO_SLOT { 0 } else { *self.slots.timers(entry.slot) };
         // Removing moves another key, which a window in the middle of firing might then miss.
         if bare && timers == 0 && self.firing.is_none() {
             let (key, slot) = (key.clone(), entry.slot);
-            held.keys.remove(stable_hash(&key), &key);
+            held.keys.remove(stable_hash(&key), &key, &held.window, &mut self.rows);
             if slot != NO_SLOT {
                 self.slots.release(slot);
             }
@@ -259,12 +287,15 @@ where
             return Ok(Some(record));
         }
         let number = self.number_of(rules, &window);
-        let keys = &mut self.held(number).keys;
-        keys.prefetch_ahead(hashes, index);
-        let found = keys.find(hashes[index], selector.key(&record).borrow());
-        let entry = found
-            .unwrap_or_else(|| keys.insert_new(hashes[index], key_of(selector, &record), Entry::default()));
-        let kept = &mut keys.value_mut(entry).kept;
+        let ByWindow { windows, rows, .. } = self;
+        let held = windows[number as usize].as_mut().expect("the number of a window that is held");
+        let keys = &mut held.keys;
+        keys.keys().prefetch_ahead(hashes, index);
+        let found = keys.keys().find(hashes[index], selector.key(&record).borrow());
+        let entry = found.unwrap_or_else(|| {
+            keys.insert_new(hashes[index], key_of(selector, &record), Entry::default(), rows)
+        });
+        let kept = &mut keys.value_mut(entry, &held.window, rows).kept;
         let result = rules.ask(&window, &mut kept.trigger, |trigger, ctx| {
             trigger.on_element(&record, timestamp_ms, &window, ctx)
         });
@@ -303,14 +334,18 @@ where
                 self.firing = Some((time_ms, number, index));
                 return Ok(());
             }
-            let Held { window, keys, .. } = self.held(number);
-            let state = &mut keys.value_mut(index).kept.trigger;
-            let result = rules.ask_at_end(window, state);
-            self.settle(rules, number, index, result, out)?;
+            let ByWindow { windows, rows, .. } = &mut *self;
+            let held = windows[number as usize].as_mut().expect("the window that fires is held");
+            let entry = held.keys.value_mut(index, &held.window, rows);
             index += 1;
+            if std::mem::take(&mut entry.has_fired) {
+                continue;
+            }
+            let result = rules.ask_at_end(&held.window.0, &mut entry.kept.trigger);
+            self.settle(rules, number, index - 1, result, out)?;
         }
         self.firing = None;
-        let window = &self.held(number).window;
+        let window = &self.held(number).window.0;
         if rules.drop_ms(window) == Some(time_ms) {
             let window = window.clone();
             self.drop_window(rules, &window);
@@ -331,9 +366,54 @@ where
             return Ok(());
         };
         let Some(number) = self.numbers.get(&window).copied() else { return Ok(()) };
-        let keys = &mut self.held(number).keys;
-        let Some(entry) = keys.find(stable_hash(&key), &key) else { return Ok(()) };
-        let result = rules.ask_on_timer(&window, &mut keys.value_mut(entry).kept.trigger, timer);
+        let ByWindow { windows, rows, .. } = &mut *self;
+        let held = windows[number as usize].as_mut().expect("a window with a number is held");
+        let Some(entry) = held.keys.keys().find(stable_hash(&key), &key) else { return Ok(()) };
+        let kept = &mut held.keys.value_mut(entry, &held.window, rows).kept;
+        kept.timers.remove(timer.domain, timer.time_ms);
+        let result = rules.ask_on_timer(&window, &mut kept.trigger, timer);
         self.settle(rules, number, entry, result, out)
+    }
+
+    fn open(
+        &mut self,
+        rules: &mut Rules<T, A, Tr, L>,
+        ctx: &OperatorContext,
+        saved: &SavedClocks,
+    ) -> Result<()> {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.open(ctx, "windows", |rows, window, key, mut entry| {
+            let number = self.number_of(rules, &window.0);
+            let held = self.windows[number as usize].as_mut().expect("the window was just added");
+            let hash = stable_hash(&key);
+            let was_at_ms = saved.of_group(key_group_of(hash, ctx.task.max_parallelism)).clock_ms;
+            entry.has_fired = !held.ended && window.0.max_timestamp() <= was_at_ms;
+            if !entry.kept.timers.is_empty() {
+                entry.slot = self.slots.add(&key, &window.0);
+                *self.slots.timers(entry.slot) = rules.timers.restore(entry.slot, &entry.kept.timers);
+            }
+            held.keys.insert_restored(hash, key, entry, rows);
+            Ok(())
+        })?;
+        self.rows = rows;
+        Ok(())
+    }
+
+    fn freeze(&mut self) {
+        self.rows.freeze();
+        self.windows.iter_mut().flatten().for_each(|held| held.keys.begin_drain());
+    }
+
+    fn is_draining(&self) -> bool {
+        self.rows.is_draining()
+    }
+
+    fn drain(&mut self, mut budget: usize) {
+        let ByWindow { windows, rows, .. } = self;
+        if rows.is_draining()
+            && windows.iter_mut().flatten().all(|held| held.keys.drain(&held.window, rows, &mut budget))
+        {
+            rows.finish();
+        }
     }
 }

@@ -4,15 +4,19 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use flott_schema::Result;
+use flott_schema::key_group::key_group_of;
 
 use super::rules::Kept;
 use super::{Adding, FiredTimer, Holder, Rules};
 use crate::batch::Record;
+use crate::context::OperatorContext;
 use crate::key::{Key, KeySelector, key_of, stable_hash};
 use crate::operator::Collector;
 use crate::operators::bounded::ending::Pace;
 use crate::state::KeyTable;
+use crate::window::clocks::SavedClocks;
 use crate::window::logic::WindowLogic;
+use crate::window::saving::{OfWindow, Outgoing, Row};
 use crate::window::trigger::{Trigger, TriggerResult};
 use crate::window::{Window, WindowAssigner};
 
@@ -20,6 +24,9 @@ const NONE: u32 = u32::MAX;
 
 /// Windows of keys. `S` is what the logic keeps of a key and window, `TS` what the trigger keeps.
 pub(crate) struct Merging<K, W, S, TS> {
+    rows: Outgoing<OfWindow<W>, K, Kept<S, TS>>,
+    /// Windows from this number to that may be frozen.
+    frozen: (usize, usize),
     windows: Vec<Held<K, W, S, TS>>,
     free: Vec<u32>,
     /// The first window of each key.
@@ -42,11 +49,15 @@ struct Held<K, W, S, TS> {
     waits_for_ms: i64,
     /// The clock has passed the end, and the trigger knows.
     ended: bool,
+    /// Of its row in snapshots.
+    mark: u8,
 }
 
 impl<K: Key, W, S, TS> Default for Merging<K, W, S, TS> {
     fn default() -> Self {
         Merging {
+            rows: Outgoing::default(),
+            frozen: (0, 0),
             windows: Vec::new(),
             free: Vec::new(),
             keys: KeyTable::default(),
@@ -102,6 +113,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
             timers: 0,
             waits_for_ms: i64::MAX,
             ended: false,
+            mark: self.rows.fresh(),
         };
         let number = match self.free.pop() {
             Some(number) => {
@@ -125,7 +137,23 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         number
     }
 
-    /// Forgets a window, whose timers the trigger has deleted.
+    /// A window is about to change.
+    #[inline]
+    fn touch(&mut self, number: u32) {
+        let Merging { rows, windows, .. } = self;
+        let Held { of: Some((key, window)), kept, mark, .. } = &mut windows[number as usize] else { return };
+        rows.write(mark, || row(key, window, Some(kept)));
+    }
+
+    /// The row of a window is no more, because the window is not, or is another one.
+    fn forget_row(&mut self, number: u32) {
+        let Merging { rows, windows, .. } = self;
+        let Held { of: Some((key, window)), kept, mark, .. } = &mut windows[number as usize] else { return };
+        rows.remove(*mark, |with_value| row(key, window, with_value.then_some(&*kept)));
+        *mark = rows.fresh();
+    }
+
+    /// Forgets a window, whose timers the trigger has deleted and whose row is forgotten.
     fn remove_window(&mut self, number: u32) {
         let held = self.held(number);
         let Some((key, _)) = held.of.take() else { return };
@@ -161,7 +189,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         let held = self.held(number);
         let Some((_, window)) = &held.of else { return };
         rules.ask(window, &mut held.kept.trigger, |trigger, ctx| trigger.clear(window, ctx));
-        rules.timers.apply(&mut rules.requests, number, &mut held.timers);
+        rules.timers.apply(&mut rules.requests, number, &mut held.timers, &mut held.kept.timers);
         held.kept.trigger = None;
     }
 
@@ -177,6 +205,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         let survivor = met[0];
         let mut states = Vec::new();
         for number in &met {
+            self.forget_row(*number);
             states.extend(self.held(*number).kept.trigger.clone());
             self.clear_trigger(rules, *number);
         }
@@ -198,7 +227,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         }
         held.ended = merged.max_timestamp() <= clock_ms;
         rules.ask(merged, &mut held.kept.trigger, |trigger, ctx| trigger.on_merge(states, merged, ctx));
-        rules.timers.apply(&mut rules.requests, survivor, &mut held.timers);
+        rules.timers.apply(&mut rules.requests, survivor, &mut held.timers, &mut held.kept.timers);
         survivor
     }
 
@@ -237,7 +266,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         L: WindowLogic<K, T, W, State = S>,
     {
         let held = &mut self.windows[number as usize];
-        rules.timers.apply(&mut rules.requests, number, &mut held.timers);
+        rules.timers.apply(&mut rules.requests, number, &mut held.timers, &mut held.kept.timers);
         let Some((key, window)) = &held.of else { return Ok(()) };
         let last = held.ended && rules.is_over(window.max_timestamp());
         rules.settle(result, key, window, &mut held.kept.contents, last, out)
@@ -278,6 +307,7 @@ where
             }
             _ => self.merge(rules, &merged),
         };
+        self.touch(number);
         let kept = &mut self.held(number).kept;
         let result = rules.ask(&merged, &mut kept.trigger, |trigger, ctx| {
             trigger.on_element(&record, timestamp_ms, &merged, ctx)
@@ -312,12 +342,16 @@ where
         let Some((_, window)) = &held.of else { return Ok(()) };
         let max_timestamp = window.max_timestamp();
         if rules.shares_end_timer && !held.ended && max_timestamp <= due_ms {
+            self.touch(number);
+            let held = self.held(number);
             held.ended = true;
+            let Some((_, window)) = &held.of else { return Ok(()) };
             let result = rules.ask_at_end(window, &mut held.kept.trigger);
             self.settle(rules, number, result, out)?;
         }
         let over = max_timestamp.saturating_add(rules.late.lateness_ms) <= due_ms;
         if over && due_ms < i64::MAX {
+            self.forget_row(number);
             self.clear_trigger(rules, number);
             self.remove_window(number);
         } else {
@@ -332,8 +366,10 @@ where
         timer: FiredTimer,
         out: &mut Collector<L::Out>,
     ) -> Result<()> {
+        self.touch(timer.slot);
         let held = &mut self.windows[timer.slot as usize];
         held.timers -= 1;
+        held.kept.timers.remove(timer.domain, timer.time_ms);
         let Some((_, window)) = &held.of else {
             if held.timers == 0 {
                 self.free.push(timer.slot);
@@ -343,4 +379,56 @@ where
         let result = rules.ask_on_timer(window, &mut held.kept.trigger, timer);
         self.settle(rules, timer.slot, result, out)
     }
+
+    fn open(
+        &mut self,
+        rules: &mut Rules<T, A, Tr, L>,
+        ctx: &OperatorContext,
+        saved: &SavedClocks,
+    ) -> Result<()> {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.open(ctx, "windows", |rows, OfWindow(window), key, kept| {
+            let hash = stable_hash(&key);
+            let was_at_ms = saved.of_group(key_group_of(hash, ctx.task.max_parallelism)).clock_ms;
+            let ended = window.max_timestamp() <= was_at_ms;
+            let number = self.add_window(hash, key, window);
+            let timers = rules.timers.restore(number, &kept.timers);
+            let held = self.held(number);
+            (held.mark, held.ended, held.timers, held.kept) = (rows.stored(), ended, timers, kept);
+            self.wait(rules, number);
+            Ok(())
+        })?;
+        self.rows = rows;
+        Ok(())
+    }
+
+    fn freeze(&mut self) {
+        self.rows.freeze();
+        self.frozen = (0, self.windows.len());
+    }
+
+    fn is_draining(&self) -> bool {
+        self.rows.is_draining()
+    }
+
+    fn drain(&mut self, budget: usize) {
+        let Merging { rows, windows, frozen: (next, end), .. } = self;
+        if !rows.is_draining() {
+            return;
+        }
+        let until = next.saturating_add(budget).min(*end);
+        for held in &mut windows[*next..until] {
+            if let Some((key, window)) = &held.of {
+                rows.copy(&mut held.mark, || row(key, window, Some(&held.kept)));
+            }
+        }
+        *next = until;
+        if next == end {
+            rows.finish();
+        }
+    }
+}
+
+fn row<K: Clone, W: Clone, V: Clone>(key: &K, window: &W, kept: Option<&V>) -> Row<OfWindow<W>, K, V> {
+    Row { prefix: OfWindow(window.clone()), key: key.clone(), value: kept.cloned() }
 }

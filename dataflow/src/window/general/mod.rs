@@ -17,12 +17,14 @@ pub(crate) use self::by_window::ByWindow;
 pub(crate) use self::merging::Merging;
 pub(crate) use self::rules::Rules;
 use super::WindowAssigner;
+use super::clocks::{Progress, SavedClocks, save};
 use super::logic::WindowLogic;
 use super::pause::Pause;
+use super::saving::LOOKED_AT_ONCE;
 use super::trigger::Trigger;
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
-use crate::element::{MAX_WATERMARK, Signal};
+use crate::element::{Barrier, MAX_WATERMARK, Signal};
 use crate::key::{KeySelector, hash_keys};
 use crate::operator::{Collector, Operator};
 use crate::operators::bounded::ending::Pace;
@@ -57,6 +59,23 @@ pub(crate) trait Holder<K, T, A: WindowAssigner<T>, Tr, L: WindowLogic<K, T, A::
         timer: FiredTimer,
         out: &mut Collector<L::Out>,
     ) -> Result<()>;
+
+    /// Registers the state, and takes over what was restored from tasks that were as far as `saved` says.
+    fn open(
+        &mut self,
+        rules: &mut Rules<T, A, Tr, L>,
+        ctx: &OperatorContext,
+        saved: &SavedClocks,
+    ) -> Result<()>;
+
+    /// A barrier: what is held is frozen.
+    fn freeze(&mut self);
+
+    /// Whether frozen rows are still to be copied.
+    fn is_draining(&self) -> bool;
+
+    /// Copies some of them, looking at so many rows at most.
+    fn drain(&mut self, budget: usize);
 }
 
 /// A record on its way into a window.
@@ -183,7 +202,25 @@ where
     type Out = L::Out;
 
     fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
-        self.rules.logic.open(ctx, A::MERGES)
+        self.rules.logic.open(ctx, A::MERGES)?;
+        let saved = SavedClocks::load(ctx)?;
+        let least = saved.least();
+        self.rules.watermark_ms = least.watermark_ms;
+        if self.rules.domain == TimeDomain::Processing {
+            self.rules.passed_ms = least.clock_ms;
+        }
+        self.holder.open(&mut self.rules, ctx, &saved)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        self.holder.drain(usize::MAX);
+        // In the middle of a firing, the clock has not come as far as that.
+        let undone_ms = self.holder.next_due_ms().map_or(i64::MAX, |due_ms| due_ms - 1);
+        let clock_ms = self.rules.clock_ms().min(undone_ms);
+        let watermark_ms = self.rules.watermark_ms;
+        save(&self.ctx, Progress { watermark_ms, clock_ms, fired_end: i64::MIN })?;
+        self.holder.freeze();
+        Ok(())
     }
 
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<L::Out>) -> Result<()> {
@@ -199,11 +236,12 @@ where
         self.rules.now_ms = self.ctx.task.now_ms();
         let flow = match signal {
             Signal::Watermark(watermark_ms) => {
-                self.rules.watermark_ms = watermark_ms;
-                self.advance(TimeDomain::Event, watermark_ms, out)?
+                self.rules.watermark_ms = self.rules.watermark_ms.max(watermark_ms);
+                self.advance(TimeDomain::Event, self.rules.watermark_ms, out)?
             }
             // What waits for the clock fires now: the clock will not come to it any more.
             Signal::EndOfInput => {
+                self.holder.drain(usize::MAX);
                 self.rules.timers.end_processing();
                 self.advance_processing(MAX_WATERMARK, out)?
             }
@@ -213,6 +251,9 @@ where
     }
 
     fn poll(&mut self, now_ms: i64, _cx: &mut Context<'_>, out: &mut Collector<L::Out>) -> Result<Flow> {
+        if self.holder.is_draining() {
+            self.holder.drain(LOOKED_AT_ONCE);
+        }
         if now_ms < self.next_processing_ms() {
             return Ok(Flow::Done);
         }
@@ -221,7 +262,10 @@ where
     }
 
     fn next_deadline_ms(&self) -> i64 {
-        self.pause.deadline_ms(self.next_processing_ms())
+        match self.holder.is_draining() {
+            true => i64::MIN,
+            false => self.pause.deadline_ms(self.next_processing_ms()),
+        }
     }
 
     fn close(&mut self) -> Result<()> {

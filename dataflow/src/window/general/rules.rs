@@ -2,10 +2,12 @@
 
 use std::marker::PhantomData;
 
+use serde::{Deserialize, Serialize};
+
 use flott_schema::Result;
 
 use super::FiredTimer;
-use super::timers::TriggerTimers;
+use super::timers::{OwnTimers, TriggerTimers};
 use crate::batch::Record;
 use crate::operator::Collector;
 use crate::state::TimeDomain;
@@ -33,17 +35,20 @@ pub(crate) struct Rules<T, A, Tr, L> {
     record: PhantomData<fn(T)>,
 }
 
-/// What is kept of a key and window.
-pub(super) struct Kept<S, TS> {
+/// What is kept of a key and window. It stands in snapshots as it is.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Kept<S, TS> {
     /// What the logic keeps; none after a purge.
     pub(super) contents: Option<S>,
     /// What the trigger keeps.
     pub(super) trigger: Option<TS>,
+    /// The trigger's timers, except one that the engine keeps for the whole window.
+    pub(super) timers: OwnTimers,
 }
 
 impl<S, TS> Default for Kept<S, TS> {
     fn default() -> Self {
-        Kept { contents: None, trigger: None }
+        Kept { contents: None, trigger: None, timers: OwnTimers::default() }
     }
 }
 

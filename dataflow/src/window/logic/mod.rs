@@ -54,7 +54,7 @@ pub(crate) trait WindowLogic<K, T, W>: 'static {
 /// Logic whose windows can be put together from slices.
 pub(crate) trait SlicedLogic<K, T, W>: WindowLogic<K, T, W> {
     /// The slices of a key.
-    type Panes: 'static;
+    type Panes: Record;
 
     fn new_panes(&mut self, hash: u64, slices_per_window: u64) -> Self::Panes;
     /// Fetches what `push_pane` will change.

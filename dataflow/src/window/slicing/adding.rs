@@ -11,10 +11,11 @@ use flott_schema::Result;
 
 use super::SlicingWindows;
 use super::places::{Fate, Place, REMEMBERED};
+use super::tables::{SliceRows, SliceTable};
 use crate::batch::{Record, Timestamps};
 use crate::key::{KeySelector, key_of};
 use crate::operator::Collector;
-use crate::state::{KeyTable, MISSING};
+use crate::state::MISSING;
 use crate::window::Window;
 use crate::window::logic::SlicedLogic;
 
@@ -97,11 +98,12 @@ where
             };
             match place.fate {
                 Fate::Open { table } => {
-                    let SlicingWindows { tables, selector, logic, hashes, found, .. } = self;
+                    let SlicingWindows { tables, rows, selector, logic, hashes, found, .. } = self;
                     add_run(
                         selector,
                         logic,
                         tables.get_mut(table),
+                        rows,
                         found,
                         &mut records,
                         run,
@@ -153,7 +155,7 @@ where
 
     /// Adds the records of a pile to their table.
     fn clear_pile(&mut self, number: usize) {
-        let SlicingWindows { tables, selector, logic, found, piles, .. } = self;
+        let SlicingWindows { tables, rows, selector, logic, found, piles, .. } = self;
         let Pile { table, records, hashes, times } = &mut piles[number];
         let count = records.len();
         if count == 0 {
@@ -161,7 +163,7 @@ where
         }
         let each = Timestamps::Each(std::mem::take(times));
         let table = tables.get_mut(*table);
-        add_run(selector, logic, table, found, &mut records.drain(..), count, hashes, &each, 0);
+        add_run(selector, logic, table, rows, found, &mut records.drain(..), count, hashes, &each, 0);
         hashes.clear();
         if let Timestamps::Each(mut emptied) = each {
             emptied.clear();
@@ -189,7 +191,8 @@ where
 fn add_run<S, T, W, L>(
     selector: &S,
     logic: &mut L,
-    table: &mut KeyTable<S::Key, L::State>,
+    table: &mut SliceTable<S::Key, L::State>,
+    rows: &mut SliceRows<S::Key, L::State>,
     found: &mut Vec<u32>,
     records: &mut impl Remaining<T>,
     run: usize,
@@ -204,12 +207,15 @@ fn add_run<S, T, W, L>(
     while index < end {
         let piece = (end - index).min(PIECE);
         let keys = records.remaining().iter().take(piece).map(|record| selector.key(record));
-        table.find_all(hashes, index, keys, found);
+        table.keys.keys().find_all(hashes, index, keys, found);
         for (record, entry) in records.take(piece).zip(&*found) {
             let time_ms = times.get(index);
             match *entry {
-                MISSING => add_to(selector, logic, table, hashes[index], record, time_ms),
-                entry => logic.add(table.value_mut(entry as usize), record, time_ms),
+                MISSING => add_to(selector, logic, table, rows, hashes[index], record, time_ms),
+                entry => {
+                    let state = table.keys.value_mut(entry as usize, &table.end, rows);
+                    logic.add(state, record, time_ms);
+                }
             }
             index += 1;
         }
@@ -221,7 +227,8 @@ fn add_run<S, T, W, L>(
 pub(super) fn add_to<S, T, W, L>(
     selector: &S,
     logic: &mut L,
-    table: &mut KeyTable<S::Key, L::State>,
+    table: &mut SliceTable<S::Key, L::State>,
+    rows: &mut SliceRows<S::Key, L::State>,
     hash: u64,
     record: T,
     time_ms: i64,
@@ -229,12 +236,12 @@ pub(super) fn add_to<S, T, W, L>(
     S: KeySelector<T>,
     L: SlicedLogic<S::Key, T, W>,
 {
-    let found = table.find(hash, selector.key(&record).borrow());
+    let found = table.keys.keys().find(hash, selector.key(&record).borrow());
     match found {
-        Some(entry) => logic.add(table.value_mut(entry), record, time_ms),
+        Some(entry) => logic.add(table.keys.value_mut(entry, &table.end, rows), record, time_ms),
         None => {
             let key = key_of(selector, &record);
-            table.insert_new(hash, key, logic.start(record, time_ms));
+            table.keys.insert_new(hash, key, logic.start(record, time_ms), rows);
         }
     }
 }

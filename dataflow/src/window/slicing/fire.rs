@@ -10,7 +10,7 @@ use crate::key::{KeySelector, stable_hash};
 use crate::operator::Collector;
 use crate::operators::bounded::ending::Pace;
 use crate::stage::Flow;
-use crate::state::{KeyTable, MISSING};
+use crate::state::MISSING;
 use crate::window::Window;
 use crate::window::function::Firing;
 use crate::window::logic::SlicedLogic;
@@ -23,12 +23,12 @@ const AHEAD: usize = 12;
 
 /// A window that is giving its results; the outputs may have no room for all of them at once.
 pub(super) struct Emission<K, V> {
-    window_end: i64,
-    left: Left<K, V>,
+    pub(super) window_end: i64,
+    pub(super) left: Left<K, V>,
 }
 
 /// What it has still to give.
-enum Left<K, V> {
+pub(super) enum Left<K, V> {
     /// These, which are needed no longer.
     Drained(IntoIter<(K, V)>),
     /// The entries of a table from an index on.
@@ -93,10 +93,27 @@ where
     fn begin_single(&mut self) -> Left<S::Key, L::State> {
         let (end, table) = self.open.pop_first().expect("the window that fires is an open slice");
         if self.late.is_over(end - 1, self.clock_ms) {
-            return Left::Drained(self.tables.remove(table).into_iter());
+            return Left::Drained(self.tables.remove(table, &mut self.rows).into_iter());
         }
-        self.past.insert(end, table);
+        self.keep_past(end, table);
         Left::Kept { table, next: 0 }
+    }
+
+    /// Keeps a slice that windows have fired with. There may be one already, of keys that were restored from a task further on.
+    fn keep_past(&mut self, end: i64, number: u32) {
+        let Some(other) = self.past.insert(end, number) else { return };
+        let SlicingWindows { tables, rows, logic, .. } = self;
+        let entries = tables.remove(other, rows);
+        let keys = &mut tables.get_mut(number).keys;
+        for (key, state) in entries {
+            let hash = stable_hash(&key);
+            match keys.keys().find(hash, &key) {
+                Some(entry) => logic.merge(keys.value_mut(entry, &end, rows), state),
+                None => {
+                    keys.insert_new(hash, key, state, rows);
+                }
+            }
+        }
     }
 
     /// Moves the open slices up to `window_end` into `live`.
@@ -110,9 +127,9 @@ where
             let last_window_end = self.layout.slice_of(end - 1).last_window_end;
             let over = last_window_end.is_none_or(|last| self.late.is_over(last - 1, self.clock_ms));
             let entries = if over || self.late.lateness_ms == 0 {
-                self.tables.remove(table)
+                self.tables.remove(table, &mut self.rows)
             } else {
-                self.past.insert(end, table);
+                self.keep_past(end, table);
                 self.tables.get(table).entries().to_vec()
             };
             let count = entries.len();
@@ -125,24 +142,24 @@ where
     }
 
     fn gather_entries(&mut self, end: i64, entries: Vec<(S::Key, L::State)>) {
-        let SlicingWindows { live, hashes, found, logic, layout, .. } = self;
+        let SlicingWindows { live, live_rows, hashes, found, logic, layout, .. } = self;
         hashes.clear();
         hashes.extend(entries.iter().map(|(key, _)| stable_hash(key)));
-        live.find_all(hashes, 0, entries.iter().map(|(key, _)| key), found);
+        live.keys().find_all(hashes, 0, entries.iter().map(|(key, _)| key), found);
         let large = live.len() >= LARGE;
         for (index, (key, state)) in entries.into_iter().enumerate() {
             if large && let Some(ahead) = found.get(index + AHEAD).filter(|entry| **entry != MISSING) {
-                L::prefetch_push(live.value_mut(*ahead as usize));
+                L::prefetch_push(&live.keys().entries()[*ahead as usize].1);
             }
             // The keys of a slice differ, so none has been inserted since it was missed.
             let entry = match found[index] {
                 MISSING => {
                     let hash = hashes[index];
-                    live.insert_new(hash, key, logic.new_panes(hash, layout.slices_per_window()))
+                    live.insert_new(hash, key, logic.new_panes(hash, layout.slices_per_window()), live_rows)
                 }
                 entry => entry as usize,
             };
-            logic.push_pane(live.value_mut(entry), end, state);
+            logic.push_pane(live.value_mut(entry, &(), live_rows), end, state);
         }
     }
 
@@ -155,7 +172,7 @@ where
             self.emission = Some(Emission { window_end, left: Left::Live { next: 0 } });
         }
         let clocks = self.clocks();
-        let SlicingWindows { emission, logic, tables, live, layout, window, .. } = self;
+        let SlicingWindows { emission, logic, tables, live, live_rows, ahead, layout, window, .. } = self;
         let Some(Emission { window_end, left }) = emission else { return Ok(Flow::Done) };
         let start = *window_end - layout.size();
         let window = &window(start, *window_end);
@@ -171,12 +188,13 @@ where
                 }
             }
             Left::Kept { table, next } => {
-                let table = tables.get_mut(*table);
-                while *next < table.len() {
+                let keys = &mut tables.get_mut(*table).keys;
+                while *next < keys.len() {
                     if pace.must_pause(1, out) {
                         return Ok(Flow::Again);
                     }
-                    let (key, state) = table.entry_mut(*next);
+                    // A result leaves the state as it is.
+                    let (key, state) = keys.unchanged_mut(*next);
                     logic.emit(Firing { key, window, clocks }, state, out)?;
                     *next += 1;
                 }
@@ -188,22 +206,25 @@ where
                     if pace.must_pause(1, out) {
                         return Ok(Flow::Again);
                     }
-                    if large && let Some((_, ahead)) = live.entries().get(*next + AHEAD) {
+                    if large && let Some((_, ahead)) = live.keys().entries().get(*next + AHEAD) {
                         L::prefetch_emit(ahead);
                     }
-                    let (key, panes) = live.entry_mut(*next);
+                    let (key, panes) = live.entry_mut(*next, &(), live_rows);
                     if logic.evict(panes, start) {
-                        logic.emit_panes(Firing { key, window, clocks }, panes, out)?;
+                        if !ahead.has_fired(key, *window_end) {
+                            logic.emit_panes(Firing { key, window, clocks }, panes, out)?;
+                        }
                         *next += 1;
                     } else {
                         // The last key takes its place.
                         let key = key.clone();
-                        live.remove(stable_hash(&key), &key);
+                        live.remove(stable_hash(&key), &key, &(), live_rows);
                     }
                 }
                 if live.is_empty() {
-                    *live = KeyTable::default();
+                    live.reset();
                 }
+                ahead.passed(*window_end);
             }
         }
         Ok(Flow::Done)
@@ -216,7 +237,7 @@ where
             if last_window_end.is_some_and(|last| !self.late.is_over(last - 1, self.clock_ms)) {
                 break;
             }
-            self.tables.remove(first.remove());
+            self.tables.remove(first.remove(), &mut self.rows);
         }
         let clocks = self.clocks();
         self.logic.expire(self.clock_ms.saturating_sub(self.late.lateness_ms), clocks)

@@ -31,7 +31,8 @@ where
     ) -> Result<()> {
         match place.fate {
             Fate::Open { table } => {
-                add_to(&self.selector, &mut self.logic, self.tables.get_mut(table), hash, record, time_ms);
+                let SlicingWindows { selector, logic, tables, rows, .. } = self;
+                add_to(selector, logic, tables.get_mut(table), rows, hash, record, time_ms);
             }
             Fate::TooLate => self.late.refuse(record, time_ms, out),
             Fate::Gap if self.late.is_over(time_ms, self.clock_ms) => self.late.refuse(record, time_ms, out),
@@ -54,22 +55,22 @@ where
     }
 
     fn add_to_past(&mut self, slice_end: i64, hash: u64, record: T, time_ms: i64) {
-        let tables = &mut self.tables;
-        let table = *self.past.entry(slice_end).or_insert_with(|| tables.add());
-        add_to(&self.selector, &mut self.logic, tables.get_mut(table), hash, record, time_ms);
+        let SlicingWindows { selector, logic, tables, rows, past, .. } = self;
+        let table = *past.entry(slice_end).or_insert_with(|| tables.add(slice_end));
+        add_to(selector, logic, tables.get_mut(table), rows, hash, record, time_ms);
     }
 
     fn add_to_live(&mut self, slice_end: i64, hash: u64, key: &S::Key, record: T, time_ms: i64) {
-        let (logic, live) = (&mut self.logic, &mut self.live);
+        let SlicingWindows { logic, live, live_rows, layout, .. } = self;
         let state = logic.start(record, time_ms);
-        let entry = match live.find(hash, key) {
+        let entry = match live.keys().find(hash, key) {
             Some(entry) => entry,
             None => {
-                let panes = logic.new_panes(hash, self.layout.slices_per_window());
-                live.insert_new(hash, key.clone(), panes)
+                let panes = logic.new_panes(hash, layout.slices_per_window());
+                live.insert_new(hash, key.clone(), panes, live_rows)
             }
         };
-        logic.add_late(live.value_mut(entry), slice_end, state);
+        logic.add_late(live.value_mut(entry, &(), live_rows), slice_end, state);
     }
 
     /// Fires the windows of a key again that hold the slice, have fired, and are not over.

@@ -9,6 +9,7 @@ mod adding;
 mod fire;
 mod late;
 mod places;
+mod saved;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -19,20 +20,23 @@ use flott_schema::Result;
 use self::adding::Pile;
 use self::fire::Emission;
 use self::places::{Place, Places};
-use self::tables::Tables;
+use self::saved::Ahead;
+use self::tables::{SliceRows, Tables};
 use super::assigner::Slices;
 use super::logic::SlicedLogic;
+use super::marked::MarkedTable;
 use super::pause::Pause;
+use super::saving::Outgoing;
 use super::slices::{SliceLayout, check_timestamp};
 use super::trigger::Clocks;
 use super::{LateRule, Window};
 use crate::batch::{Batch, Record, Timestamps};
 use crate::context::OperatorContext;
-use crate::element::{MAX_WATERMARK, Signal};
+use crate::element::{Barrier, MAX_WATERMARK, Signal};
 use crate::key::{KeySelector, hash_keys};
 use crate::operator::{Collector, Operator};
 use crate::stage::Flow;
-use crate::state::{KeyTable, TimeDomain};
+use crate::state::TimeDomain;
 
 /// The operator. `clock_ms` below is the watermark, or in processing time the last millisecond that is over.
 pub(crate) struct SlicingWindows<S: KeySelector<T>, T, W, L: SlicedLogic<S::Key, T, W>> {
@@ -47,12 +51,16 @@ pub(crate) struct SlicingWindows<S: KeySelector<T>, T, W, L: SlicedLogic<S::Key,
     /// Scratch: entries of a piece of a batch, or of a slice.
     found: Vec<u32>,
     tables: Tables<S::Key, L::State>,
+    /// The rows of the tables in snapshots.
+    rows: SliceRows<S::Key, L::State>,
     /// Slices that no window has fired with, by end.
     open: BTreeMap<i64, u32>,
     /// Slices that windows have fired with, kept for late records, by end.
     past: BTreeMap<i64, u32>,
     /// What the window that fires next has of slices that are not open any more; unused if windows do not overlap.
-    live: KeyTable<S::Key, L::Panes>,
+    live: MarkedTable<S::Key, L::Panes>,
+    live_rows: Outgoing<(), S::Key, L::Panes>,
+    ahead: Ahead<S::Key>,
     places: Places,
     clock_ms: i64,
     watermark_ms: i64,
@@ -93,9 +101,12 @@ where
             hashes: Vec::new(),
             found: Vec::new(),
             tables: Tables::default(),
+            rows: SliceRows::default(),
             open: BTreeMap::new(),
             past: BTreeMap::new(),
-            live: KeyTable::default(),
+            live: MarkedTable::default(),
+            live_rows: Outgoing::default(),
+            ahead: Ahead::default(),
             places: Places::default(),
             clock_ms: i64::MIN,
             watermark_ms: i64::MIN,
@@ -133,7 +144,7 @@ where
             Some(last) if slice.end <= self.fired_end => Place::behind(&slice, last),
             Some(_) => {
                 let tables = &mut self.tables;
-                let table = *self.open.entry(slice.end).or_insert_with(|| tables.add());
+                let table = *self.open.entry(slice.end).or_insert_with(|| tables.add(slice.end));
                 Place::open(&slice, table)
             }
         };
@@ -153,7 +164,12 @@ where
     type Out = L::Out;
 
     fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
-        self.logic.open(ctx, false)
+        self.logic.open(ctx, false)?;
+        self.open_state(ctx)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        self.freeze()
     }
 
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<L::Out>) -> Result<()> {
@@ -170,9 +186,12 @@ where
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<L::Out>) -> Result<Flow> {
+        if signal == Signal::EndOfInput {
+            self.drain(usize::MAX);
+        }
         let clock_ms = match (signal, self.domain) {
             (Signal::Watermark(watermark_ms), domain) => {
-                self.watermark_ms = watermark_ms;
+                self.watermark_ms = self.watermark_ms.max(watermark_ms);
                 (domain == TimeDomain::Event).then_some(watermark_ms)
             }
             // The last windows give what they have, though their time is not over.
@@ -188,6 +207,7 @@ where
     }
 
     fn poll(&mut self, now_ms: i64, _cx: &mut Context<'_>, out: &mut Collector<L::Out>) -> Result<Flow> {
+        self.drain_some();
         if now_ms < self.due_ms() {
             return Ok(Flow::Done);
         }
@@ -195,7 +215,7 @@ where
     }
 
     fn next_deadline_ms(&self) -> i64 {
-        self.pause.deadline_ms(self.due_ms())
+        if self.is_draining() { i64::MIN } else { self.pause.deadline_ms(self.due_ms()) }
     }
 
     fn close(&mut self) -> Result<()> {

@@ -1,16 +1,29 @@
 //! The tables of slices.
 
+use crate::batch::Record;
 use crate::key::Key;
 use crate::state::KeyTable;
+use crate::window::marked::MarkedTable;
+use crate::window::saving::Outgoing;
 
 /// Emptied tables kept for the next slices, which will most likely be as large.
 const SPARE: usize = 4;
 
+/// The table of a slice.
+pub(super) struct SliceTable<K, V> {
+    /// End of the slice.
+    pub(super) end: i64,
+    pub(super) keys: MarkedTable<K, V>,
+}
+
+/// Rows of slices on their way into snapshots.
+pub(super) type SliceRows<K, V> = Outgoing<i64, K, V>;
+
 /// Tables by number, so that finding one again costs nothing.
 pub(super) struct Tables<K, V> {
-    tables: Vec<Option<KeyTable<K, V>>>,
+    tables: Vec<Option<SliceTable<K, V>>>,
     free: Vec<u32>,
-    spare: Vec<KeyTable<K, V>>,
+    spare: Vec<MarkedTable<K, V>>,
 }
 
 impl<K, V> Default for Tables<K, V> {
@@ -19,10 +32,14 @@ impl<K, V> Default for Tables<K, V> {
     }
 }
 
-impl<K: Key, V> Tables<K, V> {
-    /// A new empty table's number.
-    pub(super) fn add(&mut self) -> u32 {
-        let table = self.spare.pop().unwrap_or_default();
+impl<K, V> Tables<K, V>
+where
+    K: Key,
+    V: Record,
+{
+    /// The number of a new empty table, for the slice that ends at `end`.
+    pub(super) fn add(&mut self, end: i64) -> u32 {
+        let table = SliceTable { end, keys: self.spare.pop().unwrap_or_default() };
         match self.free.pop() {
             Some(number) => {
                 self.tables[number as usize] = Some(table);
@@ -37,28 +54,40 @@ impl<K: Key, V> Tables<K, V> {
 
     #[inline]
     pub(super) fn get(&self, number: u32) -> &KeyTable<K, V> {
-        self.tables[number as usize].as_ref().expect("the number of a table in use")
+        self.tables[number as usize].as_ref().expect("the number of a table in use").keys.keys()
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, number: u32) -> &mut KeyTable<K, V> {
+    pub(super) fn get_mut(&mut self, number: u32) -> &mut SliceTable<K, V> {
         self.tables[number as usize].as_mut().expect("the number of a table in use")
     }
 
     /// Gives up a table, giving its entries.
-    pub(super) fn remove(&mut self, number: u32) -> Vec<(K, V)> {
-        let mut table = self.tables[number as usize].take().expect("the number of a table in use");
+    pub(super) fn remove(&mut self, number: u32, rows: &mut SliceRows<K, V>) -> Vec<(K, V)> {
+        let SliceTable { end, mut keys } =
+            self.tables[number as usize].take().expect("the number of a table in use");
         self.free.push(number);
         if self.free.len() == self.tables.len() && self.tables.len() > 64 {
             (self.tables, self.free) = (Vec::new(), Vec::new());
         }
         // Emptying costs a pass over the buckets: not worth it where they were made for many more entries.
-        let fits = table.memory_bytes() <= (table.len() + 64) * (64 + 2 * size_of::<(K, V)>());
-        let entries = table.take_entries();
+        let fits = keys.keys().memory_bytes() <= (keys.len() + 64) * (64 + 2 * size_of::<(K, V)>());
+        let entries = keys.take_entries(&end, rows);
         if fits && self.spare.len() < SPARE {
-            self.spare.push(table);
+            self.spare.push(keys);
         }
         entries
+    }
+
+    /// A barrier.
+    pub(super) fn begin_drain(&mut self) {
+        self.tables.iter_mut().flatten().for_each(|table| table.keys.begin_drain());
+    }
+
+    /// Copies frozen rows, looking at so many at most; whether those were all.
+    pub(super) fn drain(&mut self, rows: &mut SliceRows<K, V>, budget: &mut usize) -> bool {
+        let tables = &mut self.tables.iter_mut().flatten();
+        tables.all(|table| table.keys.drain(&table.end, rows, budget))
     }
 
     #[cfg(test)]
@@ -75,15 +104,16 @@ mod tests {
     #[test]
     fn numbers_and_room_are_used_again_but_not_kept_for_ever() {
         let mut tables: Tables<u32, u32> = Tables::default();
-        let numbers: Vec<u32> = (0..100).map(|_| tables.add()).collect();
+        let rows = &mut SliceRows::default();
+        let numbers: Vec<u32> = (0..100).map(|end| tables.add(end)).collect();
         for key in 0..1000u32 {
-            tables.get_mut(numbers[7]).insert_new(stable_hash(&key), key, key);
+            tables.get_mut(numbers[7]).keys.insert_new(stable_hash(&key), key, key, rows);
         }
-        assert_eq!(tables.remove(numbers[7]).len(), 1000);
-        assert_eq!(tables.add(), numbers[7]);
+        assert_eq!(tables.remove(numbers[7], rows).len(), 1000);
+        assert_eq!(tables.add(7), numbers[7]);
         assert!(tables.get(numbers[7]).is_empty());
         assert!(tables.get(numbers[7]).memory_bytes() > 1000 * 8);
-        numbers.into_iter().for_each(|number| drop(tables.remove(number)));
+        numbers.into_iter().for_each(|number| drop(tables.remove(number, rows)));
         assert_eq!((tables.len(), tables.tables.capacity()), (0, 0));
         assert!(tables.spare.len() <= SPARE);
     }

@@ -7,7 +7,9 @@ use flott_schema::graph::ExecutionMode;
 use proptest::prelude::*;
 
 use super::driver::{Conditions, Driver, late, sorted};
+use super::restarts::{Act, act, acts, kinds};
 use crate::api::DataStream;
+use crate::key::stable_hash;
 use crate::time::AggregateFunction;
 use crate::window::{
     CountEvictor, EventTimeTrigger, SlidingEventTimeWindows, TimeWindow, Trigger, TriggerContext,
@@ -20,7 +22,7 @@ pub type Rec = (u8, u32);
 /// Key, window, and the numbers of the records in it.
 pub type Fired = (u8, TimeWindow, Vec<u32>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Keys and timestamps.
     Records(Vec<(u8, i64)>),
@@ -236,14 +238,27 @@ fn build(stream: &DataStream<Rec>, windows: Windows, way: Way) -> DataStream<Fir
 
 /// Feeds steps to a driver and calls `model` for each record and watermark; both give what fired, and the late.
 pub fn check(
+    driver: Driver<Rec, Fired>,
+    steps: &[Step],
+    record: impl FnMut(u8, u32, i64),
+    watermark: impl FnMut(i64),
+    expected: impl FnMut() -> (Vec<Fired>, Vec<Rec>),
+) -> Result<(), TestCaseError> {
+    check_acting(driver, steps, &[Act::Nothing], record, watermark, expected)
+}
+
+/// The same, with barriers and crashes.
+pub fn check_acting(
     mut driver: Driver<Rec, Fired>,
     steps: &[Step],
+    acts: &[Act],
     mut record: impl FnMut(u8, u32, i64),
     mut watermark: impl FnMut(i64),
     mut expected: impl FnMut() -> (Vec<Fired>, Vec<Rec>),
 ) -> Result<(), TestCaseError> {
     let mut number = 0;
-    for step in steps.iter().chain([&Step::Watermark(i64::MAX)]) {
+    let acts = acts.iter().cycle();
+    for (step, next) in steps.iter().chain([&Step::Watermark(i64::MAX)]).zip(acts) {
         match step {
             Step::Records(records) => {
                 let mut batch = Vec::new();
@@ -266,6 +281,9 @@ pub fn check(
         let (fired, late) = expected();
         prop_assert_eq!(sorted(results.into_iter().map(|(fired, _)| fired)), sorted(fired), "{:?}", step);
         prop_assert_eq!(sorted(driver.take_late().into_iter().map(|(record, _)| record)), sorted(late));
+        if *step != Step::Watermark(i64::MAX) {
+            act(&mut driver, *next)?;
+        }
     }
     Ok(())
 }
@@ -286,6 +304,31 @@ proptest! {
         check(
             driver,
             &steps,
+            |key, number, at| model.borrow_mut().record(key, number, at),
+            |watermark| model.borrow_mut().watermark(watermark),
+            || {
+                let mut model = model.borrow_mut();
+                (std::mem::take(&mut model.fired), std::mem::take(&mut model.late))
+            },
+        )?;
+    }
+
+    #[test]
+    fn barriers_and_restarts_change_nothing(
+        windows in windows(),
+        steps in steps(),
+        way in ways(),
+        credit in 0usize..3,
+        acts in acts(),
+        kind in kinds(),
+    ) {
+        let conditions = Conditions { credit, batch_size: 3, snapshots: Some(kind), ..Conditions::default() };
+        let driver = Driver::under(conditions, |stream| build(stream, windows, way));
+        let model = std::cell::RefCell::new(Model::new(windows));
+        check_acting(
+            driver.routed(|(key, _)| stable_hash(key)),
+            &steps,
+            &acts,
             |key, number, at| model.borrow_mut().record(key, number, at),
             |watermark| model.borrow_mut().watermark(watermark),
             || {

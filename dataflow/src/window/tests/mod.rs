@@ -9,6 +9,7 @@ mod lateness;
 mod memory;
 mod merging;
 mod processing_time;
+mod restarts;
 mod session_model;
 mod sliding;
 mod triggers;

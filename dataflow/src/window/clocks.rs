@@ -1,0 +1,82 @@
+//! How far the clocks of a window operator had come, in snapshots.
+//!
+//! The tasks of an operator need not have come equally far, and rows may be restored in another task than the one that wrote them. So each
+//! task says how far it was, for which key groups; whether a window has fired is then known for each restored row.
+
+use serde::{Deserialize, Serialize};
+
+use flott_schema::Result;
+
+use crate::codec::{decode_value, encode_value};
+use crate::context::OperatorContext;
+use crate::element::MAX_WATERMARK;
+use crate::snapshot::ListMode;
+
+/// Name of the list state; frozen.
+const CLOCKS: &str = "clocks";
+
+/// How far a task was; frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedClock {
+    /// Its key groups: the first, and the one behind the last.
+    key_groups: (u32, u32),
+    progress: Progress,
+}
+
+/// How far a task has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// The watermark.
+    pub watermark_ms: i64,
+    /// What the clock of the windows has come to, with all that was due done.
+    pub clock_ms: i64,
+    /// End of the last window that has fired for all keys; where windows lie at fixed places.
+    pub fired_end: i64,
+}
+
+impl Progress {
+    /// The beginning of time.
+    pub(super) const NONE: Self = Progress { watermark_ms: i64::MIN, clock_ms: i64::MIN, fired_end: i64::MIN };
+}
+
+/// How far the tasks were that wrote the snapshot.
+pub(crate) struct SavedClocks(Vec<SavedClock>);
+
+impl SavedClocks {
+    /// From the snapshot that the operator starts from.
+    pub(super) fn load(ctx: &OperatorContext) -> Result<Self> {
+        let Some(state) = &ctx.state else { return Ok(SavedClocks(Vec::new())) };
+        let items = state.list(CLOCKS)?;
+        items.iter().map(|item| decode_value(item)).collect::<Result<_>>().map(SavedClocks)
+    }
+
+    /// How far all tasks were.
+    pub(super) fn least(&self) -> Progress {
+        let least = |time: fn(&Progress) -> i64| {
+            self.0.iter().map(|saved| time(&saved.progress)).min().unwrap_or(i64::MIN)
+        };
+        Progress {
+            watermark_ms: least(|progress| progress.watermark_ms),
+            clock_ms: least(|progress| progress.clock_ms),
+            fired_end: least(|progress| progress.fired_end),
+        }
+    }
+
+    /// How far the task was that had a key group.
+    pub(super) fn of_group(&self, group: u32) -> Progress {
+        let saved = self.0.iter().find(|saved| (saved.key_groups.0..saved.key_groups.1).contains(&group));
+        saved.map_or(Progress::NONE, |saved| saved.progress)
+    }
+}
+
+/// Hands in how far this task is.
+pub(super) fn save(ctx: &OperatorContext, progress: Progress) -> Result<()> {
+    let Some(state) = &ctx.state else { return Ok(()) };
+    // A job that was drained, and starts again nevertheless, begins with a new time.
+    let ended = progress.clock_ms == MAX_WATERMARK || progress.watermark_ms == MAX_WATERMARK;
+    let progress = if ended { Progress::NONE } else { progress };
+    let groups = ctx.task.key_groups();
+    let mut item = Vec::new();
+    encode_value(&SavedClock { key_groups: (groups.start, groups.end), progress }, &mut item)?;
+    state.set_list(CLOCKS, ListMode::Union, "", vec![item])
+}
