@@ -25,7 +25,7 @@ struct SavedClock {
 
 /// How far a task has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// The watermark.
     pub watermark_ms: i64,
     /// What the clock of the windows has come to, with all that was due done.
@@ -36,7 +36,8 @@ pub(super) struct Progress {
 
 impl Progress {
     /// The beginning of time.
-    pub(super) const NONE: Self = Progress { watermark_ms: i64::MIN, clock_ms: i64::MIN, fired_end: i64::MIN };
+    pub(crate) const NONE: Self =
+        Progress { watermark_ms: i64::MIN, clock_ms: i64::MIN, fired_end: i64::MIN };
 }
 
 /// How far the tasks were that wrote the snapshot.
@@ -44,14 +45,14 @@ pub(crate) struct SavedClocks(Vec<SavedClock>);
 
 impl SavedClocks {
     /// From the snapshot that the operator starts from.
-    pub(super) fn load(ctx: &OperatorContext) -> Result<Self> {
+    pub(crate) fn load(ctx: &OperatorContext) -> Result<Self> {
         let Some(state) = &ctx.state else { return Ok(SavedClocks(Vec::new())) };
         let items = state.list(CLOCKS)?;
         items.iter().map(|item| decode_value(item)).collect::<Result<_>>().map(SavedClocks)
     }
 
     /// How far all tasks were.
-    pub(super) fn least(&self) -> Progress {
+    pub(crate) fn least(&self) -> Progress {
         let least = |time: fn(&Progress) -> i64| {
             self.0.iter().map(|saved| time(&saved.progress)).min().unwrap_or(i64::MIN)
         };
@@ -70,7 +71,7 @@ impl SavedClocks {
 }
 
 /// Hands in how far this task is.
-pub(super) fn save(ctx: &OperatorContext, progress: Progress) -> Result<()> {
+pub(crate) fn save(ctx: &OperatorContext, progress: Progress) -> Result<()> {
     let Some(state) = &ctx.state else { return Ok(()) };
     // A job that was drained, and starts again nevertheless, begins with a new time.
     let ended = progress.clock_ms == MAX_WATERMARK || progress.watermark_ms == MAX_WATERMARK;

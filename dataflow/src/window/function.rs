@@ -123,6 +123,31 @@ struct WindowStates<K, W> {
     left: usize,
 }
 
+/// In front of the names of states of the key, and of the key and window, in snapshots; frozen.
+const KEY_STATES: &str = "key/";
+const WINDOW_STATES: &str = "window/";
+
+/// The states of a function, for snapshots.
+pub(crate) trait FunctionStates {
+    /// A barrier: what there is belongs to the snapshot.
+    fn freeze(&mut self);
+    /// Hands in about so many rows; whether those were all.
+    fn drain(&mut self, rows: usize) -> bool;
+}
+
+impl<K: Key, W: Window> FunctionStates for WindowStates<K, W> {
+    fn freeze(&mut self) {
+        self.global.freeze();
+        self.window.iter_mut().for_each(KeyedState::freeze);
+    }
+
+    fn drain(&mut self, rows: usize) -> bool {
+        let global = !self.global.is_draining() || self.global.drain(rows);
+        let window = self.window.iter_mut().all(|states| !states.is_draining() || states.drain(rows));
+        global && window
+    }
+}
+
 /// How often keys that have no state any more are looked for.
 const SWEEP_EVERY: usize = 256;
 
@@ -136,6 +161,29 @@ impl<K: Key, W: Window> WindowStates<K, W> {
             used: BTreeMap::new(),
             left: 0,
         }
+    }
+
+    /// Has the states go into snapshots; called before they are registered.
+    fn attach(&mut self, ctx: &OperatorContext) -> Result<()> {
+        self.global.attach(ctx, KEY_STATES)?;
+        match &mut self.window {
+            // What decides the key group is the key.
+            Some(states) => states.attach_by(ctx, WINDOW_STATES, |(key, _)| stable_hash(key)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gets restored states back, and which windows have some.
+    fn restore(&mut self) -> Result<()> {
+        self.global.restore()?;
+        let WindowStates { window: Some(states), used, .. } = self else { return Ok(()) };
+        states.restore()?;
+        states.for_each_key(|(key, window), _| {
+            let keys = used.entry((window.max_timestamp(), window.clone())).or_default();
+            keys.get_or_insert_with(stable_hash(key), key, || ());
+        });
+        states.end();
+        Ok(())
     }
 
     fn enter_key(&mut self, key: &K, now_ms: i64) -> &mut StateStore {
@@ -193,11 +241,17 @@ impl<K: Key, W: Window, F> Runner<K, W, F> {
         F: ProcessWindowFunction<K, I, O, W>,
     {
         self.states = WindowStates::new(merges);
+        self.states.attach(ctx)?;
         self.function.open(&mut WindowOpenContext {
             operator: ctx,
             global: self.states.global.store(),
             window: self.states.window.as_mut().map(KeyedState::store),
-        })
+        })?;
+        self.states.restore()
+    }
+
+    pub(super) fn states(&mut self) -> &mut dyn FunctionStates {
+        &mut self.states
     }
 
     pub(super) fn process<I, O>(

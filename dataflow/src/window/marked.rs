@@ -120,7 +120,11 @@ where
     }
 
     /// Removes all keys.
-    pub(super) fn take_entries<P: Prefix>(&mut self, prefix: &P, rows: &mut Outgoing<P, K, V>) -> Vec<(K, V)> {
+    pub(super) fn take_entries<P: Prefix>(
+        &mut self,
+        prefix: &P,
+        rows: &mut Outgoing<P, K, V>,
+    ) -> Vec<(K, V)> {
         let entries = self.keys.take_entries();
         for ((key, value), mark) in entries.iter().zip(self.marks.drain(..)) {
             rows.remove(mark, |with_value| row(prefix, key, with_value.then_some(value)));

@@ -27,7 +27,7 @@
 
 mod assigner;
 mod assigners;
-mod clocks;
+pub(crate) mod clocks;
 mod elements;
 mod evictor;
 pub(crate) mod fold;

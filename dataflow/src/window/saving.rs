@@ -229,7 +229,9 @@ where
             && !rows.is_empty()
         {
             let max_parallelism = self.max_parallelism;
-            sink.rows(TypedRows::boxed(rows, move |row, key, value| encode(row, max_parallelism, key, value)));
+            sink.rows(TypedRows::boxed(rows, move |row, key, value| {
+                encode(row, max_parallelism, key, value)
+            }));
         }
     }
 

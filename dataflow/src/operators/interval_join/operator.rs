@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
+use std::task::Context;
 
 use flott_schema::{Error, Result};
 
@@ -10,13 +11,17 @@ use super::buffer::{Buffer, Buffers, Kept};
 use super::function::{JoinContext, ProcessJoinFunction};
 use crate::batch::{Batch, NO_TIMESTAMP, Record};
 use crate::context::{OperatorContext, count};
-use crate::element::{MAX_WATERMARK, Signal};
+use crate::element::{Barrier, MAX_WATERMARK, Signal};
 use crate::key::{Key, KeySelector, hash_keys};
 use crate::operator::{Collector, OutputTag};
 use crate::operators::open::OpenContext;
 use crate::stage::Flow;
 use crate::state::{KeyedState, TimeDomain, ValueState};
 use crate::two_input::TwoInputOperator;
+use crate::window::clocks::{Progress, SavedClocks, save};
+
+/// In front of the names of states and timers in snapshots; frozen.
+const STATES: &str = "join/";
 
 /// A step of clean-ups is this share of the time records are kept: they may stay so much longer.
 const STEP_SHARE: i64 = 8;
@@ -115,6 +120,21 @@ impl<K: Key, L: Record, R: Record> Waiting<K, L, R> {
         Ok(())
     }
 
+    /// Registers the state, and gets back what was restored.
+    fn open(&mut self) -> Result<()> {
+        self.state.attach(&self.ctx, STATES)?;
+        self.register()?;
+        self.watermark_ms = SavedClocks::load(&self.ctx)?.least().watermark_ms;
+        self.state.restore()
+    }
+
+    /// A barrier.
+    fn freeze(&mut self) -> Result<()> {
+        save(&self.ctx, Progress { watermark_ms: self.watermark_ms, ..Progress::NONE })?;
+        self.state.freeze();
+        Ok(())
+    }
+
     /// Joins a batch of one side with what waits on the other, and has it wait. `sides` gives the buffer of this side
     /// and that of the partners; `pair` gets the record, its timestamp, the partner and its timestamp.
     fn join<S, T, P, O>(
@@ -168,6 +188,7 @@ impl<K: Key, L: Record, R: Record> Waiting<K, L, R> {
             self.state.leave(slot);
         }
         self.state.end();
+        self.state.drain_some(self.hashes.len());
         Ok(())
     }
 
@@ -185,7 +206,7 @@ impl<K: Key, L: Record, R: Record> Waiting<K, L, R> {
             return Ok(());
         }
         self.watermark_ms = watermark_ms;
-        if watermark_ms == MAX_WATERMARK {
+        if watermark_ms == MAX_WATERMARK && self.ctx.state.is_none() {
             // Nothing can come that is not late: everything goes at once.
             self.state = KeyedState::default();
             return self.register();
@@ -234,7 +255,7 @@ where
     type Out = O;
 
     fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
-        self.waiting.register()?;
+        self.waiting.open()?;
         self.function.open(&mut OpenContext::plain(ctx))
     }
 
@@ -263,10 +284,26 @@ where
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {
-        if let Signal::Watermark(watermark) = signal {
-            self.waiting.advance(watermark)?;
+        match signal {
+            Signal::Watermark(watermark) => self.waiting.advance(watermark)?,
+            // Nobody polls a task that has ended.
+            Signal::EndOfInput => drop(self.waiting.state.drain(usize::MAX)),
+            _ => {}
         }
         out.signal(signal)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        self.waiting.freeze()
+    }
+
+    fn poll(&mut self, _now_ms: i64, _cx: &mut Context<'_>, _out: &mut Collector<O>) -> Result<Flow> {
+        self.waiting.state.drain_some(0);
+        Ok(Flow::Done)
+    }
+
+    fn next_deadline_ms(&self) -> i64 {
+        if self.waiting.state.is_draining() { i64::MIN } else { i64::MAX }
     }
 
     fn close(&mut self) -> Result<()> {

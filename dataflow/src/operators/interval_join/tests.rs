@@ -8,6 +8,8 @@ use super::*;
 use crate::batch::NO_TIMESTAMP;
 use crate::context::Settings;
 use crate::element::Signal;
+use crate::harness::memory::MemoryKind;
+use crate::harness::parallel::Parallel;
 use crate::harness::{Harness, HarnessBuilder};
 use crate::key::ByValue;
 use crate::operator::OutputTag;
@@ -21,6 +23,14 @@ fn tags() -> (OutputTag<Row>, OutputTag<Row>) {
 }
 
 fn join(interval: Interval, late: bool) -> Harness<Row, Row, Joined> {
+    join_in(HarnessBuilder::new(Settings::default()), interval, late).unwrap()
+}
+
+fn join_in(
+    builder: HarnessBuilder<Joined>,
+    interval: Interval,
+    late: bool,
+) -> Result<Harness<Row, Row, Joined>> {
     let (left_late, right_late) = tags();
     let key = || ByValue::new(|row: &Row| row.0);
     let options = JoinOptions {
@@ -29,11 +39,10 @@ fn join(interval: Interval, late: bool) -> Harness<Row, Row, Joined> {
         right_late: late.then(|| right_late.clone()),
     };
     let function = JoinWith::new(|left: &Row, right: &Row| (left.1, right.1));
-    HarnessBuilder::new(Settings::default())
+    builder
         .side(&left_late)
         .side(&right_late)
         .two_inputs(|ctx| Ok(IntervalJoin::new(key(), key(), options, function, ctx)))
-        .unwrap()
 }
 
 fn dropped(join: &Harness<Row, Row, Joined>) -> u64 {
@@ -262,6 +271,59 @@ proptest! {
             prop_assert_eq!(sorted(join.take()), sorted(expected));
             prop_assert_eq!(dropped(&join), model.late);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn barriers_and_restarts_change_nothing(
+        bounds in (-10i64..6, 0i64..12),
+        steps in prop::collection::vec((steps(), 0u32..4), 1..6),
+        changes: bool,
+    ) {
+        let interval = Interval::new(bounds.0, bounds.0 + bounds.1 + 2);
+        let kind = if changes { MemoryKind::Changes } else { MemoryKind::AllRows };
+        let make = move |builder| join_in(builder, interval, false);
+        let mut join = Parallel::new(2, kind, make).unwrap();
+        let mut model =
+            Model { interval, left: Vec::new(), right: Vec::new(), watermark: None, late: 0 };
+        let mut id = 0;
+        for (steps, restart) in steps {
+            // The rows of this barrier are handed in while the following steps change the buffers.
+            let barrier = (restart == 0).then(|| join.barrier().unwrap());
+            for step in steps.into_iter().take(20) {
+                let now = model.watermark.unwrap_or(0);
+                let mut expected = Vec::new();
+                match step {
+                    Step::Left(rows) => {
+                        let mut batch = Vec::new();
+                        for (key, ahead) in rows {
+                            id += 1;
+                            expected.extend(model.push(true, key, id, now + ahead));
+                            batch.push(((key, id), now + ahead));
+                        }
+                        join.push_all(|row: &Row| row.0, batch).unwrap();
+                    }
+                    Step::Right(key, ahead) => {
+                        id += 1;
+                        expected = model.push(false, key, id, now + ahead);
+                        join.push_right(&key, (key, id), now + ahead).unwrap();
+                    }
+                    Step::Watermark(ahead) => {
+                        model.watermark(now + ahead);
+                        join.watermark(now + ahead).unwrap();
+                    }
+                }
+                prop_assert_eq!(sorted(join.take()), sorted(expected));
+            }
+            match barrier {
+                Some(checkpoint) => drop(join.handed_in(checkpoint).unwrap()),
+                None => join.restart(restart).unwrap(),
+            }
+        }
+        join.end().unwrap();
     }
 }
 

@@ -192,12 +192,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> ByWindow<K, W, S, TS> {
             if slot == NO_SLOT {
                 rules.requests.clear();
             } else {
-                rules.timers.apply(
-                    &mut rules.requests,
-                    slot,
-                    self.slots.timers(slot),
-                    &mut kept.timers,
-                );
+                rules.timers.apply(&mut rules.requests, slot, self.slots.timers(slot), &mut kept.timers);
                 self.slots.release(slot);
             }
         }
@@ -222,12 +217,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> ByWindow<K, W, S, TS> {
             }
             entry.slot = slots.add(key, window);
         }
-        rules.timers.apply(
-            &mut rules.requests,
-            entry.slot,
-            slots.timers(entry.slot),
-            &mut entry.kept.timers,
-        );
+        rules.timers.apply(&mut rules.requests, entry.slot, slots.timers(entry.slot), &mut entry.kept.timers);
     }
 
     /// Does what the trigger has decided for a key, whose entry was marked as changed, and forgets the key if nothing is left of it.

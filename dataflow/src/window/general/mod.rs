@@ -106,6 +106,8 @@ pub(crate) struct GeneralWindows<S, T, A: WindowAssigner<T>, Tr, L, H> {
     hashes: Vec<u64>,
     windows: Vec<A::Window>,
     pause: Pause,
+    /// Whether states of the function are still to be handed in for a snapshot.
+    function_drains: bool,
 }
 
 impl<S, T, A, Tr, L, H> GeneralWindows<S, T, A, Tr, L, H>
@@ -118,8 +120,28 @@ where
     H: Holder<S::Key, T, A, Tr, L>,
 {
     pub(crate) fn new(selector: S, rules: Rules<T, A, Tr, L>, holder: H, ctx: &OperatorContext) -> Self {
-        let (hashes, windows) = (Vec::new(), Vec::new());
-        GeneralWindows { selector, rules, holder, ctx: ctx.clone(), hashes, windows, pause: Pause::default() }
+        GeneralWindows {
+            selector,
+            rules,
+            holder,
+            ctx: ctx.clone(),
+            hashes: Vec::new(),
+            windows: Vec::new(),
+            pause: Pause::default(),
+            function_drains: false,
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.holder.is_draining() || self.function_drains
+    }
+
+    /// Copies rows for the snapshot at hand, about so many at most.
+    fn drain(&mut self, rows: usize) {
+        self.holder.drain(rows);
+        if self.function_drains {
+            self.function_drains = self.rules.logic.states().is_some_and(|states| !states.drain(rows));
+        }
     }
 
     fn add(&mut self, index: usize, record: T, timestamp_ms: i64, out: &mut Collector<L::Out>) -> Result<()> {
@@ -213,13 +235,19 @@ where
     }
 
     fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
-        self.holder.drain(usize::MAX);
+        self.drain(usize::MAX);
         // In the middle of a firing, the clock has not come as far as that.
         let undone_ms = self.holder.next_due_ms().map_or(i64::MAX, |due_ms| due_ms - 1);
         let clock_ms = self.rules.clock_ms().min(undone_ms);
         let watermark_ms = self.rules.watermark_ms;
         save(&self.ctx, Progress { watermark_ms, clock_ms, fired_end: i64::MIN })?;
         self.holder.freeze();
+        if self.ctx.state.is_some()
+            && let Some(states) = self.rules.logic.states()
+        {
+            states.freeze();
+            self.function_drains = true;
+        }
         Ok(())
     }
 
@@ -241,7 +269,7 @@ where
             }
             // What waits for the clock fires now: the clock will not come to it any more.
             Signal::EndOfInput => {
-                self.holder.drain(usize::MAX);
+                self.drain(usize::MAX);
                 self.rules.timers.end_processing();
                 self.advance_processing(MAX_WATERMARK, out)?
             }
@@ -251,8 +279,8 @@ where
     }
 
     fn poll(&mut self, now_ms: i64, _cx: &mut Context<'_>, out: &mut Collector<L::Out>) -> Result<Flow> {
-        if self.holder.is_draining() {
-            self.holder.drain(LOOKED_AT_ONCE);
+        if self.is_draining() {
+            self.drain(LOOKED_AT_ONCE);
         }
         if now_ms < self.next_processing_ms() {
             return Ok(Flow::Done);
@@ -262,7 +290,7 @@ where
     }
 
     fn next_deadline_ms(&self) -> i64 {
-        match self.holder.is_draining() {
+        match self.is_draining() {
             true => i64::MIN,
             false => self.pause.deadline_ms(self.next_processing_ms()),
         }

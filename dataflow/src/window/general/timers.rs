@@ -7,6 +7,8 @@ use crate::state::{TimeDomain, Timers};
 use crate::window::trigger::TimerRequest;
 
 /// The timers of one key and window, as snapshots hold them. Most have none, or one.
+// The box makes the many without any a third as large.
+#[allow(clippy::box_collection)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OwnTimers(Option<Box<Vec<(TimeDomain, i64)>>>);
 

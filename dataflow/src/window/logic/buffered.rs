@@ -9,7 +9,7 @@ use crate::operator::Collector;
 use crate::state::prefetch;
 use crate::window::Elements;
 use crate::window::elements::ListPanes;
-use crate::window::function::Firing;
+use crate::window::function::{Firing, FunctionStates};
 use crate::window::trigger::Clocks;
 
 /// Keeps the records of a key and window.
@@ -21,6 +21,10 @@ impl<K, T: Record, W, E: EmitElements<K, T, W>> WindowLogic<K, T, W> for Buffere
 
     fn open(&mut self, ctx: &OperatorContext, merges: bool) -> Result<()> {
         self.0.open(ctx, merges)
+    }
+
+    fn states(&mut self) -> Option<&mut dyn FunctionStates> {
+        self.0.states()
     }
 
     fn start(&mut self, record: T, _timestamp_ms: i64) -> Vec<T> {

@@ -8,7 +8,7 @@ use crate::batch::Record;
 use crate::context::OperatorContext;
 use crate::key::Key;
 use crate::operator::Collector;
-use crate::window::function::{Firing, ProcessWindowFunction, Runner};
+use crate::window::function::{Firing, FunctionStates, ProcessWindowFunction, Runner};
 use crate::window::trigger::Clocks;
 use crate::window::{Elements, Window};
 
@@ -16,6 +16,10 @@ use crate::window::{Elements, Window};
 pub(crate) trait Emit<K, R, W>: 'static {
     type Out: Record;
 
+    /// The states of a function, if there is one.
+    fn states(&mut self) -> Option<&mut dyn FunctionStates> {
+        None
+    }
     fn open(&mut self, _ctx: &OperatorContext, _merges: bool) -> Result<()> {
         Ok(())
     }
@@ -76,6 +80,10 @@ where
 {
     type Out = O;
 
+    fn states(&mut self) -> Option<&mut dyn FunctionStates> {
+        Some(self.runner.states())
+    }
+
     fn open(&mut self, ctx: &OperatorContext, merges: bool) -> Result<()> {
         self.runner.open::<R, O>(ctx, merges)
     }
@@ -97,6 +105,10 @@ where
 pub(crate) trait EmitElements<K, T, W>: 'static {
     type Out: Record;
 
+    /// The states of a function, if there is one.
+    fn states(&mut self) -> Option<&mut dyn FunctionStates> {
+        None
+    }
     fn open(&mut self, ctx: &OperatorContext, merges: bool) -> Result<()>;
     fn emit(
         &mut self,
@@ -117,6 +129,10 @@ where
     F: ProcessWindowFunction<K, T, O, W>,
 {
     type Out = O;
+
+    fn states(&mut self) -> Option<&mut dyn FunctionStates> {
+        Some(self.runner.states())
+    }
 
     fn open(&mut self, ctx: &OperatorContext, merges: bool) -> Result<()> {
         self.runner.open::<T, O>(ctx, merges)

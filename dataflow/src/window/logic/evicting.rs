@@ -7,7 +7,7 @@ use crate::batch::Record;
 use crate::context::OperatorContext;
 use crate::operator::Collector;
 use crate::window::fold::Fold;
-use crate::window::function::Firing;
+use crate::window::function::{Firing, FunctionStates};
 use crate::window::trigger::Clocks;
 use crate::window::{Elements, Evictor, Timestamped};
 
@@ -28,6 +28,10 @@ where
 
     fn open(&mut self, ctx: &OperatorContext, merges: bool) -> Result<()> {
         self.emit.open(ctx, merges)
+    }
+
+    fn states(&mut self) -> Option<&mut dyn FunctionStates> {
+        self.emit.states()
     }
 
     fn start(&mut self, record: T, timestamp_ms: i64) -> Self::State {
@@ -92,6 +96,10 @@ where
 
     fn open(&mut self, ctx: &OperatorContext, merges: bool) -> Result<()> {
         self.emit.open(ctx, merges)
+    }
+
+    fn states(&mut self) -> Option<&mut dyn FunctionStates> {
+        self.emit.states()
     }
 
     fn emit(

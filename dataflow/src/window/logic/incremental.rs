@@ -6,7 +6,7 @@ use super::{Emit, SlicedLogic, WindowLogic};
 use crate::context::OperatorContext;
 use crate::operator::Collector;
 use crate::window::fold::Fold;
-use crate::window::function::Firing;
+use crate::window::function::{Firing, FunctionStates};
 use crate::window::panes::TwoStacks;
 use crate::window::trigger::Clocks;
 
@@ -26,6 +26,10 @@ where
 
     fn open(&mut self, ctx: &OperatorContext, merges: bool) -> Result<()> {
         self.emit.open(ctx, merges)
+    }
+
+    fn states(&mut self) -> Option<&mut dyn FunctionStates> {
+        self.emit.states()
     }
 
     #[inline]

@@ -15,7 +15,7 @@ pub(crate) use self::buffered::Buffered;
 pub(crate) use self::emit::{Emit, EmitElements, Plain, Process, With};
 pub(crate) use self::evicting::{Evicting, Folded};
 pub(crate) use self::incremental::Incremental;
-use super::function::Firing;
+use super::function::{Firing, FunctionStates};
 use super::trigger::Clocks;
 use crate::batch::Record;
 use crate::context::OperatorContext;
@@ -29,6 +29,8 @@ pub(crate) trait WindowLogic<K, T, W>: 'static {
     type Out: Record;
 
     fn open(&mut self, ctx: &OperatorContext, merges: bool) -> Result<()>;
+    /// The states of the function that windows are given to, if there is one.
+    fn states(&mut self) -> Option<&mut dyn FunctionStates>;
     fn start(&mut self, record: T, timestamp_ms: i64) -> Self::State;
     fn add(&mut self, state: &mut Self::State, record: T, timestamp_ms: i64);
     fn merge(&mut self, state: &mut Self::State, later: Self::State);

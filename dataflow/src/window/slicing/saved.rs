@@ -120,6 +120,7 @@ where
     /// A barrier.
     pub(super) fn freeze(&mut self) -> Result<()> {
         self.drain(usize::MAX);
+        self.function_drains = false;
         // In the middle of a firing, the window before is the last one that has fired for all keys.
         let fired_end = match self.emission {
             Some(_) => self.fired_end.saturating_sub(self.layout.slide()),
@@ -149,12 +150,16 @@ where
             let fired = live.keys().entries()[..fired].iter().map(|(key, _)| (key, end));
             ahead.hand_in(fired);
         }
+        if let Some(states) = self.logic.states() {
+            states.freeze();
+            self.function_drains = true;
+        }
         Ok(())
     }
 
     /// Whether rows are still to be copied for a snapshot.
     pub(super) fn is_draining(&self) -> bool {
-        self.rows.is_draining() || self.live_rows.is_draining()
+        self.rows.is_draining() || self.live_rows.is_draining() || self.function_drains
     }
 
     /// Copies some of them.
@@ -172,6 +177,9 @@ where
         }
         if live_rows.is_draining() && live.drain(&(), live_rows, &mut budget) {
             live_rows.finish();
+        }
+        if self.function_drains {
+            self.function_drains = self.logic.states().is_some_and(|states| !states.drain(budget));
         }
     }
 }

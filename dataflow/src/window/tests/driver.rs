@@ -146,6 +146,8 @@ pub struct Driver<I, O> {
     route: Option<fn(&I) -> u64>,
     /// The last barrier.
     checkpoint: u64,
+    /// When it came.
+    barrier_ms: i64,
     /// What it has, once that was needed.
     parts: Option<Vec<MemorySnapshot>>,
     /// What was done since.
@@ -256,8 +258,7 @@ impl<I: Record, O: Record> Driver<I, O> {
         env.disable_operator_chaining();
         let program = env.compile("windows")?;
         let graph = &program.graph;
-        let is_read =
-            |vertex: &VertexId| graph.edges.iter().any(|edge| edge.source == *vertex);
+        let is_read = |vertex: &VertexId| graph.edges.iter().any(|edge| edge.source == *vertex);
         let vertex = graph.vertices.iter().rfind(|vertex| !vertex.is_source && is_read(&vertex.id)).unwrap();
         let vertex = vertex.id;
         let congestion = Arc::<Congestion>::default();
@@ -275,6 +276,7 @@ impl<I: Record, O: Record> Driver<I, O> {
             metrics: Vec::new(),
             route: None,
             checkpoint: 0,
+            barrier_ms: 0,
             parts: None,
             log: Vec::new(),
         };
@@ -334,6 +336,7 @@ impl<I: Record, O: Record> Driver<I, O> {
     /// A barrier in every task; what is frozen stays where it is until something copies it.
     pub fn barrier(&mut self) {
         self.checkpoint += 1;
+        self.barrier_ms = self.now_ms;
         self.log.clear();
         self.parts = None;
         for running in &self.tasks {
@@ -348,9 +351,15 @@ impl<I: Record, O: Record> Driver<I, O> {
         // What the old tasks have sent since it was last taken is repeated as well.
         let unseen: Results<I, O> = (self.take_sent(), std::mem::take(&mut self.late.get().records));
         let log = std::mem::take(&mut self.log);
+        self.now_ms = self.barrier_ms;
         self.start(parallelism, Some(&parts)).unwrap();
         self.parts = Some(parts);
         self.repeat(log, unseen)
+    }
+
+    /// The tasks hand in what they have to for the last barrier, and go on.
+    pub fn snapshot_and_go_on(&mut self) {
+        self.parts = Some(self.snapshot());
     }
 
     /// What the tasks hand in for the last barrier.
@@ -361,7 +370,10 @@ impl<I: Record, O: Record> Driver<I, O> {
             let cx = &mut Context::from_waker(Waker::noop());
             let mut polls = 0;
             while !state.is_complete(self.checkpoint) {
-                assert!(running.task.next_deadline_ms() <= self.now_ms, "a task that has rows to copy is due");
+                assert!(
+                    running.task.next_deadline_ms() <= self.now_ms,
+                    "a task that has rows to copy is due"
+                );
                 let _ = running.task.poll(i64::MIN, cx).unwrap();
                 polls += 1;
                 assert!(polls < 1000, "a snapshot comes to an end");
@@ -504,6 +516,11 @@ impl<I: Record, O: Record> Driver<I, O> {
         let taken = self.take_sent();
         self.log(|| Logged::Took(taken.clone()));
         taken
+    }
+
+    /// The same, and the outputs stay as full as they are.
+    pub fn take_leaving_no_room(&mut self) -> Vec<(O, i64)> {
+        std::mem::take(&mut self.sent.get().records)
     }
 
     fn take_sent(&mut self) -> Vec<(O, i64)> {

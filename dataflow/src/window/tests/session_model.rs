@@ -7,8 +7,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::driver::{Conditions, Driver, late, sorted};
-use super::fixed_model::{Fired, Numbers, Rec, TimerPerKey, Way, check, steps, ways};
+use super::fixed_model::{Fired, Numbers, Rec, TimerPerKey, Way, check_acting, steps, ways};
+use super::restarts::{Act, acts, kinds};
 use crate::api::DataStream;
+use crate::key::stable_hash;
 use crate::window::{CountEvictor, EventTimeSessionWindows, TimeWindow, WindowAssigner};
 
 /// The gap is that of the rules, or depends on the record's number.
@@ -124,9 +126,12 @@ proptest! {
         way in ways(),
         credit in 0usize..3,
         batch_size in 1usize..6,
+        acts in acts(),
+        kind in prop::option::of(kinds()),
     ) {
-        let conditions = Conditions { credit, batch_size, ..Conditions::default() };
+        let conditions = Conditions { credit, batch_size, snapshots: kind, ..Conditions::default() };
         let driver = Driver::under(conditions, |stream| build(stream, rules, way));
+        let acts = if kind.is_some() { acts } else { vec![Act::Nothing] };
         let model = RefCell::new(Model {
             rules,
             watermark: i64::MIN,
@@ -134,9 +139,10 @@ proptest! {
             fired: Vec::new(),
             late: Vec::new(),
         });
-        check(
-            driver,
+        check_acting(
+            driver.routed(|(key, _)| stable_hash(key)),
             &steps,
+            &acts,
             |key, number, at| model.borrow_mut().record(key, number, at),
             |watermark| model.borrow_mut().watermark(watermark),
             || {
