@@ -8,6 +8,7 @@
 //! Who may call it: the `flott` binary and the embedded cluster, through a [`Handle`].
 //! What must never happen here: user code, knowledge of operators, a record of a job.
 
+pub mod checkpoints;
 pub mod journal;
 pub mod link;
 pub mod live;

@@ -46,7 +46,10 @@ impl Process {
     pub fn start(configuration: &Configuration, token: Token) -> Result<Self> {
         let data = DataDirectory::of(configuration)?;
         let raft = RaftOptions::from_configuration(configuration, data.path())?;
-        let service = service::Options::from_configuration(configuration)?;
+        let service = service::Options {
+            checkpoint_directory: path_of_checkpoints(data.path())?,
+            ..service::Options::from_configuration(configuration)?
+        };
         let mut port = rpc::Options::from_configuration(configuration, token.clone())?;
         if raft.members.len() > 1 {
             // The others know it under one address only.
@@ -141,6 +144,14 @@ impl Process {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
+}
+
+/// Where the checkpoints of jobs go that name no folder: with the things of the coordinator, which is well on one host. Workers on other
+/// hosts do not reach it.
+fn path_of_checkpoints(data: &Path) -> Result<String> {
+    let path = std::path::absolute(data.join("checkpoints"));
+    let path = path.map_err(|error| Error::io(data.display().to_string(), error))?;
+    Ok(path.display().to_string())
 }
 
 async fn begin(

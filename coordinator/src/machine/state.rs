@@ -108,6 +108,11 @@ impl ClusterState {
         self.jobs.values()
     }
 
+    /// Jobs that are not over, in the order of submission.
+    pub fn open_jobs(&self) -> impl Iterator<Item = JobId> {
+        self.open.iter().copied()
+    }
+
     /// The timers in course: what a new leader has to set.
     pub fn timers(&self) -> Vec<Timer> {
         let open = self.open.iter().map(|job| &self.jobs[job]);

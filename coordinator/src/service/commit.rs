@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::error::CoordinatorError;
 use super::run::Coordinator;
+use super::snapshots::told;
 use crate::journal::{Journal, Role};
 use crate::link::WorkerLink;
 use crate::machine::{ClusterState, Event, JobRecord, apply};
@@ -198,6 +199,11 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         for (_, reply) in self.writes.end_group(Some(proposal)) {
             let _ = reply.send(Err(CoordinatorError::NotLeader { leader: leader.clone() }));
         }
+        // So may the beginning or the end of snapshots.
+        if self.role.borrow().term().is_some() {
+            let now = self.now();
+            self.ledger.take_over(&self.state, now);
+        }
     }
 
     /// Applies committed events. Who leads performs what follows from its own proposals.
@@ -218,6 +224,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         // Every replica judges alike: it sees the same state and the same event.
         judge(&self.state, &event)?;
         let mut registering = None;
+        let told = self.role.borrow().term().is_some().then(|| told(&event));
         match event {
             Event::WorkerLost { worker, .. } => {
                 self.losing.remove(&worker);
@@ -242,6 +249,9 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         }
         for effect in apply(&mut self.state, event) {
             self.perform(effect, leads);
+        }
+        if let Some(told) = told {
+            self.tell_ledger(told);
         }
         if self.state.ignored() != ignored {
             tracing::debug!(event = ?shown, "event ignored");

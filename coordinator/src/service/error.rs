@@ -70,6 +70,17 @@ pub enum CoordinatorError {
         /// What it may take.
         max_bytes: usize,
     },
+    /// The job keeps its parallelism.
+    #[error("job {job} cannot be rescaled: {reason}")]
+    NotRescaled {
+        /// The job.
+        job: JobId,
+        /// Why not.
+        reason: String,
+    },
+    /// The storage of snapshots, or where they are to go.
+    #[error("{0}")]
+    Storage(Error),
     /// It has no stored form; nothing was done.
     #[error("it cannot be stored: {0}")]
     Unstorable(Error),
@@ -90,13 +101,14 @@ impl CoordinatorError {
     /// Who may act.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            CoordinatorError::Graph(error) => error.kind(),
+            CoordinatorError::Graph(error) | CoordinatorError::Storage(error) => error.kind(),
             CoordinatorError::UnknownJob(_)
             | CoordinatorError::UnknownProgram(_)
             | CoordinatorError::ProgramInUse { .. }
             | CoordinatorError::DuplicateJob(_)
             | CoordinatorError::TooLarge { .. }
             | CoordinatorError::Unstorable(_)
+            | CoordinatorError::NotRescaled { .. }
             | CoordinatorError::JobEnded { .. } => ErrorKind::BadInput,
             CoordinatorError::RefusedWorker { .. } => ErrorKind::BadInput,
             CoordinatorError::NotLeader { .. }
@@ -109,7 +121,7 @@ impl CoordinatorError {
     /// The error in the form that crosses rooms.
     pub fn into_error(self) -> Error {
         match self {
-            CoordinatorError::Graph(error) => error,
+            CoordinatorError::Graph(error) | CoordinatorError::Storage(error) => error,
             other => {
                 let kind = other.kind();
                 Error::from(other).with_kind(kind)

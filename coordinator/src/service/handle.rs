@@ -11,7 +11,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::error::CoordinatorError;
+use super::snapshots::{LedgerQuestion, SnapshotRequest};
 use super::view::Question;
+use crate::checkpoints::Keeper;
 use crate::journal::Role;
 use crate::machine::{Event, JobOutcome, JobRecord, JobState, check_graph};
 
@@ -33,6 +35,12 @@ pub(super) enum Command {
         reply: Reply<JobRecord>,
     },
     Read(Question),
+    ReadLedger(LedgerQuestion),
+    Snapshot {
+        job: JobId,
+        request: SnapshotRequest,
+        reply: Reply<()>,
+    },
     NewWorker {
         reply: Reply<WorkerId>,
     },
@@ -55,6 +63,7 @@ pub struct Handle {
     pub(super) changes: broadcast::WeakSender<JobStateChange>,
     pub(super) role: watch::Receiver<Role>,
     pub(super) timeout_ms: u64,
+    pub(super) keeper: Keeper,
 }
 
 impl Handle {
@@ -183,7 +192,7 @@ impl Handle {
         .await
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         call: &'static str,
         event: impl FnOnce(u64) -> Event + Send + 'static,

@@ -31,6 +31,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         };
         self.timers.clear();
         self.losing.clear();
+        self.ledger.clear();
+        self.changed.clear();
         // Also between two terms of its own: what was under way between them was given up by the journal.
         if before != now {
             self.writes.abandon(|| CoordinatorError::NotLeader { leader: leader.clone() });
@@ -56,6 +58,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             self.expect(worker);
         }
         self.last_worker = self.last_worker.max(self.state.next_worker_id().0 - 1);
+        let now = self.now();
+        self.ledger.take_over(&self.state, now);
     }
 
     /// A worker that is not connected has to return in time, or is given up.

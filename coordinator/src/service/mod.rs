@@ -8,7 +8,7 @@
 //!
 //! * [`Options`], [`Handle`], [`CoordinatorError`]; `run`: [`Coordinator`] and its loop
 //! * `commit`: from a command to an applied event; `effects`: what the machine wants done; `timers`: what comes due;
-//!   `lead`: what begins and ends with leadership; `view`: questions to the state
+//!   `lead`: what begins and ends with leadership; `view`: questions to the state; `snapshots`: those of the jobs
 
 mod commit;
 mod effects;
@@ -17,6 +17,7 @@ mod handle;
 mod lead;
 mod options;
 mod run;
+mod snapshots;
 mod timers;
 mod view;
 
@@ -25,6 +26,9 @@ pub use error::CoordinatorError;
 pub use handle::{Change, Handle, JobStateChange, JobStateChanges};
 pub use options::Options;
 pub use run::Coordinator;
+pub use snapshots::SnapshotRequest;
 
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,9 @@ pub struct Options {
     pub ended_jobs_max: usize,
     /// Exceptions of a job that are remembered; every coordinator of a group has to be given the same number.
     pub exceptions_max: usize,
+    /// Path or URI of the folder for the checkpoints of jobs that name none. Where workers run on several hosts, all of them and the
+    /// coordinators have to reach it.
+    pub checkpoint_directory: String,
     /// Milliseconds since 1970, for the time stamps of events.
     pub now_ms: fn() -> u64,
 }
@@ -55,6 +58,7 @@ impl Default for Options {
             changes_kept: 256,
             ended_jobs_max: Limits::default().ended_jobs_max,
             exceptions_max: Limits::default().exceptions_max,
+            checkpoint_directory: std::env::temp_dir().join("flott-checkpoints").display().to_string(),
             now_ms: || {
                 SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
             },

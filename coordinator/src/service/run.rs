@@ -12,6 +12,8 @@ use super::error::CoordinatorError;
 use super::handle::{Command, Handle, JobStateChange};
 use super::options::Options;
 use super::timers::Timers;
+use crate::checkpoints::keeper::Done;
+use crate::checkpoints::{Keeper, Ledger, Places};
 use crate::journal::{Journal, MemoryJournal, Notice, Role};
 use crate::link::WorkerLink;
 use crate::machine::{ClusterState, Event, JobOutcome, Limits};
@@ -37,6 +39,16 @@ pub struct Coordinator<L, J = MemoryJournal> {
     /// The highest worker id given in this process.
     pub(super) last_worker: u64,
     pub(super) options: Options,
+    /// Snapshots under way, while this coordinator leads.
+    pub(super) ledger: Ledger,
+    pub(super) keeper: Keeper,
+    kept: mpsc::Receiver<Done>,
+    /// Files that nobody needs and that could not be deleted, each time it was tried.
+    pub(super) deletions_failed: u64,
+    /// Jobs at which the ledger has to look.
+    pub(super) changed: BTreeSet<JobId>,
+    /// The zero of the ledger's clock.
+    pub(super) began: Instant,
 }
 
 impl<L: WorkerLink> Coordinator<L> {
@@ -54,8 +66,10 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         let (sender, commands) = mpsc::channel(options.queue_capacity.max(1));
         let (changes, _) = broadcast::channel(options.changes_kept.max(1));
         let (role, watched) = watch::channel(journal.role());
+        let (keeper, kept) = Keeper::start();
         let handle = Handle {
             commands: sender,
+            keeper: keeper.clone(),
             changes: changes.downgrade(),
             role: watched,
             timeout_ms: options.request_timeout_ms,
@@ -75,6 +89,12 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             timers: Timers::default(),
             losing: BTreeSet::new(),
             last_worker: 0,
+            ledger: Ledger::new(Places { checkpoints: options.checkpoint_directory.clone() }),
+            keeper,
+            kept,
+            deletions_failed: 0,
+            changed: BTreeSet::new(),
+            began: Instant::now(),
             options,
         };
         (coordinator, handle)
@@ -83,9 +103,12 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     /// Runs until [`Handle::stop`], until all handles are gone, or until the journal is broken.
     pub async fn run(mut self) {
         self.begin();
+        while self.keep_snapshots() {
+            self.flush();
+        }
         loop {
             self.expire_due();
-            let due = self.timers.next_due();
+            let due = [self.timers.next_due(), self.snapshots_due()].into_iter().flatten().min();
             // The branch of the timer is disabled without one; the instant only fills its place.
             let timer = sleep_until(due.unwrap_or_else(Instant::now));
             tokio::select! {
@@ -101,9 +124,13 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                         break;
                     }
                 }
+                Some(done) = self.kept.recv() => self.kept(done),
                 () = timer, if due.is_some() => {}
             }
             self.flush();
+            while self.keep_snapshots() {
+                self.flush();
+            }
         }
         self.journal.close().await;
     }
@@ -145,8 +172,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 let _ = reply.send(self.new_worker());
             }
             Command::FromWorker { messages, reply } => {
-                let events =
-                    messages.into_iter().filter_map(|message| Self::event_of(message, at_ms)).collect();
+                let events = self.events_of(messages, at_ms);
                 self.write_all(events, reply);
             }
             Command::WorkerLost(worker) => self.give_up(worker, "it was reported lost"),
@@ -155,6 +181,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     self.expect(worker);
                 }
             }
+            Command::Snapshot { job, request, reply } => self.request_snapshot(job, request, reply),
             Command::Stop => return std::ops::ControlFlow::Break(()),
             question => {
                 // What was asked for before is to be seen in the answer, if it is committed at once.
@@ -185,7 +212,9 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 let _ = reply.send(self.state.job(job).cloned().ok_or(CoordinatorError::UnknownJob(job)));
             }
             Command::Read(question) => question(&self.state),
-            Command::Write { .. }
+            Command::ReadLedger(question) => question(&self.state, &self.ledger),
+            Command::Snapshot { .. }
+            | Command::Write { .. }
             | Command::NewWorker { .. }
             | Command::FromWorker { .. }
             | Command::WorkerLost(_)
@@ -194,14 +223,14 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         }
     }
 
-    fn event_of(message: ToCoordinator, at_ms: u64) -> Option<Event> {
+    pub(super) fn event_of(message: ToCoordinator, at_ms: u64) -> Option<Event> {
         Some(match message {
             ToCoordinator::Register { worker, profile } => Event::WorkerRegistered { worker, profile, at_ms },
             ToCoordinator::TaskState(TaskReport { job, attempt, state, failure }) => {
                 let failure = failure.map(TaskFailure::cut);
                 Event::TaskStateChanged { job, attempt, state, failure, at_ms }
             }
-            // No snapshots are asked for.
+            // They go to the ledger.
             ToCoordinator::Snapshot(_) | ToCoordinator::SnapshotWanted { .. } => return None,
         })
     }

@@ -1,0 +1,388 @@
+//! The ledger of one job.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use flott_schema::config::options::CheckpointRetention;
+use flott_schema::control::SnapshotReport;
+use flott_schema::ids::{AttemptId, JobId};
+use flott_schema::job::CheckpointSettings;
+use flott_schema::snapshot::{Manifest, SnapshotKind, TaskSnapshot};
+
+use super::details::CheckpointDetails;
+use super::ledger::{Action, Deletion, Now, Survey, Surveyed};
+use super::pending::{Pending, Stage};
+use super::registry::{Registry, shared_name, shared_names};
+use super::trigger::Trigger;
+use crate::machine::{CheckpointRecord, CheckpointStats, Event, JobRecord, JobState, Purpose};
+
+/// Snapshots that have ended whose details are kept.
+const DETAILS_MAX: usize = 10;
+
+/// Files that could not be deleted and are tried again, at most.
+const RETRIED_MAX: usize = 10_000;
+
+/// The ledger of one job.
+#[derive(Debug)]
+pub(super) struct JobLedger {
+    job: JobId,
+    settings: CheckpointSettings,
+    /// The folder of all its checkpoints.
+    folder: String,
+    pending: BTreeMap<u64, Pending>,
+    /// Checkpoints that the job can go back to.
+    retained: BTreeSet<u64>,
+    registry: Registry,
+    /// Whether the registry is whole; else nothing that is shared is deleted.
+    surveyed: bool,
+    /// Whether what the leader before has left is being looked at: nothing new begins meanwhile.
+    surveying: bool,
+    pub(super) trigger: Trigger,
+    ended: VecDeque<CheckpointDetails>,
+    failed_deletions: Deletion,
+}
+
+impl JobLedger {
+    /// Of a job that is new, or new to this leader.
+    pub(super) fn new(record: &JobRecord, folder: String, actions: &mut Vec<Action>) -> Self {
+        let checkpoints = record.checkpoints();
+        let retained: BTreeSet<u64> = checkpoints.retained().map(|one| one.id).collect();
+        let mut ledger = JobLedger {
+            job: record.id(),
+            settings: record.spec().settings.checkpoints.clone(),
+            folder,
+            pending: BTreeMap::new(),
+            retained,
+            registry: Registry::default(),
+            surveyed: true,
+            surveying: false,
+            trigger: Trigger::default(),
+            ended: VecDeque::new(),
+            failed_deletions: Deletion::default(),
+        };
+        // One of an earlier leader may have left files.
+        if checkpoints.last_id() > 0 && checkpoints.latest().iter().any(Option::is_some) {
+            (ledger.surveyed, ledger.surveying) = (false, true);
+            let retained = checkpoints.retained().map(|one| (one.id, one.folder.clone())).collect();
+            actions.push(Action::Survey(Survey { job: ledger.job, folder: ledger.folder.clone(), retained }));
+        }
+        ledger
+    }
+
+    /// The job has changed: what is under way and what is kept is compared with what was.
+    pub(super) fn look(&mut self, record: &JobRecord, now: Now, actions: &mut Vec<Action>) {
+        let checkpoints = record.checkpoints();
+        let gone: Vec<u64> =
+            self.pending.keys().copied().filter(|id| checkpoints.pending_one(*id).is_none()).collect();
+        for id in gone {
+            let ended = checkpoints.find(id).is_some_and(CheckpointRecord::is_completed)
+                || checkpoints.is_retained(id);
+            self.end(id, ended, now, actions);
+        }
+        let kept: BTreeSet<u64> = checkpoints.retained().map(|one| one.id).collect();
+        let subsumed: Vec<u64> = self.retained.difference(&kept).copied().collect();
+        self.retained = kept;
+        for id in subsumed {
+            self.discard(id, actions);
+        }
+        for one in checkpoints.pending() {
+            if !self.pending.contains_key(&one.id) {
+                let deadline_ms = now.clock_ms.saturating_add(self.settings.timeout_ms);
+                self.pending.insert(one.id, Pending::new(record, one, deadline_ms));
+                if one.purpose == Purpose::GoOn {
+                    self.trigger.began(&self.settings, now.clock_ms);
+                }
+                self.advance(one.id, now, actions);
+            }
+        }
+        self.trigger.look(record, &self.settings, now.clock_ms);
+    }
+
+    /// The job is over: what becomes of its checkpoints is settled.
+    pub(super) fn close(&mut self, record: &JobRecord, now: Now, actions: &mut Vec<Action>) {
+        self.look(record, now, actions);
+        let goes = match (record.state(), self.settings.retention) {
+            (JobState::Finished, _) | (_, CheckpointRetention::NoExternalizedCheckpoints) => true,
+            (JobState::Canceled, CheckpointRetention::DeleteOnCancellation) => true,
+            (_, CheckpointRetention::DeleteOnCancellation | CheckpointRetention::RetainOnCancellation) => {
+                false
+            }
+        };
+        if !goes || record.checkpoints().last_id() == 0 {
+            return;
+        }
+        let mut deletion = std::mem::take(&mut self.failed_deletions);
+        deletion.trees.extend(record.checkpoints().retained().map(|one| one.folder.clone()));
+        deletion.trees.push(format!("{}/shared", self.folder));
+        // Only if nothing else is in it.
+        deletion.empty_folder = Some(self.folder.clone());
+        deletion.job = Some(self.job);
+        actions.push(Action::Delete(deletion));
+    }
+
+    /// A task has handed in its part, or says why it cannot.
+    pub(super) fn part(&mut self, report: SnapshotReport, now: Now, actions: &mut Vec<Action>) {
+        let SnapshotReport { attempt, checkpoint, result, .. } = report;
+        let expected = self.pending.get_mut(&checkpoint).filter(|pending| pending.waits_for(attempt));
+        match (expected, result) {
+            (Some(_), Err(reason)) => {
+                let task = format!(
+                    "subtask {} of vertex {}",
+                    u64::from(attempt.task.subtask) + 1,
+                    attempt.task.vertex
+                );
+                self.fail(checkpoint, format!("{task}: {reason}"), true, now, actions);
+            }
+            (Some(pending), Ok(part)) => {
+                let part = Arc::new(part);
+                if !pending.kind.is_savepoint() {
+                    shared_names(&part).for_each(|name| self.registry.need(name, checkpoint));
+                }
+                if !pending.take(attempt, part, now) {
+                    let reason = "a task handed in a part that is another's".to_string();
+                    return self.fail(checkpoint, reason, true, now, actions);
+                }
+                self.advance(checkpoint, now, actions);
+            }
+            (None, Ok(part)) => self.drop_stale(checkpoint, &part, actions),
+            (None, Err(_)) => {}
+        }
+    }
+
+    /// A task has handed in its last part, which counts where it has not handed in another.
+    pub(super) fn last(
+        &mut self,
+        attempt: AttemptId,
+        part: &Arc<TaskSnapshot>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let waiting: Vec<u64> =
+            self.pending.values().filter(|one| one.waits_for(attempt)).map(|one| one.id).collect();
+        for id in waiting {
+            if let Some(pending) = self.pending.get_mut(&id)
+                && pending.take(attempt, part.clone(), now)
+            {
+                self.advance(id, now, actions);
+            }
+        }
+    }
+
+    /// A manifest is stored, or is not.
+    pub(super) fn stored(
+        &mut self,
+        checkpoint: u64,
+        result: Result<u64, String>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(pending) = self.pending.get_mut(&checkpoint) else {
+            // It was given up meanwhile, and its folder deleted before the manifest came.
+            if !self.retained.contains(&checkpoint) {
+                let trees = vec![self.own_folder(checkpoint)];
+                actions.push(Action::Delete(Deletion { job: Some(self.job), trees, ..Deletion::default() }));
+            }
+            return;
+        };
+        match result {
+            Ok(manifest_bytes) if pending.stage == Stage::Storing => {
+                pending.stage = Stage::Ending;
+                let stats = CheckpointStats { manifest_bytes, ..pending.stats };
+                let (job, at_ms) = (self.job, now.wall_ms);
+                actions.push(Action::Propose(Event::CheckpointCompleted { job, checkpoint, stats, at_ms }));
+            }
+            Ok(_) => {}
+            Err(reason) => self.fail(checkpoint, format!("its manifest: {reason}"), true, now, actions),
+        }
+    }
+
+    /// What the leader before has left is known.
+    pub(super) fn surveyed(&mut self, surveyed: Surveyed, last_id: u64, actions: &mut Vec<Action>) {
+        self.surveying = false;
+        let Surveyed { manifests, files, folders, .. } = surveyed;
+        let Some(manifests) = manifests else { return };
+        for (id, names) in manifests {
+            // It may have been subsumed meanwhile; then nothing needs them on its account.
+            if self.retained.contains(&id) {
+                names.iter().for_each(|name| self.registry.need(name, id));
+            }
+        }
+        self.surveyed = true;
+        let mut deletion = Deletion { job: Some(self.job), ..Deletion::default() };
+        let is_over =
+            |id: &u64| *id <= last_id && !self.retained.contains(id) && !self.pending.contains_key(id);
+        deletion.trees.extend(folders.into_iter().filter(is_over).map(|id| self.own_folder(id)));
+        // What is being written now is not known yet.
+        if self.pending.is_empty() {
+            let unneeded = files.into_iter().filter(|name| !self.registry.is_needed(name));
+            deletion.files.extend(unneeded.map(|name| self.shared_file(&name)));
+        }
+        if !deletion.is_empty() {
+            actions.push(Action::Delete(deletion));
+        }
+    }
+
+    /// What could not be deleted.
+    pub(super) fn not_deleted(&mut self, failed: Deletion) {
+        let kept = &mut self.failed_deletions;
+        kept.files.extend(failed.files);
+        kept.trees.extend(failed.trees);
+        kept.files.truncate(RETRIED_MAX);
+        kept.trees.truncate(RETRIED_MAX);
+    }
+
+    /// What has come due.
+    pub(super) fn tick(&mut self, record: &JobRecord, now: Now, folder: String, actions: &mut Vec<Action>) {
+        let late: Vec<u64> = self
+            .pending
+            .values()
+            .filter(|one| one.deadline_ms <= now.clock_ms && one.stage != Stage::Ending)
+            .map(|one| one.id)
+            .collect();
+        for id in late {
+            let pending = &self.pending[&id];
+            let waits = match pending.stage {
+                Stage::Collecting => format!("it waited for {}", pending.missing()),
+                Stage::Storing | Stage::Ending => "its manifest was being written".to_string(),
+            };
+            let timeout_ms = self.settings.timeout_ms;
+            self.fail(id, format!("it was not complete within {timeout_ms} ms; {waits}"), true, now, actions);
+        }
+        if self.begins_ms().is_some_and(|begins_ms| begins_ms <= now.clock_ms) {
+            self.trigger.asked = true;
+            let settings = &self.settings;
+            let request = super::ledger::checkpoint_request(settings, SnapshotKind::Checkpoint, folder);
+            let (job, at_ms) = (record.id(), now.wall_ms);
+            actions.push(Action::Propose(Event::CheckpointRequested { job, request, at_ms }));
+        }
+    }
+
+    /// When there is something to do next.
+    pub(super) fn next_due_ms(&self) -> Option<u64> {
+        let open = self.pending.values().filter(|one| one.stage != Stage::Ending);
+        let deadline = open.map(|one| one.deadline_ms).min();
+        [deadline, self.begins_ms()].into_iter().flatten().min()
+    }
+
+    fn begins_ms(&self) -> Option<u64> {
+        if self.surveying {
+            return None;
+        }
+        let ordinary = self.pending.values().filter(|one| !one.kind.is_savepoint()).count();
+        self.trigger.next_ms(&self.settings, ordinary)
+    }
+
+    /// The folder of the job's checkpoints.
+    pub(super) fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    /// A snapshot, task by task, if it is remembered.
+    pub(super) fn details(&self, id: u64) -> Option<&CheckpointDetails> {
+        let pending = self.pending.get(&id).map(|pending| &pending.details);
+        pending.or_else(|| self.ended.iter().find(|one| one.id == id))
+    }
+
+    /// How far the one under way is.
+    pub(super) fn stats(&self, id: u64) -> Option<CheckpointStats> {
+        self.pending.get(&id).map(|pending| pending.stats)
+    }
+
+    /// All have handed in: the manifest is written.
+    fn advance(&mut self, id: u64, _: Now, actions: &mut Vec<Action>) {
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        if pending.stage == Stage::Collecting && pending.is_whole() {
+            pending.stage = Stage::Storing;
+            let manifest: Box<Manifest> = Box::new(pending.manifest(self.job));
+            let folder = pending.folder.clone();
+            actions.push(Action::Store { job: self.job, checkpoint: id, folder, manifest });
+        }
+    }
+
+    pub(super) fn fail(
+        &mut self,
+        id: u64,
+        reason: String,
+        counts: bool,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(pending) = self.pending.get_mut(&id).filter(|pending| pending.stage != Stage::Ending) else {
+            return;
+        };
+        pending.stage = Stage::Ending;
+        let (job, stats, at_ms) = (self.job, pending.stats, now.wall_ms);
+        actions.push(Action::Propose(Event::CheckpointFailed {
+            job,
+            checkpoint: id,
+            reason,
+            counts,
+            stats,
+            at_ms,
+        }));
+    }
+
+    /// One is complete or given up, for all coordinators.
+    fn end(&mut self, id: u64, completed: bool, now: Now, actions: &mut Vec<Action>) {
+        let Some(pending) = self.pending.remove(&id) else { return };
+        let finished: BTreeSet<_> = pending.finished().collect();
+        self.trigger.ended(completed, |attempt| finished.contains(&attempt.task), now.clock_ms);
+        if !completed {
+            if pending.kind.is_savepoint() {
+                // Its folder was made for it, and holds nothing else.
+                let trees = vec![pending.folder.clone()];
+                actions.push(Action::Delete(Deletion { job: Some(self.job), trees, ..Deletion::default() }));
+            } else {
+                self.discard(id, actions);
+            }
+        }
+        self.ended.push_back(pending.details);
+        while self.ended.len() > DETAILS_MAX {
+            self.ended.pop_front();
+        }
+    }
+
+    /// A checkpoint is no more: its folder goes, and what it alone needed.
+    fn discard(&mut self, id: u64, actions: &mut Vec<Action>) {
+        let unneeded = self.registry.release(id);
+        let mut deletion = std::mem::take(&mut self.failed_deletions);
+        deletion.job = Some(self.job);
+        if self.surveyed {
+            deletion.files.extend(unneeded.iter().map(|name| self.shared_file(name)));
+        }
+        deletion.trees.push(self.own_folder(id));
+        actions.push(Action::Delete(deletion));
+    }
+
+    /// A part of a snapshot that has ended: what it alone needed is of no use.
+    fn drop_stale(&self, checkpoint: u64, part: &TaskSnapshot, actions: &mut Vec<Action>) {
+        if self.retained.contains(&checkpoint) || self.pending.contains_key(&checkpoint) {
+            return;
+        }
+        let mut deletion = Deletion { job: Some(self.job), ..Deletion::default() };
+        for file in part.files() {
+            match shared_name(&file.path) {
+                Some(name) if self.surveyed && !self.registry.is_needed(name) => {
+                    deletion.files.push(self.shared_file(name));
+                }
+                Some(_) => {}
+                // Of a savepoint it may be; that has a folder of another name, which stays as it is.
+                None if !file.path.contains("..") => {
+                    deletion.files.push(format!("{}/{}", self.own_folder(checkpoint), file.path));
+                }
+                None => {}
+            }
+        }
+        if !deletion.is_empty() {
+            actions.push(Action::Delete(deletion));
+        }
+    }
+
+    fn own_folder(&self, id: u64) -> String {
+        format!("{}/chk-{id}", self.folder)
+    }
+
+    fn shared_file(&self, name: &str) -> String {
+        format!("{}/shared/{name}", self.folder)
+    }
+}

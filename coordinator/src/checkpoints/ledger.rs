@@ -1,0 +1,278 @@
+//! The ledger of all jobs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flott_schema::config::options::CheckpointingMode;
+use flott_schema::control::SnapshotReport;
+use flott_schema::ids::{AttemptId, JobId};
+use flott_schema::job::CheckpointSettings;
+use flott_schema::snapshot::{Alignment, Manifest, SnapshotKind, TaskSnapshot};
+
+use super::details::CheckpointDetails;
+use super::job::JobLedger;
+use super::places::Places;
+use crate::machine::{
+    CheckpointRequest, CheckpointStats, ClusterState, Event, JobRecord, OperationId, Purpose,
+};
+
+/// The time: of a clock that never goes back, and of people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since some moment.
+    pub clock_ms: u64,
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// Something to do outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Have the event committed.
+    Propose(Event),
+    /// Write the manifest of a snapshot into its folder; [`Ledger::stored`] follows.
+    Store {
+        /// The job.
+        job: JobId,
+        /// The snapshot.
+        checkpoint: u64,
+        /// Its folder.
+        folder: String,
+        /// What to write.
+        manifest: Box<Manifest>,
+    },
+    /// Delete files that nobody needs; what cannot be deleted comes back by [`Ledger::not_deleted`].
+    Delete(Deletion),
+    /// Look at what the leader before has left; [`Ledger::surveyed`] follows.
+    Survey(Survey),
+}
+
+/// Files that nobody needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deletion {
+    /// Whose they were.
+    pub job: Option<JobId>,
+    /// Single files.
+    pub files: Vec<String>,
+    /// Folders with all that is in them.
+    pub trees: Vec<String>,
+    /// A folder that goes if nothing is left in it.
+    pub empty_folder: Option<String>,
+}
+
+impl Deletion {
+    /// Whether there is nothing to delete.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.trees.is_empty() && self.empty_folder.is_none()
+    }
+}
+
+/// What is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// The job.
+    pub job: JobId,
+    /// The folder of its checkpoints.
+    pub folder: String,
+    /// Those that it can go back to: id and folder.
+    pub retained: Vec<(u64, String)>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surveyed {
+    /// By checkpoint the names of the shared files that it needs; nothing if a manifest could not be read.
+    pub manifests: Option<Vec<(u64, Vec<String>)>>,
+    /// Names of the files in the shared folder.
+    pub files: Vec<String>,
+    /// Ids of the checkpoints that have a folder.
+    pub folders: Vec<u64>,
+}
+
+/// Snapshots under way of all jobs that are not over, as long as this coordinator leads.
+#[derive(Debug)]
+pub struct Ledger {
+    places: Places,
+    jobs: BTreeMap<JobId, JobLedger>,
+    actions: Vec<Action>,
+}
+
+/// A request for a checkpoint as the settings of the job want it. `folder`: that of all its checkpoints, or of the savepoint.
+pub fn checkpoint_request(
+    settings: &CheckpointSettings,
+    kind: SnapshotKind,
+    folder: String,
+) -> CheckpointRequest {
+    let alignment = match settings.mode {
+        CheckpointingMode::AtLeastOnce if !kind.is_savepoint() => Alignment::None,
+        CheckpointingMode::ExactlyOnce if settings.unaligned && !kind.is_savepoint() => {
+            Alignment::UnalignedAfter(u32::try_from(settings.aligned_timeout_ms).unwrap_or(u32::MAX))
+        }
+        _ => Alignment::Aligned,
+    };
+    CheckpointRequest {
+        kind,
+        purpose: Purpose::GoOn,
+        alignment,
+        folder,
+        operation: None,
+        parallelism: BTreeMap::new(),
+    }
+}
+
+impl Ledger {
+    /// Of a coordinator that does not lead yet.
+    pub fn new(places: Places) -> Self {
+        Ledger { places, jobs: BTreeMap::new(), actions: Vec::new() }
+    }
+
+    /// Where snapshots go.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// What is to be done, in order.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// The coordinator leads no longer.
+    pub fn clear(&mut self) {
+        self.jobs.clear();
+        self.actions.clear();
+    }
+
+    /// The coordinator begins to lead: what was under way is given up, since nobody knows what was handed in.
+    pub fn take_over(&mut self, state: &ClusterState, now: Now) {
+        self.clear();
+        for record in state.jobs().filter(|job| !job.state().is_terminal()) {
+            for pending in record.checkpoints().pending() {
+                self.actions.push(Action::Propose(Event::CheckpointFailed {
+                    job: record.id(),
+                    checkpoint: pending.id,
+                    reason: "the coordinator that took it does not lead any more".into(),
+                    counts: false,
+                    stats: CheckpointStats::default(),
+                    at_ms: now.wall_ms,
+                }));
+            }
+            self.look(record, now);
+        }
+    }
+
+    /// A job has changed.
+    pub fn look(&mut self, record: &JobRecord, now: Now) {
+        let job = record.id();
+        let Ledger { places, jobs, actions } = self;
+        if record.state().is_terminal() {
+            if let Some(mut ledger) = jobs.remove(&job) {
+                ledger.close(record, now, actions);
+            }
+            return;
+        }
+        let ledger = jobs.entry(job).or_insert_with(|| {
+            let folder = places.of_job(job, &record.spec().settings.checkpoints);
+            JobLedger::new(record, folder, actions)
+        });
+        ledger.look(record, now, actions);
+    }
+
+    /// A request has been applied, whatever came of it.
+    pub fn answered(&mut self, job: JobId) {
+        if let Some(ledger) = self.jobs.get_mut(&job) {
+            ledger.trigger.asked = false;
+        }
+    }
+
+    /// A task has handed in its part of a snapshot.
+    pub fn part(&mut self, report: SnapshotReport, now: Now) {
+        if let Some(ledger) = self.jobs.get_mut(&report.job) {
+            ledger.part(report, now, &mut self.actions);
+        }
+    }
+
+    /// A task has handed in its part of all snapshots to come, and that is committed.
+    pub fn last(&mut self, job: JobId, attempt: AttemptId, part: &Arc<TaskSnapshot>, now: Now) {
+        if let Some(ledger) = self.jobs.get_mut(&job) {
+            ledger.last(attempt, part, now, &mut self.actions);
+        }
+    }
+
+    /// A task waits for a snapshot.
+    pub fn wanted(&mut self, record: &JobRecord, attempt: AttemptId) {
+        let known = record.task(attempt.task).is_some_and(|task| task.attempt() == attempt);
+        if let Some(ledger) = self.jobs.get_mut(&record.id()).filter(|_| known) {
+            ledger.trigger.want(record, attempt);
+        }
+    }
+
+    /// The manifest of a snapshot is stored, in so many bytes, or cannot be.
+    pub fn stored(&mut self, job: JobId, checkpoint: u64, result: Result<u64, String>, now: Now) {
+        if let Some(ledger) = self.jobs.get_mut(&job) {
+            ledger.stored(checkpoint, result, now, &mut self.actions);
+        }
+    }
+
+    /// What the leader before has left.
+    pub fn surveyed(&mut self, record: &JobRecord, surveyed: Surveyed) {
+        if let Some(ledger) = self.jobs.get_mut(&record.id()) {
+            ledger.surveyed(surveyed, record.checkpoints().last_id(), &mut self.actions);
+        }
+    }
+
+    /// What could not be deleted: it is tried again with the next deletion of the job.
+    pub fn not_deleted(&mut self, failed: Deletion) {
+        if let Some(ledger) = failed.job.and_then(|job| self.jobs.get_mut(&job)) {
+            ledger.not_deleted(failed);
+        }
+    }
+
+    /// What has come due.
+    pub fn tick(&mut self, state: &ClusterState, now: Now) {
+        for (job, ledger) in &mut self.jobs {
+            if ledger.next_due_ms().is_some_and(|due_ms| due_ms <= now.clock_ms)
+                && let Some(record) = state.job(*job)
+            {
+                let folder = ledger.folder().to_string();
+                ledger.tick(record, now, folder, &mut self.actions);
+            }
+        }
+    }
+
+    /// When [`Ledger::tick`] has something to do, by the clock that never goes back.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.jobs.values().filter_map(JobLedger::next_due_ms).min()
+    }
+
+    /// A snapshot, task by task, if this leader has taken it and it is one of the latest.
+    pub fn details(&self, job: JobId, checkpoint: u64) -> Option<&CheckpointDetails> {
+        self.jobs.get(&job)?.details(checkpoint)
+    }
+
+    /// How far a snapshot under way is.
+    pub fn stats(&self, job: JobId, checkpoint: u64) -> Option<CheckpointStats> {
+        self.jobs.get(&job)?.stats(checkpoint)
+    }
+
+    /// A user's request as the job's settings want it. An error says what is missing.
+    pub fn user_request(
+        &self,
+        record: &JobRecord,
+        kind: SnapshotKind,
+        purpose: Purpose,
+        target: Option<&str>,
+        operation: OperationId,
+    ) -> flott_schema::error::Result<CheckpointRequest> {
+        let settings = &record.spec().settings.checkpoints;
+        let folder = match kind.is_savepoint() {
+            true => {
+                let random = (operation.0 ^ (operation.0 >> 64)) as u64;
+                self.places.of_savepoint(record.id(), settings, target, random)?
+            }
+            false => self.places.of_job(record.id(), settings),
+        };
+        let request = checkpoint_request(settings, kind, folder);
+        let alignment = if purpose.ends_tasks() { Alignment::Aligned } else { request.alignment };
+        Ok(CheckpointRequest { purpose, alignment, operation: Some(operation), ..request })
+    }
+}

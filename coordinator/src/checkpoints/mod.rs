@@ -1,0 +1,29 @@
+//! The ledger of snapshots that are under way: when they begin, who has handed in, what is deleted.
+//!
+//! What outlives a leader is in the [machine](crate::machine): that a snapshot was begun, is complete, was given up. What is
+//! here belongs to the leader alone: parts, deadlines, files. A leader that takes over gives up what was pending, and learns from
+//! the manifests which files the retained checkpoints share.
+//! Who may call it: [`crate::service`]. What must never happen here: a file of a savepoint that is complete, or of a snapshot that
+//! is not the job's, is deleted; a wait inside the loop of the service for a disk.
+//!
+//! * [`ledger`]: [`Ledger`], decisions without I/O: what is told goes in, [`Action`]s come out; `job`: of one job; `trigger`: when
+//!   the next is due
+//! * `pending`: a snapshot that is being taken; [`registry`]: files that checkpoints share; [`details`]: what people ask for
+//! * [`keeper`]: the thread that writes manifests and deletes files; [`places`]: where snapshots go
+
+pub mod details;
+mod job;
+pub mod keeper;
+pub mod ledger;
+mod pending;
+pub mod places;
+pub mod registry;
+mod trigger;
+
+pub use details::{CheckpointDetails, PartDetails};
+pub use keeper::Keeper;
+pub use ledger::{Action, Ledger, Now};
+pub use places::Places;
+
+#[cfg(test)]
+mod tests;
