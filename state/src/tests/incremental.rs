@@ -1,5 +1,6 @@
 //! Sequences of checkpoints, of which each one must be what the state was at its barrier.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use proptest::collection::vec;
@@ -24,6 +25,10 @@ enum Step {
     Abort {
         early: bool,
     },
+    /// Two checkpoints under way at once; the first is completed behind the barrier of the second, or given up.
+    Overlap {
+        completes: bool,
+    },
     /// All tasks fail, and start from the last completed checkpoint at this parallelism.
     Restart(u32),
     Compact,
@@ -42,15 +47,46 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::WriteOut),
         5 => kind.prop_map(Step::Snapshot),
         2 => any::<bool>().prop_map(|early| Step::Abort { early }),
+        2 => any::<bool>().prop_map(|completes| Step::Overlap { completes }),
         1 => prop_oneof![Just(1u32), Just(2), Just(3)].prop_map(Step::Restart),
         1 => Just(Step::Compact),
     ]
 }
 
-fn run(backend: Backend, steps: &[Step]) {
+/// What has been taken, with the rows at that time.
+#[derive(Default)]
+struct Kept {
+    /// Whether only the last completed checkpoint is kept, as a coordinator may be told to.
+    last_alone: bool,
+    taken: Vec<(Taken, (Rows, Rows))>,
+}
+
+impl Kept {
+    fn last(&self) -> Option<&(Taken, (Rows, Rows))> {
+        self.taken.iter().rev().find(|(one, _)| !one.manifest.kind.is_savepoint())
+    }
+
+    fn completed(&mut self, snapshot: Taken, rows: (Rows, Rows)) {
+        if self.last_alone
+            && !snapshot.manifest.kind.is_savepoint()
+            && let Some(at) = self.taken.iter().position(|(one, _)| !one.manifest.kind.is_savepoint())
+        {
+            let (before, _) = self.taken.remove(at);
+            let still: Vec<String> = files(&snapshot).into_iter().map(|file| file.path).collect();
+            // Tasks that began with the rows of one name its files both.
+            let paths: BTreeSet<String> = files(&before).into_iter().map(|file| file.path).collect();
+            for path in paths.iter().filter(|path| !still.contains(path)) {
+                std::fs::remove_file(Path::new(&before.from.folder).join(path)).unwrap();
+            }
+        }
+        self.taken.push((snapshot, rows));
+    }
+}
+
+fn run(backend: Backend, last_alone: bool, steps: &[Step]) {
     let mut cluster = Cluster::new(backend);
     let mut tasks = cluster.tasks(2, None);
-    let mut taken: Vec<(Taken, (Rows, Rows))> = Vec::new();
+    let mut kept = Kept { last_alone, ..Kept::default() };
     for step in steps {
         match step {
             Step::Set { second, key, value } => {
@@ -65,7 +101,7 @@ fn run(backend: Backend, steps: &[Step]) {
             Step::WriteOut => {}
             Step::Snapshot(kind) => {
                 let snapshot = cluster.take(&mut tasks, *kind);
-                taken.push((snapshot, all_rows(&tasks)));
+                kept.completed(snapshot, all_rows(&tasks));
             }
             Step::Abort { early } => {
                 let checkpoint = cluster.begin(&mut tasks, SnapshotKind::Checkpoint);
@@ -79,9 +115,26 @@ fn run(backend: Backend, steps: &[Step]) {
                     abort(&tasks);
                 }
             }
+            Step::Overlap { completes } => {
+                let kind = SnapshotKind::Checkpoint;
+                let first = cluster.begin(&mut tasks, kind);
+                let first_taken = cluster.end(&mut tasks, first, kind).unwrap();
+                let rows = all_rows(&tasks);
+                set(&mut tasks, false, 3, Some("between"));
+                let second = cluster.begin(&mut tasks, kind);
+                let second_taken = cluster.end(&mut tasks, second, kind).unwrap();
+                if *completes {
+                    tasks.iter().for_each(|task| task.backend.completed(first));
+                    kept.completed(first_taken, rows);
+                } else {
+                    tasks.iter().for_each(|task| task.backend.aborted(first));
+                }
+                tasks.iter().for_each(|task| task.backend.completed(second));
+                kept.completed(second_taken, all_rows(&tasks));
+            }
             Step::Restart(parallelism) => {
                 tasks.clear();
-                let last = taken.iter().rev().find(|(one, _)| !one.manifest.kind.is_savepoint());
+                let last = kept.last();
                 tasks = cluster.tasks(*parallelism, last.map(|(one, _)| one));
                 assert_eq!(all_rows(&tasks), last.map(|(_, rows)| rows.clone()).unwrap_or_default());
             }
@@ -101,10 +154,10 @@ fn run(backend: Backend, steps: &[Step]) {
         }
     }
     drop(tasks);
-    for (snapshot, rows) in &taken {
+    for (snapshot, rows) in &kept.taken {
         assert_eq!(cluster.restored(2, snapshot), *rows, "snapshot {}", snapshot.from.checkpoint);
     }
-    if let Some((snapshot, rows)) = taken.last() {
+    if let Some((snapshot, rows)) = kept.taken.last() {
         assert_eq!(cluster.restored(3, snapshot), *rows);
     }
 }
@@ -113,13 +166,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_snapshot_holds_the_state_at_its_barrier_in_rocksdb(steps in vec(step(), 1..120)) {
-        run(Backend::RocksDb, &steps);
+    fn every_snapshot_holds_the_state_at_its_barrier_in_rocksdb(last_alone: bool, steps in vec(step(), 1..120)) {
+        run(Backend::RocksDb, last_alone, &steps);
     }
 
     #[test]
-    fn every_snapshot_holds_the_state_at_its_barrier_in_memory(steps in vec(step(), 1..120)) {
-        run(Backend::HashMap, &steps);
+    fn every_snapshot_holds_the_state_at_its_barrier_in_memory(last_alone: bool, steps in vec(step(), 1..120)) {
+        run(Backend::HashMap, last_alone, &steps);
     }
 }
 
