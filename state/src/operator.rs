@@ -195,7 +195,9 @@ impl OperatorState {
         };
         let name = format!("operator {}", self.operator);
         self.shared.keyed_operators.update(|operators| operators + 1);
-        Ok(Keyed { pipeline: Pipeline::new(name, store, service.compute.clone()), store: kept })
+        let buffer_bytes = service.options.buffer_bytes;
+        let pipeline = Pipeline::new(name, store, service.compute.clone(), buffer_bytes);
+        Ok(Keyed { pipeline, store: kept })
     }
 
     /// The tables that the operator has registered.

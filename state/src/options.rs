@@ -7,6 +7,9 @@ use flott_schema::ids::{AttemptId, JobId, OperatorId};
 use flott_schema::job::JobSettings;
 use flott_schema::key_group::KeyGroupRange;
 
+/// Rows in memory, of each operator in a task, before they are written to a file.
+const BUFFER_BYTES: usize = 64 << 20;
+
 /// Where tasks keep keyed state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
@@ -28,6 +31,8 @@ pub struct StateOptions {
     pub threads: usize,
     /// Threads that move files to and from the storage of snapshots.
     pub transfer_threads: usize,
+    /// Bytes of rows on their way into files that an operator in a task keeps in memory at most, about.
+    pub buffer_bytes: usize,
     /// Whether files of rows are compressed.
     pub compress: bool,
     /// Whether a lookup asks a Bloom filter before it reads a block.
@@ -46,6 +51,7 @@ impl StateOptions {
             directory: directory.into(),
             threads: 2,
             transfer_threads: 4,
+            buffer_bytes: BUFFER_BYTES,
             compress: false,
             bloom_filter: true,
             local_backup: false,
@@ -64,6 +70,7 @@ impl StateOptions {
             directory: directory.into(),
             threads: state.threads as usize,
             transfer_threads: state.transfer_threads as usize,
+            buffer_bytes: BUFFER_BYTES,
             compress: checkpoints.compress,
             bloom_filter: state.bloom_filter,
             local_backup: state.local_backup,

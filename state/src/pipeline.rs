@@ -1,7 +1,7 @@
 //! The way of an operator's rows from its tables to where they are stored, off the task's thread.
 //!
 //! Rows go in layers: those of a snapshot, and those that tables wrote in order to forget them. A layer takes rows in any order; when it is
-//! whole it is handed to the store, and one layer after the other. So rows that were written behind a barrier never get into the snapshot of that barrier,
+//! whole it is handed to the store, and one layer after the other; what a large one has gathered goes before, in parts. So rows that were written behind a barrier never get into the snapshot of that barrier,
 //! and an old row never covers a new one. Until its layer is stored, a row can be looked up in memory.
 
 use std::collections::VecDeque;
@@ -17,12 +17,10 @@ use crate::pool::{Pool, guarded, lock, wait_until};
 use crate::rows::{RowBuffer, RowRef, Run, merge};
 use crate::snapshot::{Part, Pending};
 
-/// A buffer is sorted when it has so many bytes: a run that is looked into by halving.
+/// A buffer is sorted when it has so many bytes: a run that is looked into by halving. So large is a layer of written rows too.
 const RUN_BYTES: usize = 8 << 20;
-/// A layer of written rows is stored when it has so many bytes.
-const WRITTEN_BYTES: usize = 8 << 20;
-/// Bytes of layers of written rows that may wait to be stored.
-const WRITTEN_BYTES_MAX: usize = 64 << 20;
+/// Sorted runs that make a part at least.
+const RUNS_A_PART: usize = 4;
 /// Pieces of a snapshot that may wait to be encoded.
 const PIECES_MAX: usize = 1_024;
 /// How long the task's thread waits for the background.
@@ -30,7 +28,10 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Where layers go.
 pub(crate) trait Store: Send + Sync {
-    /// Stores the rows of a layer, and begins to write the snapshot that it ends, if any: the end of that part is told to the snapshot, but
+    /// Stores some of the rows of a layer before it is whole: sorted runs, from old to young, none empty.
+    fn part(&self, layer: &Layer, runs: &[Arc<Run>]) -> Result<()>;
+
+    /// Stores the rows of a layer that are left, and begins to write the snapshot that it ends, if any: the end of that part is told to the snapshot, but
     /// an error that is returned is told by the caller.
     fn apply(&self, layer: &Layer) -> Result<()>;
 
@@ -50,6 +51,8 @@ pub(crate) struct Layer {
     sinks_open: AtomicUsize,
     /// Whether some of its rows got lost.
     is_lost: AtomicBool,
+    /// A buffer is sorted when it has so many bytes.
+    run_bytes: usize,
 }
 
 #[derive(Default)]
@@ -57,10 +60,12 @@ struct Rows {
     open: RowBuffer,
     /// From old to young.
     runs: Vec<Arc<Run>>,
+    /// A part that is being stored, older than the others.
+    storing: Vec<Arc<Run>>,
 }
 
 impl Layer {
-    fn new(snapshot: Option<Arc<Pending>>, tables: Vec<TableSnapshot>) -> Arc<Self> {
+    fn new(snapshot: Option<Arc<Pending>>, tables: Vec<TableSnapshot>, run_bytes: usize) -> Arc<Self> {
         Arc::new(Layer {
             is_open: AtomicBool::new(true),
             snapshot,
@@ -68,6 +73,7 @@ impl Layer {
             rows: Mutex::default(),
             sinks_open: AtomicUsize::new(0),
             is_lost: AtomicBool::new(false),
+            run_bytes,
         })
     }
 
@@ -82,14 +88,28 @@ impl Layer {
 
     fn memory_bytes(&self) -> usize {
         let rows = lock(&self.rows);
-        rows.open.memory_bytes() + rows.runs.iter().map(|run| run.memory_bytes()).sum::<usize>()
+        rows.open.memory_bytes() + rows.sorted_bytes()
     }
 
-    /// All rows so far as sorted runs, from old to young.
-    fn runs(&self) -> Vec<Arc<Run>> {
+    /// All rows that are not stored as sorted runs, from old to young.
+    pub(crate) fn runs(&self) -> Vec<Arc<Run>> {
         let mut rows = lock(&self.rows);
-        rows.seal();
-        rows.runs.clone()
+        rows.seal(self.run_bytes);
+        rows.storing.iter().chain(&rows.runs).cloned().collect()
+    }
+
+    /// A part that is large enough to be stored: it can be looked up until it is.
+    fn begin_part(&self, part_bytes: usize) -> Option<Vec<Arc<Run>>> {
+        let mut rows = lock(&self.rows);
+        if rows.sorted_bytes() < part_bytes {
+            return None;
+        }
+        rows.storing = std::mem::take(&mut rows.runs);
+        Some(rows.storing.clone())
+    }
+
+    fn end_part(&self) {
+        lock(&self.rows).storing.clear();
     }
 
     /// Gives the rows in order.
@@ -107,15 +127,19 @@ impl Layer {
     fn encode(&self, table: u16, piece: Box<dyn FrozenRows>) -> Result<()> {
         let mut rows = lock(&self.rows);
         let result = guarded(|| piece.encode(&mut TableRows { table, rows: &mut rows.open }));
-        if rows.open.memory_bytes() >= RUN_BYTES {
-            rows.seal();
+        if rows.open.memory_bytes() >= self.run_bytes {
+            rows.seal(self.run_bytes);
         }
         result
     }
 }
 
 impl Rows {
-    fn seal(&mut self) {
+    fn sorted_bytes(&self) -> usize {
+        self.runs.iter().chain(&self.storing).map(|run| run.memory_bytes()).sum()
+    }
+
+    fn seal(&mut self, run_bytes: usize) {
         if self.open.is_empty() {
             return;
         }
@@ -123,7 +147,7 @@ impl Rows {
         // Lookups seal too, and must not leave many small runs. A row is copied as often as the size of its run doubles.
         while let [.., older, younger] = &self.runs[..]
             && older.len() <= 2 * younger.len()
-            && older.memory_bytes() + younger.memory_bytes() <= RUN_BYTES
+            && older.memory_bytes() + younger.memory_bytes() <= run_bytes
         {
             let mut both = RowBuffer::default();
             let mut push = |row: RowRef<'_>| both.push(row.key_group, row.table, row.key, row.value);
@@ -151,6 +175,8 @@ pub(crate) struct Pipeline {
     name: String,
     store: Arc<dyn Store>,
     pool: Arc<Pool>,
+    /// Bytes of rows that may wait in memory before some are stored.
+    buffer_bytes: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -174,8 +200,18 @@ struct Piece {
 }
 
 impl Pipeline {
-    pub(crate) fn new(name: String, store: Arc<dyn Store>, pool: Arc<Pool>) -> Arc<Self> {
-        Arc::new(Pipeline { name, store, pool, state: Mutex::default(), changed: Condvar::new() })
+    pub(crate) fn new(
+        name: String,
+        store: Arc<dyn Store>,
+        pool: Arc<Pool>,
+        buffer_bytes: usize,
+    ) -> Arc<Self> {
+        let (state, changed) = Default::default();
+        Arc::new(Pipeline { name, store, pool, buffer_bytes, state, changed })
+    }
+
+    fn run_bytes(&self) -> usize {
+        RUN_BYTES.min(self.buffer_bytes / RUNS_A_PART)
     }
 
     /// A layer for the rows of a snapshot. What is written from now on is not part of it.
@@ -186,7 +222,7 @@ impl Pipeline {
             written.close();
         }
         snapshot.add_part();
-        let layer = Layer::new(Some(snapshot), tables);
+        let layer = Layer::new(Some(snapshot), tables, self.run_bytes());
         state.layers.push_back(layer.clone());
         Ok(layer)
     }
@@ -208,7 +244,7 @@ impl Pipeline {
         self.check(&state)?;
         // Pieces of a snapshot that waits for the task's thread itself cannot be waited for.
         let deadline = Instant::now() + DEADLINE;
-        while state.front_is_ready() && state.written_bytes() > WRITTEN_BYTES_MAX {
+        while state.front_is_ready() && state.written_bytes() > self.buffer_bytes {
             self.schedule(&mut state);
             let (guard, is_early) = wait_until(&self.changed, state, deadline);
             state = guard;
@@ -221,14 +257,14 @@ impl Pipeline {
         let layer = match last {
             Some(layer) => layer.clone(),
             None => {
-                let layer = Layer::new(None, Vec::new());
+                let layer = Layer::new(None, Vec::new(), self.run_bytes());
                 state.layers.push_back(layer.clone());
                 layer
             }
         };
         drop(state);
         let encoded = layer.encode(table, rows);
-        if layer.memory_bytes() >= WRITTEN_BYTES {
+        if layer.memory_bytes() >= self.run_bytes() {
             layer.close();
         }
         let mut state = lock(&self.state);
@@ -356,6 +392,12 @@ impl Pipeline {
                     layer.is_lost.store(true, Ordering::Release);
                     self.lose(&mut state, &layer, error);
                 }
+                let is_front = state.layers.front().is_some_and(|front| Arc::ptr_eq(front, &layer));
+                let is_broken = state.broken.is_some();
+                drop(state);
+                if is_front && !is_broken && !layer.is_lost.load(Ordering::Acquire) {
+                    self.store_part(&layer);
+                }
             } else if let Some(layer) = state.front_is_ready().then(|| state.layers[0].clone()) {
                 let is_broken = state.broken.is_some();
                 drop(state);
@@ -369,6 +411,17 @@ impl Pipeline {
             }
             self.changed.notify_all();
         }
+    }
+
+    /// Stores what a layer has gathered, if that is much. Those before it are stored.
+    fn store_part(&self, layer: &Layer) {
+        let Some(runs) = layer.begin_part(self.buffer_bytes) else { return };
+        let stored = guarded(|| self.store.part(layer, &runs));
+        if let Err(error) = stored {
+            layer.is_lost.store(true, Ordering::Release);
+            self.lose(&mut lock(&self.state), layer, error);
+        }
+        layer.end_part();
     }
 
     fn store(&self, layer: &Layer, is_broken: bool) {

@@ -59,38 +59,45 @@ impl RowSource {
         Ok(RowSource { from: from.clone(), part: part.clone(), rows })
     }
 
-    fn each_stored(
-        &self,
-        key_groups: KeyGroupRange,
-        table: Option<u16>,
-        row: &mut dyn FnMut(u16, u16, &[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    /// Gives the rows (key, value) of a table that belong here.
+    pub(crate) fn each_of(&self, table: u16, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        let Some(table) = self.part.stored_number(table) else { return Ok(()) };
+        let (groups, row) = (self.part.key_groups, &mut |_, _, key: &[u8], value: &[u8]| row(key, value));
         let result = match &self.rows {
-            Rows::Files(files) => files.iter().try_for_each(|file| file.each(key_groups, table, row)),
-            Rows::Database(database) => database.each(key_groups, table, row),
+            Rows::Files(files) => files.iter().try_for_each(|file| file.each(groups, Some(table), row)),
+            Rows::Database(database) => database.each(groups, Some(table), row),
         };
         result.at(|| self.from.to_string())
     }
 
-    /// Gives the rows (key, value) of a table that belong here.
-    pub(crate) fn each_of(&self, table: u16, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
-        let Some(table) = self.part.stored_number(table) else { return Ok(()) };
-        self.each_stored(self.part.key_groups, Some(table), &mut |_, _, key, value| row(key, value))
+    /// How many runs of sorted rows there are. No two hold the same key.
+    pub(crate) fn runs(&self) -> usize {
+        match &self.rows {
+            Rows::Files(files) => files.len(),
+            Rows::Database(_) => 1,
+        }
     }
 
-    /// Gives the rows (key group, table, key, value) that belong here, in their order.
+    /// Gives the rows (key group, table, key, value) of a run that belong here, in their order.
     pub(crate) fn each_sorted(
         &self,
+        run: usize,
         row: &mut dyn FnMut(u16, u16, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
+        let each = |key_groups, row: &mut dyn FnMut(u16, u16, &[u8], &[u8]) -> Result<()>| {
+            let result = match &self.rows {
+                Rows::Files(files) => files[run].each(key_groups, None, row),
+                Rows::Database(database) => database.each(key_groups, None, row),
+            };
+            result.at(|| self.from.to_string())
+        };
         if self.part.renumbered.is_empty() {
-            return self.each_stored(self.part.key_groups, None, row);
+            return each(self.part.key_groups, row);
         }
         // Other numbers, another order: a key group after the other.
         for group in self.part.key_groups.start..self.part.key_groups.end {
             let mut buffer = RowBuffer::default();
-            let group = KeyGroupRange { start: group, end: group + 1 };
-            self.each_stored(group, None, &mut |key_group, table, key, value| {
+            each(KeyGroupRange { start: group, end: group + 1 }, &mut |key_group, table, key, value| {
                 buffer.push(key_group, self.part.number(table), key, Some(value))
             })?;
             merge([&buffer.sort()], &mut |one| {

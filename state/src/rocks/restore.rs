@@ -22,8 +22,8 @@ pub(crate) type Begun = (Database, Option<(String, Vec<SnapshotFile>)>);
 enum Fetched {
     /// The files of the database itself.
     Base,
-    /// Files that are to be ingested.
-    Sorted(Vec<PathBuf>),
+    /// Files that are to be ingested: those of each run together, since runs may overlap.
+    Sorted(Vec<Vec<PathBuf>>),
 }
 
 /// Makes the database of `place` out of the parts of a snapshot, in its folder `db`.
@@ -51,11 +51,11 @@ pub(crate) fn restore(place: &Arc<Place>, from: &RestoreFrom, parts: Vec<Restore
     {
         database.keep(place.key_groups)?;
     }
-    let sorted = fetched.into_iter().filter_map(|fetched| match fetched {
-        Fetched::Base => None,
-        Fetched::Sorted(files) => Some(files),
-    });
-    database.ingest(sorted.flatten().collect())?;
+    for fetched in fetched {
+        if let Fetched::Sorted(runs) = fetched {
+            runs.into_iter().try_for_each(|files| database.ingest(files))?;
+        }
+    }
     let reusable = base_part.filter(|_| from.own).and_then(|part| shared_files(from, &part.snapshot.files));
     Ok((database, reusable))
 }
@@ -115,18 +115,21 @@ fn sort_part(
     from: &RestoreFrom,
     index: usize,
     part: &RestoredPart,
-) -> Result<Vec<PathBuf>> {
+) -> Result<Vec<Vec<PathBuf>>> {
     let folder = place.path(&format!("part-{index}"));
     let source = RowSource::fetch(&place.service, from, part, &folder)?;
     let sorted = place.path("sorted");
     fs::create_dir_all(&sorted).map_err(|error| Error::io(sorted.display(), error))?;
     let options = place.service.tuning.options().clone();
-    let mut files = SortedFiles::new(&options, &sorted, format!("part-{index}"));
-    source.each_sorted(&mut |key_group, table, key, value| {
-        files.row(RowRef { key_group, table, key, value: Some(value) })
-    })?;
-    let files = files.finish()?;
+    let mut runs = Vec::new();
+    for run in 0..source.runs() {
+        let mut files = SortedFiles::new(&options, &sorted, format!("part-{index}-{run}"));
+        source.each_sorted(run, &mut |key_group, table, key, value| {
+            files.row(RowRef { key_group, table, key, value: Some(value) })
+        })?;
+        runs.push(files.finish()?);
+    }
     drop(source);
     crate::place::discard(&folder);
-    Ok(files)
+    Ok(runs)
 }

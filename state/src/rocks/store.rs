@@ -16,7 +16,7 @@ use crate::files;
 use crate::pipeline::{Layer, Store, nothing_to_write};
 use crate::place::{Place, discard, put_own};
 use crate::pool::{guarded, lock};
-use crate::rows::{ROWS_FORMAT, RowsWriter};
+use crate::rows::{ROWS_FORMAT, RowsWriter, Run, merge};
 use crate::snapshot::{Part, Pending, SnapshotTarget};
 
 /// The database of one operator, and what is stored of it.
@@ -93,6 +93,11 @@ fn delete(stored: Stored) {
 }
 
 impl Store for RocksStore {
+    // Rows of a snapshot that is given up stay too: the database is what the task works with.
+    fn part(&self, _: &Layer, runs: &[Arc<Run>]) -> Result<()> {
+        self.database.write(|row| merge(runs.iter().map(|run| &**run), row))
+    }
+
     fn apply(&self, layer: &Layer) -> Result<()> {
         if !layer.is_empty() {
             self.database.write(|row| layer.each(row))?;

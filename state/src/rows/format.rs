@@ -18,7 +18,8 @@
 //! row     = key bytes u32, value bytes u32, key, value
 //! ```
 //!
-//! Rows are in the order of (key group, table, key as bytes), each key once, none without a value. Key groups count from 0 to the
+//! Rows are in the order of (key group, table, key as bytes), each key once, none without a value. An operator in a task may have
+//! handed in several files, each in order; a key is in one of them. Key groups count from 0 to the
 //! operator's max parallelism. What keys and values hold is said by the table in the manifest.
 
 use flott_schema::{Error, Result};

@@ -83,8 +83,12 @@ impl Kept {
     }
 }
 
-fn run(backend: Backend, last_alone: bool, steps: &[Step]) {
-    let mut cluster = Cluster::new(backend);
+fn run(backend: Backend, last_alone: bool, small: bool, steps: &[Step]) {
+    let mut cluster = Cluster::with(backend, |options| {
+        if small {
+            options.buffer_bytes = 400;
+        }
+    });
     let mut tasks = cluster.tasks(2, None);
     let mut kept = Kept { last_alone, ..Kept::default() };
     for step in steps {
@@ -166,13 +170,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_snapshot_holds_the_state_at_its_barrier_in_rocksdb(last_alone: bool, steps in vec(step(), 1..120)) {
-        run(Backend::RocksDb, last_alone, &steps);
+    fn every_snapshot_holds_the_state_at_its_barrier_in_rocksdb(last_alone: bool, small: bool, steps in vec(step(), 1..120)) {
+        run(Backend::RocksDb, last_alone, small, &steps);
     }
 
     #[test]
-    fn every_snapshot_holds_the_state_at_its_barrier_in_memory(last_alone: bool, steps in vec(step(), 1..120)) {
-        run(Backend::HashMap, last_alone, &steps);
+    fn every_snapshot_holds_the_state_at_its_barrier_in_memory(last_alone: bool, small: bool, steps in vec(step(), 1..120)) {
+        run(Backend::HashMap, last_alone, small, &steps);
     }
 }
 

@@ -41,6 +41,25 @@ fn tasks_start_with_what_was_handed_in_for_every_kind_of_snapshot_and_backend() 
 }
 
 #[test]
+fn rows_that_do_not_fit_into_the_buffer_go_into_several_files() {
+    for (backend, other) in [(Backend::HashMap, Backend::RocksDb), (Backend::RocksDb, Backend::HashMap)] {
+        for kind in KINDS {
+            let mut cluster = Cluster::with(backend, |options| options.buffer_bytes = 2_000);
+            let mut tasks = cluster.tasks(2, None);
+            fill(&mut tasks);
+            let taken = cluster.take(&mut tasks, kind);
+            let expected = all_rows(&tasks);
+            let rows = files(&taken).into_iter().filter(|file| !file.name.starts_with("MANIFEST")).count();
+            assert!(rows > 4 || (backend, kind) == (Backend::RocksDb, CANONICAL), "{rows} files");
+            assert_eq!(cluster.restored(3, &taken), expected);
+            drop(tasks);
+            cluster.switch(other);
+            assert_eq!(cluster.restored(2, &taken), expected, "{backend:?} {kind:?}");
+        }
+    }
+}
+
+#[test]
 fn either_backend_starts_from_the_files_of_the_other() {
     for (from, to) in [(Backend::HashMap, Backend::RocksDb), (Backend::RocksDb, Backend::HashMap)] {
         for kind in KINDS {
