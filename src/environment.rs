@@ -15,8 +15,8 @@ pub fn env() -> Result<StreamEnv> {
 
 /// An environment configured by `configuration`, beneath which the process environment is read.
 pub fn env_with(configuration: Configuration) -> Result<StreamEnv> {
-    let configuration = process_configuration()?.overlaid_with(configuration);
-    Ok(StreamEnv::with_options(job_options(&configuration)?))
+    let whole = process_configuration()?.overlaid_with(configuration.clone());
+    Ok(StreamEnv::with_options(JobOptions { configuration, ..job_options(&whole)? }))
 }
 
 /// The configuration that the environment of this process holds; see [`env`].
@@ -59,4 +59,34 @@ fn job_options(configuration: &Configuration) -> Result<JobOptions> {
     };
     options.settings.batch_size = configuration.get(&options::WORKER_BATCH_SIZE)? as usize;
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use flott_connectors::{Connectors, SinkConnectors};
+    use flott_schema::job::JobSettings;
+
+    use super::*;
+
+    #[test]
+    fn what_a_program_sets_of_how_its_job_runs_is_kept_with_its_options() {
+        let env = env_with(Configuration::from_pairs(["restart-strategy.type=none"]).unwrap()).unwrap();
+        env.enable_checkpointing(Duration::from_secs(3)).set("state.backend.type", "hashmap");
+        let settings = JobSettings::from_configuration(&env.options().configuration).unwrap();
+        assert_eq!(settings.checkpoints.interval_ms, Some(3_000));
+        assert_eq!(settings.restart, flott_schema::job::RestartStrategy::None);
+        env.sequence(1, 3).discard();
+        env.compile("right").unwrap();
+    }
+
+    #[test]
+    fn a_mistake_in_what_a_program_sets_is_reported_when_the_job_is_executed() {
+        let env = StreamEnv::new();
+        env.enable_checkpointing(Duration::ZERO).set("state.backend.tipe", "hashmap");
+        env.sequence(1, 3).discard();
+        let error = env.compile("wrong").err().unwrap().to_string();
+        assert!(error.contains("execution.checkpointing.interval"), "{error}");
+    }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use flott_schema::config::Configuration;
 pub use flott_schema::config::options::RuntimeMode;
 use flott_schema::error::Context as _;
 use flott_schema::graph::{
@@ -171,6 +172,8 @@ pub struct JobOptions {
     pub chaining: bool,
     /// Settings the tasks read.
     pub settings: Settings,
+    /// What the program itself has set of how the job runs: restarts, checkpoints, state. It goes over all other configuration.
+    pub configuration: Configuration,
 }
 
 impl Default for JobOptions {
@@ -181,6 +184,7 @@ impl Default for JobOptions {
             mode: RuntimeMode::Streaming,
             chaining: true,
             settings: Settings::default(),
+            configuration: Configuration::new(),
         }
     }
 }

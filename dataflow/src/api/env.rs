@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use flott_schema::config::ConfigValue;
+use flott_schema::config::options::CHECKPOINTING_INTERVAL;
 use flott_schema::{Error, Result};
 
 use super::stream::DataStream;
@@ -80,6 +83,21 @@ impl StreamEnv {
     /// Interval of periodic watermarks under load, milliseconds; 0 gives none before the end.
     pub fn set_auto_watermark_interval(&self, interval_ms: i64) -> &Self {
         self.configure(|options| options.settings.watermark_interval_ms = interval_ms)
+    }
+
+    /// Takes a checkpoint of the job at this interval, so that after a failure it goes on from there.
+    pub fn enable_checkpointing(&self, interval: Duration) -> &Self {
+        self.set(CHECKPOINTING_INTERVAL.key(), &Some(interval).render())
+    }
+
+    /// Sets a configuration key of how the job runs: restarts, checkpoints, state. It goes over what the process is configured with;
+    /// a mistake is reported when the job is executed. What describes the graph has calls of its own, and is not read from here.
+    pub fn set(&self, key: &str, value: &str) -> &Self {
+        let set = self.shared.borrow_mut().options.configuration.set(key, value);
+        if let Err(error) = set {
+            self.add_error(error.into());
+        }
+        self
     }
 
     /// Runs every operator as a task of its own.

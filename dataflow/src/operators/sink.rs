@@ -111,7 +111,9 @@ where
                 let state = writer.snapshot(barrier.checkpoint)?;
                 commits.prepared(barrier.checkpoint, prepared, state)?;
             }
-            _ if self.ctx.task.snapshots.last_commit_waits() => commits.prepared_last(prepared, writer.snapshot(LAST_SNAPSHOT)?),
+            _ if self.ctx.task.snapshots.last_commit_waits() => {
+                commits.prepared_last(prepared, writer.snapshot(LAST_SNAPSHOT)?)
+            }
             _ => commits.committer.commit(prepared)?,
         }
         Ok(Flow::Done)

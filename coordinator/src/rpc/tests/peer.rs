@@ -7,7 +7,9 @@ use std::time::Duration;
 use capnp::message::ReaderOptions;
 use capnp_rpc::twoparty::VatNetwork;
 use capnp_rpc::{RpcSystem, new_client_from_rc, rpc_twoparty_capnp};
-use flott_schema::control::{Order, Placement, RunningTask, TaskReport, TaskState, ToWorker};
+use flott_schema::control::{
+    Order, Placement, Report, RunningTask, SnapshotReport, TaskReport, TaskState, ToWorker,
+};
 use flott_schema::ids::{AttemptId, WorkerId};
 use flott_schema::job::ProgramDigest;
 use flott_schema::security::CONTROL_PROTOCOL;
@@ -241,6 +243,28 @@ impl TestWorker {
         let form = request.get();
         write_list("reports", &[report], |length| form.init_reports(length)).unwrap();
         soon("the answer to a report", request.send().promise).await.map(drop)
+    }
+
+    /// Reports of tasks with last snapshots among them.
+    pub async fn report_all(&self, reports: &[Report]) -> capnp::Result<()> {
+        let mut request = self.session.report_request();
+        let form = request.get();
+        write_list("mixed", reports, |length| form.init_mixed(length)).unwrap();
+        soon("the answer to reports", request.send().promise).await.map(drop)
+    }
+
+    pub async fn hand_in(&self, parts: &[SnapshotReport]) -> capnp::Result<()> {
+        let mut request = self.session.snapshots_request();
+        let form = request.get();
+        write_list("reports", parts, |length| form.init_reports(length)).unwrap();
+        soon("the answer to parts of snapshots", request.send().promise).await.map(drop)
+    }
+
+    pub async fn want_snapshot(&self, attempt: AttemptId) -> capnp::Result<()> {
+        let mut request = self.session.snapshots_wanted_request();
+        let form = request.get();
+        write_list("tasks", &[(JOB, attempt)], |length| form.init_tasks(length)).unwrap();
+        soon("the answer to tasks that wait", request.send().promise).await.map(drop)
     }
 
     pub async fn order(&mut self) -> Order {

@@ -1,8 +1,9 @@
 //! Registered workers: orders, reports, heartbeats, and the ways in which they are lost.
 
-use flott_schema::control::{TaskState, ToWorker};
+use flott_schema::control::{LAST_SNAPSHOT, Report, SnapshotReport, TaskReport, TaskState, ToWorker};
 use flott_schema::ids::{JobId, WorkerId};
 use flott_schema::job::JobSpec;
+use flott_schema::snapshot::{SnapshotTimes, TaskSnapshot};
 use flott_schema::stats::{WorkerStats, WorkerUsage};
 
 use super::peer::{Manner, NEVER_MS, Outcome, accepted, apply, registered, running};
@@ -38,6 +39,33 @@ fn a_worker_takes_orders_and_its_reports_are_committed_when_they_are_answered() 
         assert_eq!(cluster.state().await, JobState::Finished);
         let release = worker.order().await;
         assert_eq!((release.term, release.message), (1, ToWorker::Release { job: JOB }));
+    });
+}
+
+#[test]
+fn parts_of_snapshots_are_taken_in_and_last_ones_with_the_end_of_their_task() {
+    run(async {
+        let cluster = Cluster::start(patient());
+        let mut worker = registered(&cluster.address(), 1).await;
+        cluster.submit(1).await;
+        let attempt = worker.deployed().await[0].attempt;
+        worker.report(attempt, TaskState::Running).await.unwrap();
+        let snapshot = TaskSnapshot {
+            task: attempt.task,
+            finished: true,
+            operators: Vec::new(),
+            channels: Vec::new(),
+            times: SnapshotTimes::default(),
+        };
+        let part =
+            |checkpoint| SnapshotReport { job: JOB, attempt, checkpoint, result: Ok(snapshot.clone()) };
+        // Of no snapshot that is under way: that is the service's to know.
+        worker.hand_in(&[part(7)]).await.unwrap();
+        worker.want_snapshot(attempt).await.unwrap();
+        let finished = TaskReport { job: JOB, attempt, state: TaskState::Finished, failure: None };
+        let last = Report::LastSnapshot(Box::new(part(LAST_SNAPSHOT)));
+        worker.report_all(&[last, Report::Task(finished)]).await.unwrap();
+        assert_eq!(cluster.state().await, JobState::Finished);
     });
 }
 
