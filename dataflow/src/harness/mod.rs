@@ -31,7 +31,7 @@ use crate::context::{OperatorContext, Settings, TaskContext};
 use crate::element::{Barrier, MAX_WATERMARK, Signal};
 use crate::harness::memory::{MemorySnapshot, MemoryState};
 use crate::operator::{Collector, Operator, OperatorStage, OutputTag, SideOutputs};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Snapshots, TaskState};
 use crate::stage::{Flow, Stage};
 use crate::task::{OneInputTask, Task};
 use crate::two_input::{TwoInputOperator, TwoInputTask};
@@ -107,31 +107,34 @@ pub struct HarnessBuilder<O> {
 impl<O: Record> HarnessBuilder<O> {
     /// For a task with these settings, alone in its vertex.
     pub fn new(settings: Settings) -> Self {
-        Self::of_task(TaskContext::new("harness", "operator under test", 0, 1, 128, settings), None)
+        Self::of_task(TaskContext::new("harness", "operator under test", 0, 1, 128, settings))
     }
 
     /// For a task whose operators hand in their state, and have it from there.
     pub fn with_state(settings: Settings, state: &Rc<MemoryState>) -> Self {
-        let (subtask, parallelism, max_parallelism) = state.place();
-        let mut task = TaskContext::new(
-            "harness",
-            "operator under test",
-            subtask,
-            parallelism,
-            max_parallelism,
-            settings,
-        );
-        task.snapshots = Snapshots::new(state.clone(), false);
-        Self::of_task(task, Some(state.clone()))
+        let builder = Self::with_task_state(settings, state.clone(), state.place());
+        HarnessBuilder { state: Some(state.clone()), ..builder }
     }
 
-    fn of_task(task: TaskContext, state: Option<Rc<MemoryState>>) -> Self {
+    /// The same with any other backend: the test begins a snapshot itself, sends the barrier, and polls until the backend has all.
+    pub fn with_task_state(
+        settings: Settings,
+        state: Rc<dyn TaskState>,
+        (subtask, parallelism, max_parallelism): (u32, u32, u32),
+    ) -> Self {
+        let name = "operator under test";
+        let mut task = TaskContext::new("harness", name, subtask, parallelism, max_parallelism, settings);
+        task.snapshots = Snapshots::new(state, false);
+        Self::of_task(task)
+    }
+
+    fn of_task(task: TaskContext) -> Self {
         HarnessBuilder {
             ctx: OperatorContext::new(Rc::new(task), "operator under test", "test"),
             out: Rc::default(),
             side_outputs: SideOutputs::default(),
             sides: HashMap::new(),
-            state,
+            state: None,
         }
     }
 

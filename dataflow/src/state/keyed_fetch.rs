@@ -26,7 +26,6 @@ const SAMPLED: usize = 4;
 /// What is known of the keys in memory, where others can be fetched.
 #[derive(Default)]
 pub(super) struct Fetching {
-    budget_bytes: usize,
     /// Whether the backend may have keys that are not in memory.
     pub partial: bool,
     /// By slot.
@@ -63,9 +62,8 @@ impl<K: Key> KeyedState<K> {
     /// Keys may be forgotten when memory is short, and fetched again: the operator calls [`KeyedState::load`] for the keys of every batch,
     /// and [`KeyedState::load_due`] before a timer fires. To be called between [`KeyedState::attach`] and [`KeyedState::restore`].
     pub fn fetch_keys(&mut self) {
-        if let Some(backing) = self.backing.as_ref().filter(|backing| backing.state.can_fetch()) {
-            let budget_bytes = backing.state.budget_bytes();
-            self.fetching = Some(Fetching { budget_bytes, ..Fetching::default() });
+        if self.backing.as_ref().is_some_and(|backing| backing.state.can_fetch()) {
+            self.fetching = Some(Fetching::default());
         }
     }
 
@@ -178,9 +176,9 @@ impl<K: Key> KeyedState<K> {
     fn make_room(&mut self, records: usize) -> Result<()> {
         self.sample();
         let key_bytes = self.key_bytes();
-        let Some(fetching) = &self.fetching else { return Ok(()) };
-        // Columns grow to twice what is needed.
-        let allowed = fetching.budget_bytes / (2 * key_bytes + fetching.owned_bytes);
+        let (Some(fetching), Some(backing)) = (&self.fetching, &self.backing) else { return Ok(()) };
+        // Columns grow to twice what is needed. The budget is asked for each time: operators that are opened later have their share of it.
+        let allowed = backing.state.budget_bytes() / (2 * key_bytes + fetching.owned_bytes);
         if self.slots.len() + records <= allowed || self.is_draining() {
             return Ok(());
         }

@@ -57,8 +57,7 @@ struct Backend {
     state: Rc<dyn StateBackend>,
     table: TableId,
     max_parallelism: u32,
-    /// Bytes to keep in memory, where rows can be fetched.
-    budget_bytes: Option<usize>,
+    can_fetch: bool,
 }
 
 impl<K, V> Default for StoredTable<K, V> {
@@ -103,9 +102,8 @@ impl<K: Key, V: Record> StoredTable<K, V> {
                 Ok(())
             })?;
         }
-        let budget_bytes = state.can_fetch().then(|| state.budget_bytes());
-        let max_parallelism = ctx.task.max_parallelism;
-        self.backend = Some(Backend { state, table, max_parallelism, budget_bytes });
+        let (max_parallelism, can_fetch) = (ctx.task.max_parallelism, state.can_fetch());
+        self.backend = Some(Backend { state, table, max_parallelism, can_fetch });
         Ok(())
     }
 
@@ -175,9 +173,9 @@ impl<K: Key, V: Record> StoredTable<K, V> {
 
     /// Before a batch of so many records: makes room for as many keys.
     pub fn begin_batch(&mut self, records: usize) -> Result<()> {
-        if let Some(backend) = &self.backend
-            && let Some(budget_bytes) = backend.budget_bytes
-        {
+        if let Some(backend) = self.backend.as_ref().filter(|backend| backend.can_fetch) {
+            // Asked for each time: operators that are opened later have their share of it.
+            let budget_bytes = backend.state.budget_bytes();
             let owned_bytes = mean_owned_bytes_of(self.table.sample(self.batches, SAMPLED_OF_SLICE));
             let mean = if self.batches == 0 { owned_bytes } else { (self.owned_bytes * 3 + owned_bytes) / 4 };
             self.owned_bytes = mean;
@@ -320,8 +318,9 @@ fn rows_of<K: Key, V: Record>(rows: Vec<(K, V)>, max_parallelism: u32) -> Box<dy
 /// The capacity of a table that fits `budget_bytes` with the most entries, and how many these are: at most 3/5 of the slots, so that a
 /// quarter more does not make the table grow.
 fn allowed(budget_bytes: usize, slot_bytes: usize, owned_bytes: usize) -> (usize, usize) {
-    let capacities = (4..usize::BITS - 1).map(|bits| 1usize << bits);
-    let fitting = capacities.take_while(|capacity| capacity.saturating_mul(slot_bytes) <= budget_bytes);
+    // Far more than there may be, and no product overflows.
+    let capacities = (4..36).map(|bits| 1usize << bits);
+    let fitting = capacities.take_while(|capacity| capacity * slot_bytes <= budget_bytes);
     let counted = fitting.map(|capacity| {
         let left_bytes = budget_bytes - capacity * slot_bytes;
         (capacity, (capacity * 3 / 5).min(left_bytes.checked_div(owned_bytes).unwrap_or(usize::MAX)))
@@ -342,5 +341,7 @@ mod tests {
         assert_eq!((capacity, entries), (16384, 7864));
         assert!(capacity * 16 + entries * 100 <= 1 << 20);
         assert_eq!(allowed(100, 16, 0), (0, 0));
+        let unlimited = allowed(usize::MAX, 1 << 12, 1 << 20);
+        assert!(unlimited.0 > 1 << 30 && unlimited.1 > 1 << 30, "{unlimited:?}");
     }
 }
