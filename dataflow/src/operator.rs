@@ -111,6 +111,8 @@ pub struct Collector<T> {
     main_signalled: bool,
     /// Whether something behind took no more after the last batch.
     blocked: bool,
+    /// Whether something behind is not done with the signal that was passed on last.
+    signal_waits: bool,
 }
 
 impl<T: 'static> Collector<T> {
@@ -126,6 +128,7 @@ impl<T: 'static> Collector<T> {
             failure: None,
             main_signalled: false,
             blocked: false,
+            signal_waits: false,
         }
     }
 
@@ -194,6 +197,7 @@ impl<T: 'static> Collector<T> {
     /// Passes a signal on, behind what was collected before.
     pub fn signal(&mut self, signal: Signal) -> Result<Flow> {
         self.hand_on_buffer()?;
+        self.signal_waits = true;
         if !self.main_signalled {
             if self.next.signal(signal)? == Flow::Again {
                 return Ok(Flow::Again);
@@ -202,9 +206,14 @@ impl<T: 'static> Collector<T> {
         }
         let flow = self.sides.signal(signal)?;
         if flow == Flow::Done {
-            self.main_signalled = false;
+            (self.main_signalled, self.signal_waits) = (false, false);
         }
         Ok(flow)
+    }
+
+    /// Whether something behind is not done with the signal that was passed on last.
+    pub fn signal_waits(&self) -> bool {
+        self.signal_waits
     }
 
     /// Whether the task's outputs are out of credit or an operator behind this one takes no more: a long emission
@@ -396,18 +405,31 @@ impl<T: 'static> Collector<T> {
     }
 }
 
+/// Where an error happened: an operator could not hand in its state.
+pub(crate) fn not_in_snapshot(ctx: &OperatorContext) -> String {
+    format!("snapshot of operator '{}'", ctx.name)
+}
+
 /// Runs an operator as a stage.
 pub struct OperatorStage<Op: Operator> {
     operator: Op,
     out: Collector<Op::Out>,
     /// The last snapshot that the operator has handed its state in for.
     snapshot: u64,
+    /// Whether a barrier has come that has not passed the whole chain yet.
+    in_barrier: bool,
 }
 
 impl<Op: Operator> OperatorStage<Op> {
     /// A stage around `operator`.
     pub fn new(operator: Op, out: Collector<Op::Out>) -> Self {
-        OperatorStage { operator, out, snapshot: 0 }
+        OperatorStage { operator, out, snapshot: 0, in_barrier: false }
+    }
+
+    /// Whether the operator has let a barrier pass that something behind it keeps waiting. What it did now, because time has come for it, would
+    /// go ahead of the barrier and not be in the snapshot.
+    fn is_past_barrier(&self) -> bool {
+        self.in_barrier && self.out.signal_waits()
     }
 }
 
@@ -437,10 +459,11 @@ impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op> {
         if let Signal::Barrier(barrier) = signal
             && std::mem::replace(&mut self.snapshot, barrier.checkpoint) != barrier.checkpoint
         {
-            self.operator.snapshot(&barrier)?;
+            self.operator.snapshot(&barrier).map_err(|error| error.at(not_in_snapshot(&self.out.ctx)))?;
         }
         let flow = self.operator.signal(signal, &mut self.out)?;
         self.out.hand_on_buffer()?;
+        self.in_barrier = flow == Flow::Again && matches!(signal, Signal::Barrier(_));
         Ok(flow)
     }
 
@@ -450,12 +473,16 @@ impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op> {
     }
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
-        let flow = self.operator.poll(now_ms, cx, &mut self.out)?;
+        let flow = match self.is_past_barrier() {
+            true => Flow::Done,
+            false => self.operator.poll(now_ms, cx, &mut self.out)?,
+        };
         Ok(flow.and(self.out.poll_behind(flow, now_ms, cx)?))
     }
 
     fn next_deadline_ms(&self) -> i64 {
-        self.operator.next_deadline_ms().min(self.out.next_deadline_ms())
+        let own_ms = if self.is_past_barrier() { i64::MAX } else { self.operator.next_deadline_ms() };
+        own_ms.min(self.out.next_deadline_ms())
     }
 
     fn is_blocked(&self) -> bool {
@@ -467,3 +494,7 @@ impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op> {
         result.and(self.out.close_next())
     }
 }
+
+#[cfg(test)]
+#[path = "operator_tests.rs"]
+mod tests;

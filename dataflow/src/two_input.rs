@@ -8,7 +8,7 @@ use flott_schema::{Error, Result};
 use crate::batch::{Batch, DataBatch, ErasedBatch};
 use crate::context::{OperatorContext, count};
 use crate::element::{Barrier, Signal};
-use crate::operator::Collector;
+use crate::operator::{Collector, not_in_snapshot};
 use crate::stage::Flow;
 use crate::task::{Task, typed_batch};
 
@@ -70,12 +70,19 @@ pub struct TwoInputTask<Op: TwoInputOperator> {
     out: Collector<Op::Out>,
     /// The last snapshot that the operator has handed its state in for.
     snapshot: u64,
+    /// Whether a barrier has come that has not passed the whole chain yet.
+    in_barrier: bool,
 }
 
 impl<Op: TwoInputOperator> TwoInputTask<Op> {
     /// A task around `operator`.
     pub fn new(operator: Op, out: Collector<Op::Out>) -> Self {
-        TwoInputTask { operator, out, snapshot: 0 }
+        TwoInputTask { operator, out, snapshot: 0, in_barrier: false }
+    }
+
+    /// See `OperatorStage`: what the operator did now would go ahead of the barrier, and not be in the snapshot.
+    fn is_past_barrier(&self) -> bool {
+        self.in_barrier && self.out.signal_waits()
     }
 }
 
@@ -112,10 +119,12 @@ where
         if let Signal::Barrier(barrier) = signal
             && std::mem::replace(&mut self.snapshot, barrier.checkpoint) != barrier.checkpoint
         {
-            self.operator.snapshot(&barrier)?;
+            let handed_in = self.operator.snapshot(&barrier);
+            handed_in.map_err(|error| error.at(not_in_snapshot(self.out.context())))?;
         }
         let flow = self.operator.signal(signal, &mut self.out)?;
         self.out.hand_on_buffer()?;
+        self.in_barrier = flow == Flow::Again && matches!(signal, Signal::Barrier(_));
         Ok(flow)
     }
 
@@ -132,12 +141,16 @@ where
     }
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
-        let flow = self.operator.poll(now_ms, cx, &mut self.out)?;
+        let flow = match self.is_past_barrier() {
+            true => Flow::Done,
+            false => self.operator.poll(now_ms, cx, &mut self.out)?,
+        };
         Ok(flow.and(self.out.poll_behind(flow, now_ms, cx)?))
     }
 
     fn next_deadline_ms(&self) -> i64 {
-        self.operator.next_deadline_ms().min(self.out.next_deadline_ms())
+        let own_ms = if self.is_past_barrier() { i64::MAX } else { self.operator.next_deadline_ms() };
+        own_ms.min(self.out.next_deadline_ms())
     }
 
     fn close(&mut self) -> Result<()> {

@@ -24,16 +24,16 @@ impl<K: Key, V> Default for MarkedTable<K, V> {
 impl<K: Key, V> MarkedTable<K, V> {
     /// The table, to be read.
     #[inline(always)]
-    pub(super) fn keys(&self) -> &KeyTable<K, V> {
+    pub(crate) fn keys(&self) -> &KeyTable<K, V> {
         &self.keys
     }
 
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 }
@@ -45,7 +45,7 @@ where
 {
     /// The value of an entry, to be changed.
     #[inline(always)]
-    pub(super) fn value_mut<P: Prefix>(
+    pub(crate) fn value_mut<P: Prefix>(
         &mut self,
         entry: usize,
         prefix: &P,
@@ -56,7 +56,7 @@ where
 
     /// The key and value of an entry, to be changed.
     #[inline(always)]
-    pub(super) fn entry_mut<P: Prefix>(
+    pub(crate) fn entry_mut<P: Prefix>(
         &mut self,
         entry: usize,
         prefix: &P,
@@ -71,13 +71,13 @@ where
 
     /// The key and value of an entry, to be used in a way that leaves the value as it is.
     #[inline]
-    pub(super) fn unchanged_mut(&mut self, entry: usize) -> (&K, &mut V) {
+    pub(crate) fn unchanged_mut(&mut self, entry: usize) -> (&K, &mut V) {
         self.keys.entry_mut(entry)
     }
 
     /// Appends an entry for a key that is not in the table.
     #[inline]
-    pub(super) fn insert_new<P: Prefix>(
+    pub(crate) fn insert_new<P: Prefix>(
         &mut self,
         hash: u64,
         key: K,
@@ -91,7 +91,7 @@ where
     }
 
     /// Appends an entry that was restored.
-    pub(super) fn insert_restored<P: Prefix>(
+    pub(crate) fn insert_restored<P: Prefix>(
         &mut self,
         hash: u64,
         key: K,
@@ -103,7 +103,7 @@ where
     }
 
     /// Removes a key. The last entry takes its place.
-    pub(super) fn remove<P: Prefix>(
+    pub(crate) fn remove<P: Prefix>(
         &mut self,
         hash: u64,
         key: &K,
@@ -120,7 +120,7 @@ where
     }
 
     /// Removes all keys.
-    pub(super) fn take_entries<P: Prefix>(
+    pub(crate) fn take_entries<P: Prefix>(
         &mut self,
         prefix: &P,
         rows: &mut Outgoing<P, K, V>,
@@ -134,18 +134,18 @@ where
     }
 
     /// Empty, and without the room it has taken.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         debug_assert!(self.is_empty(), "only an empty table is reset");
         *self = Self::default();
     }
 
     /// The rows have been frozen.
-    pub(super) fn begin_drain(&mut self) {
+    pub(crate) fn begin_drain(&mut self) {
         self.below = self.keys.len();
     }
 
     /// Copies frozen rows, looking at so many at most; whether those were all.
-    pub(super) fn drain<P: Prefix>(
+    pub(crate) fn drain<P: Prefix>(
         &mut self,
         prefix: &P,
         rows: &mut Outgoing<P, K, V>,

@@ -35,10 +35,10 @@ pub(crate) mod function;
 pub(crate) mod general;
 mod kinds;
 pub(crate) mod logic;
-mod marked;
+pub(crate) mod marked;
 mod panes;
 mod pause;
-mod saving;
+pub(crate) mod saving;
 mod slices;
 pub(crate) mod slicing;
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::types::Shape;
 /// Rows handed over at once.
 const PIECE: usize = 4096;
 /// Rows looked at in one call, so that the task goes on meanwhile.
-pub(super) const LOOKED_AT_ONCE: usize = 16 * 1024;
+pub(crate) const LOOKED_AT_ONCE: usize = 16 * 1024;
 
 /// What stands in front of the key in a row.
 pub(crate) trait Prefix: Clone + Send + 'static {
@@ -57,7 +57,7 @@ impl Prefix for i64 {
 
 /// A window: by its max timestamp, then by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OfWindow<W>(pub(super) W);
+pub(crate) struct OfWindow<W>(pub(crate) W);
 
 impl<W: Window> Prefix for OfWindow<W> {
     fn push(&self, bytes: &mut Vec<u8>) -> Result<()> {
@@ -73,9 +73,9 @@ impl<W: Window> Prefix for OfWindow<W> {
 
 /// A row; without a value: it is gone.
 pub(crate) struct Row<P, K, V> {
-    pub(super) prefix: P,
-    pub(super) key: K,
-    pub(super) value: Option<V>,
+    pub(crate) prefix: P,
+    pub(crate) key: K,
+    pub(crate) value: Option<V>,
 }
 
 fn encode<P: Prefix, K: Key, V: Serialize>(
@@ -124,7 +124,7 @@ where
     V: Clone + Send + Serialize + DeserializeOwned + 'static,
 {
     /// Registers the table `name`, if snapshots are taken, and gives its restored rows to `restore`.
-    pub(super) fn open(
+    pub(crate) fn open(
         &mut self,
         ctx: &OperatorContext,
         name: &str,
@@ -148,31 +148,31 @@ where
     }
 
     #[inline(always)]
-    pub(super) fn is_tracked(&self) -> bool {
+    pub(crate) fn is_tracked(&self) -> bool {
         self.epochs.is_tracked()
     }
 
     /// The mark of a new row.
     #[inline(always)]
-    pub(super) fn fresh(&self) -> u8 {
+    pub(crate) fn fresh(&self) -> u8 {
         self.epochs.fresh()
     }
 
     /// The mark of a restored row.
-    pub(super) fn stored(&self) -> u8 {
+    pub(crate) fn stored(&self) -> u8 {
         self.epochs.stored()
     }
 
     /// A row is about to be written: `row` gives a copy of it, if a snapshot still needs it as it is.
     #[inline(always)]
-    pub(super) fn write(&mut self, mark: &mut u8, row: impl FnOnce() -> Row<P, K, V>) {
+    pub(crate) fn write(&mut self, mark: &mut u8, row: impl FnOnce() -> Row<P, K, V>) {
         if self.epochs.write(mark) {
             self.copied.push(row());
         }
     }
 
     /// A row is about to be removed; `row` is asked for it with its value, and without.
-    pub(super) fn remove(&mut self, mut mark: u8, mut row: impl FnMut(bool) -> Row<P, K, V>) {
+    pub(crate) fn remove(&mut self, mut mark: u8, mut row: impl FnMut(bool) -> Row<P, K, V>) {
         if self.epochs.is_frozen(mark) {
             self.copied.push(row(true));
             self.epochs.copied(&mut mark);
@@ -183,14 +183,14 @@ where
     }
 
     /// Notes that a row is gone which the backend may have; for rows without a mark.
-    pub(super) fn note_gone(&mut self, prefix: P, key: K) {
+    pub(crate) fn note_gone(&mut self, prefix: P, key: K) {
         if self.epochs.wants_changes() {
             self.gone.push(Row { prefix, key, value: None });
         }
     }
 
     /// A barrier, when no row is frozen: rows become frozen, those that are gone go ahead.
-    pub(super) fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         let Some((backend, table)) = &self.table else { return };
         self.sink = Some(backend.freeze(*table));
         self.epochs.switch();
@@ -198,13 +198,13 @@ where
         self.send(gone);
     }
 
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.sink.is_some()
     }
 
     /// Copies a row if it is frozen.
     #[inline]
-    pub(super) fn copy(&mut self, mark: &mut u8, row: impl FnOnce() -> Row<P, K, V>) {
+    pub(crate) fn copy(&mut self, mark: &mut u8, row: impl FnOnce() -> Row<P, K, V>) {
         if self.epochs.is_frozen(*mark) {
             self.epochs.copied(mark);
             self.add(row());
@@ -212,7 +212,7 @@ where
     }
 
     /// Hands in a row that has no mark.
-    pub(super) fn add(&mut self, row: Row<P, K, V>) {
+    pub(crate) fn add(&mut self, row: Row<P, K, V>) {
         self.copied.push(row);
         if self.copied.len() >= PIECE {
             self.send_copied();
@@ -236,7 +236,7 @@ where
     }
 
     /// No row is frozen any more.
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.send_copied();
         self.epochs.all_copied();
         if let Some(sink) = self.sink.take() {

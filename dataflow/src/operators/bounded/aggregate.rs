@@ -5,13 +5,13 @@ use std::marker::PhantomData;
 
 use flott_schema::Result;
 
-use super::ending::{Ending, Pace};
+use super::ending::{Ending, Pace, holds_input};
 use super::groups::Groups;
 use super::order::Arrival;
 use super::size::SizeEstimate;
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::key::{Key, KeySelector, hash_keys, stable_hash};
 use crate::operator::{Collector, Operator};
 use crate::stage::Flow;
@@ -181,6 +181,10 @@ where
         Ok(())
     }
 
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
+    }
+
     fn signal(&mut self, signal: Signal, out: &mut Collector<Self::Out>) -> Result<Flow> {
         let PreAggregate { accumulators, emitting, ending, .. } = self;
         ending.signal(signal, out, |out, pace| {
@@ -283,6 +287,10 @@ where
             }
         }
         if self.accumulators.memory_bytes() > self.limit_bytes { self.spill() } else { Ok(()) }
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<Self::Out>) -> Result<Flow> {

@@ -2,9 +2,9 @@
 
 use flott_schema::Result;
 
-use super::ending::Ending;
+use super::ending::{Ending, holds_input};
 use crate::batch::{Batch, NO_TIMESTAMP, Record};
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::operator::{Collector, Operator};
 use crate::stage::Flow;
 use crate::time::AggregateFunction;
@@ -39,6 +39,10 @@ impl<T: Record, F: FnMut(&mut T, &mut T)> Operator for ReduceAll<T, F> {
             }
         }
         Ok(())
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {
@@ -85,6 +89,10 @@ where
         Ok(())
     }
 
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
+    }
+
     fn signal(&mut self, signal: Signal, out: &mut Collector<A::Accumulator>) -> Result<Flow> {
         let AggregatePart { function, accumulator, largest, ending } = self;
         ending.signal(signal, out, |out, _| {
@@ -125,6 +133,10 @@ where
         self.largest = self.largest.max(batch.timestamps.max(batch.len()).unwrap_or(NO_TIMESTAMP));
         batch.records.iter().for_each(|part| self.function.merge(&mut self.accumulator, part));
         Ok(())
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<A::Out>) -> Result<Flow> {

@@ -5,14 +5,14 @@ use std::cmp::Ordering;
 
 use flott_schema::Result;
 
-use super::ending::Ending;
+use super::ending::{Ending, holds_input};
 use super::groups::{Group, Groups};
 use super::order::Arrival;
 use super::records::{Reading, Records};
 use super::results::{Results, Spool};
 use crate::batch::{Batch, NO_TIMESTAMP, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::key::KeySelector;
 use crate::operator::Collector;
 use crate::stage::Flow;
@@ -71,6 +71,10 @@ where
 
     fn process_right(&mut self, batch: Batch<R>, _out: &mut Collector<O>) -> Result<()> {
         self.rights.push_batch(batch)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {

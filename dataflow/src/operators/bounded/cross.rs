@@ -3,11 +3,11 @@
 use flott_schema::Result;
 
 use super::buffer::SpillBuffer;
-use super::ending::Ending;
+use super::ending::{Ending, holds_input};
 use super::product::Product;
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::operator::Collector;
 use crate::stage::Flow;
 use crate::two_input::TwoInputOperator;
@@ -57,6 +57,10 @@ where
 
     fn process_right(&mut self, batch: Batch<R>, _out: &mut Collector<O>) -> Result<()> {
         self.rights.push_batch(batch)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {

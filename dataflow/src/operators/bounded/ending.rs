@@ -1,6 +1,6 @@
 //! The end of a bounded input.
 
-use flott_schema::Result;
+use flott_schema::{Error, Result};
 
 use crate::element::{MAX_WATERMARK, Signal};
 use crate::operator::Collector;
@@ -8,6 +8,15 @@ use crate::stage::Flow;
 
 /// Records an operator handles before it lets others have the thread.
 const QUANTUM: usize = 64 * 1024;
+
+/// Why an operator that gives its results at the end has nothing to hand in for a snapshot.
+#[cold]
+pub fn holds_input() -> Error {
+    Error::user(
+        "it holds its whole input until that ends, which no snapshot can hold; run the job in batch mode \
+         (execution.runtime-mode: BATCH), or without checkpoints",
+    )
+}
 
 /// How much one call may still do.
 pub struct Pace {

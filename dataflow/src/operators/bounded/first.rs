@@ -2,21 +2,26 @@
 //! They are emitted at once.
 
 use std::borrow::Borrow;
+use std::rc::Rc;
+use std::task::Context;
 
 use flott_schema::Result;
 
-use super::ending::Ending;
+use super::ending::{Ending, holds_input};
 use super::groups::Groups;
 use super::order::Arrival;
 use super::reduce_group::emit_first;
 use super::size::SizeEstimate;
 use crate::batch::{Batch, Record, Timestamps};
+use crate::codec::{decode_value, encode_value};
 use crate::context::OperatorContext;
-use crate::element::Signal;
-use crate::key::{Key, KeySelector, hash_keys};
+use crate::element::{Barrier, Signal};
+use crate::key::{Key, KeySelector, hash_keys, stable_hash};
 use crate::operator::{Collector, Operator};
+use crate::snapshot::{ListMode, StateBackend};
 use crate::stage::Flow;
-use crate::state::KeyTable;
+use crate::window::marked::MarkedTable;
+use crate::window::saving::{LOOKED_AT_ONCE, Outgoing};
 
 /// The record is its own key.
 #[derive(Clone, Copy, Debug)]
@@ -35,22 +40,43 @@ impl<T: Key> KeySelector<T> for WholeRecord {
     }
 }
 
-/// Lets the first `n` records of its task pass.
+/// List state of how many records a task may still let pass; frozen.
+const LEFT: &str = "left";
+
+/// Lets the first `n` records of its task pass. A task that starts from a snapshot of several lets pass as many as any of them: where it counts
+/// there is one task.
 pub struct FirstN<T> {
     left: usize,
+    state: Option<Rc<dyn StateBackend>>,
     record: std::marker::PhantomData<fn(T)>,
 }
 
 impl<T> FirstN<T> {
     /// The first `n`.
     pub fn new(n: usize) -> Self {
-        FirstN { left: n, record: std::marker::PhantomData }
+        FirstN { left: n, state: None, record: std::marker::PhantomData }
     }
 }
 
 impl<T: Record> Operator for FirstN<T> {
     type In = T;
     type Out = T;
+
+    fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
+        self.state = ctx.state.clone();
+        let Some(state) = &self.state else { return Ok(()) };
+        let items = state.list(LEFT)?;
+        let restored: Vec<u64> = items.iter().map(|item| decode_value(item)).collect::<Result<_>>()?;
+        self.left = restored.into_iter().max().map_or(self.left, |left| left as usize);
+        Ok(())
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let mut item = Vec::new();
+        encode_value(&(self.left as u64), &mut item)?;
+        state.set_list(LEFT, ListMode::Split, "u64", vec![item])
+    }
 
     fn process(&mut self, mut batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
         if batch.len() > self.left {
@@ -67,7 +93,9 @@ impl<T: Record> Operator for FirstN<T> {
 /// Counts of the records seen of each key, up to a limit of memory.
 struct Seen<S: KeySelector<T>, T> {
     selector: S,
-    counts: KeyTable<S::Key, usize>,
+    counts: MarkedTable<S::Key, u64>,
+    /// The counts in snapshots.
+    rows: Outgoing<(), S::Key, u64>,
     key_size: SizeEstimate<S::Key>,
     limit_bytes: usize,
     hashes: Vec<u64>,
@@ -87,7 +115,8 @@ impl<S: KeySelector<T>, T> Seen<S, T> {
     fn new(selector: S, limit_bytes: usize) -> Self {
         Seen {
             selector,
-            counts: KeyTable::default(),
+            counts: MarkedTable::default(),
+            rows: Outgoing::default(),
             key_size: SizeEstimate::default(),
             limit_bytes,
             hashes: Vec::new(),
@@ -101,31 +130,37 @@ impl<S: KeySelector<T>, T> Seen<S, T> {
     /// Judges the record at `index` of the batch that was begun.
     #[inline]
     fn judge(&mut self, index: usize, record: &T, n: usize) -> Verdict {
-        self.counts.prefetch_ahead(&self.hashes, index);
+        let counts = &mut self.counts;
+        counts.keys().prefetch_ahead(&self.hashes, index);
         let hash = self.hashes[index];
         let found = self.selector.key(record);
         let key: &S::Key = found.borrow();
-        match self.counts.find(hash, key) {
+        match counts.keys().find(hash, key) {
+            Some(entry) if counts.keys().entries()[entry].1 >= n as u64 => Verdict::Surplus,
             Some(entry) => {
-                let count = self.counts.value_mut(entry);
-                if *count >= n {
-                    return Verdict::Surplus;
-                }
-                *count += 1;
+                *counts.value_mut(entry, &(), &mut self.rows) += 1;
                 Verdict::Wanted
             }
             None if self.is_full() => Verdict::Unknown,
             None => {
                 self.key_size.observe(key);
-                self.counts.insert_new(hash, key.clone(), 1);
+                self.counts.insert_new(hash, key.clone(), 1, &self.rows);
                 if n == 0 { Verdict::Surplus } else { Verdict::Wanted }
             }
         }
     }
 
+    /// Copies counts for the snapshot at hand, about so many at most.
+    fn drain(&mut self, mut budget: usize) {
+        let Seen { counts, rows, .. } = self;
+        if rows.is_draining() && counts.drain(&(), rows, &mut budget) {
+            rows.finish();
+        }
+    }
+
     fn is_full(&self) -> bool {
         let owned = self.counts.len() * (self.key_size.mean_bytes() - size_of::<S::Key>());
-        self.counts.memory_bytes() + owned > self.limit_bytes
+        self.counts.keys().memory_bytes() + owned > self.limit_bytes
     }
 }
 
@@ -188,6 +223,29 @@ impl<S: KeySelector<T>, T: Record> Operator for FirstOfKey<S, T> {
     type In = T;
     type Out = T;
 
+    fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
+        let Seen { counts, rows, .. } = &mut self.seen;
+        rows.open(ctx, "seen", |rows, (), key, count| {
+            counts.insert_restored(stable_hash(&key), key, count, rows);
+            Ok(())
+        })
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        if self.ending.is_some() {
+            return Err(holds_input());
+        }
+        self.seen.drain(usize::MAX);
+        self.seen.rows.freeze();
+        self.seen.counts.begin_drain();
+        Ok(())
+    }
+
+    fn poll(&mut self, _now_ms: i64, _cx: &mut Context<'_>, _out: &mut Collector<T>) -> Result<Flow> {
+        self.seen.drain(LOOKED_AT_ONCE);
+        Ok(Flow::Done)
+    }
+
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<T>) -> Result<()> {
         self.seen.begin(&batch);
         for (index, (record, timestamp)) in batch.into_iter().enumerate() {
@@ -201,6 +259,10 @@ impl<S: KeySelector<T>, T: Record> Operator for FirstOfKey<S, T> {
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {
+        if signal == Signal::EndOfInput {
+            // Nobody polls a task that has ended.
+            self.seen.drain(usize::MAX);
+        }
         let FirstOfKey { n, rest, current, ending, .. } = self;
         match ending {
             Some(ending) => ending.signal(signal, out, |out, pace| emit_first(rest, current, *n, out, pace)),
@@ -209,6 +271,9 @@ impl<S: KeySelector<T>, T: Record> Operator for FirstOfKey<S, T> {
     }
 
     fn next_deadline_ms(&self) -> i64 {
-        self.ending.as_ref().map_or(i64::MAX, Ending::next_deadline_ms)
+        match self.seen.rows.is_draining() {
+            true => i64::MIN,
+            false => self.ending.as_ref().map_or(i64::MAX, Ending::next_deadline_ms),
+        }
     }
 }

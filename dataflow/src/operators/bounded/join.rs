@@ -3,14 +3,14 @@
 use flott_schema::Result;
 
 use super::buffer::SpillBuffer;
-use super::ending::{Ending, Pace};
+use super::ending::{Ending, Pace, holds_input};
 use super::groups::Groups;
 use super::order::Arrival;
 use super::product::Product;
 use super::records::FETCHED;
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::key::KeySelector;
 use crate::operator::Collector;
 use crate::stage::Flow;
@@ -163,6 +163,10 @@ where
 
     fn process_right(&mut self, batch: Batch<R>, _out: &mut Collector<O>) -> Result<()> {
         self.inputs.rights.push_batch(batch)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {

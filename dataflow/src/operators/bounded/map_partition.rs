@@ -6,12 +6,12 @@ use std::collections::VecDeque;
 use flott_schema::Result;
 
 use super::buffer::SpillBuffer;
-use super::ending::Ending;
+use super::ending::{Ending, holds_input};
 use super::records::{Fetch, Reading, Records};
 use super::results::{Results, Spool};
 use crate::batch::{Batch, NO_TIMESTAMP, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::operator::{Collector, Operator};
 use crate::stage::Flow;
 
@@ -67,6 +67,10 @@ where
             Some(partition) => partition.push_batch(batch),
             None => unreachable!("nothing follows the end of the input"),
         }
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {

@@ -4,14 +4,14 @@ use std::cell::Cell;
 
 use flott_schema::Result;
 
-use super::ending::{Ending, Pace};
+use super::ending::{Ending, Pace, holds_input};
 use super::groups::{Group, Groups};
 use super::order::Comparator;
 use super::records::{Reading, Records};
 use super::results::{Results, Spool};
 use crate::batch::{Batch, NO_TIMESTAMP, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::key::KeySelector;
 use crate::operator::{Collector, Operator};
 use crate::stage::Flow;
@@ -58,6 +58,10 @@ where
 
     fn process(&mut self, batch: Batch<T>, _out: &mut Collector<O>) -> Result<()> {
         self.groups.push_batch(batch)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<O>) -> Result<Flow> {
@@ -142,6 +146,10 @@ impl<S: KeySelector<T>, T: Record, C: Comparator<T>> Operator for FirstOfSorted<
 
     fn process(&mut self, batch: Batch<T>, _out: &mut Collector<T>) -> Result<()> {
         self.groups.push_batch(batch)
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {

@@ -2,12 +2,12 @@
 
 use flott_schema::Result;
 
-use super::ending::Ending;
+use super::ending::{Ending, holds_input};
 use super::order::Comparator;
 use super::sorter::Sorter;
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
-use crate::element::Signal;
+use crate::element::{Barrier, Signal};
 use crate::operator::{Collector, Operator};
 use crate::stage::Flow;
 
@@ -31,6 +31,10 @@ impl<T: Record, C: Comparator<T>> Operator for SortPartition<T, C> {
 
     fn process(&mut self, batch: Batch<T>, _out: &mut Collector<T>) -> Result<()> {
         batch.into_iter().try_for_each(|(record, timestamp)| self.sorter.push(record, timestamp))
+    }
+
+    fn snapshot(&mut self, _barrier: &Barrier) -> Result<()> {
+        Err(holds_input())
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<T>) -> Result<Flow> {

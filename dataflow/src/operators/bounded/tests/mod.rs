@@ -3,6 +3,7 @@
 mod congestion;
 mod joining;
 mod keyed;
+mod snapshots;
 mod sorting;
 mod spilling;
 
