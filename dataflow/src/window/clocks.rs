@@ -73,9 +73,12 @@ impl SavedClocks {
 /// Hands in how far this task is.
 pub(crate) fn save(ctx: &OperatorContext, progress: Progress) -> Result<()> {
     let Some(state) = &ctx.state else { return Ok(()) };
-    // A job that was drained, and starts again nevertheless, begins with a new time.
-    let ended = progress.clock_ms == MAX_WATERMARK || progress.watermark_ms == MAX_WATERMARK;
-    let progress = if ended { Progress::NONE } else { progress };
+    // A job that was drained, and starts again nevertheless, begins with a new event time.
+    let progress = match progress {
+        Progress { clock_ms: MAX_WATERMARK, .. } => Progress::NONE,
+        Progress { watermark_ms: MAX_WATERMARK, .. } => Progress { watermark_ms: i64::MIN, ..progress },
+        progress => progress,
+    };
     let groups = ctx.task.key_groups();
     let mut item = Vec::new();
     encode_value(&SavedClock { key_groups: (groups.start, groups.end), progress }, &mut item)?;

@@ -31,6 +31,10 @@ pub(crate) trait Prefix: Clone + Send + 'static {
     fn push(&self, bytes: &mut Vec<u8>) -> Result<()>;
     /// Reads it off the front.
     fn take(bytes: &mut &[u8]) -> Result<Self>;
+    /// Text of the type of what stands in front of a value, and that.
+    fn key_type<K: Key>() -> String {
+        Shape::of::<K>().canonical_text()
+    }
 }
 
 impl Prefix for () {
@@ -68,6 +72,10 @@ impl<W: Window> Prefix for OfWindow<W> {
     fn take(bytes: &mut &[u8]) -> Result<Self> {
         take_ordered(bytes)?;
         take_value(bytes).map(OfWindow)
+    }
+
+    fn key_type<K: Key>() -> String {
+        Shape::of::<(W, K)>().canonical_text()
     }
 }
 
@@ -134,7 +142,7 @@ where
         let table = state.table(TableSpec {
             name: name.to_string(),
             holds: "window",
-            key_type: Shape::of::<K>().canonical_text(),
+            key_type: P::key_type::<K>(),
             value_type: Shape::of::<V>().canonical_text(),
         })?;
         self.epochs = Epochs::new(Tracking::of(Some(&**state)));

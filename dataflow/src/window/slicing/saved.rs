@@ -1,8 +1,8 @@
 //! What snapshots hold of sliced windows: the slices of table `slices`; in `live`, for each key, the slices of the windows that fire next;
 //! in `ahead` the keys that have fired further than the others.
 
-use flott_schema::Result;
 use flott_schema::key_group::key_group_of;
+use flott_schema::{Error, Result};
 
 use super::SlicingWindows;
 use super::fire::{Emission, Left};
@@ -98,6 +98,13 @@ where
             if !live.is_empty() {
                 // The next window lies behind this one.
                 self.fired_end = live_end;
+                if layout.window_end_from(live_end) != live_end {
+                    return Err(Error::user(format!(
+                        "the windows in the snapshot lie at other times than those of operator '{}'; slide and offset of windows \
+                         must stay what they were when the snapshot was taken",
+                        ctx.name
+                    )));
+                }
             }
             for (key, _) in live.keys().entries() {
                 let end = fired_end(stable_hash(key));

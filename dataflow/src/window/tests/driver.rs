@@ -362,6 +362,11 @@ impl<I: Record, O: Record> Driver<I, O> {
         self.parts = Some(self.snapshot());
     }
 
+    /// Starts from the last barrier of another driver.
+    pub fn start_from(&mut self, other: &Self) -> Result<()> {
+        self.start(1, other.parts.as_deref())
+    }
+
     /// What the tasks hand in for the last barrier.
     fn snapshot(&mut self) -> Vec<MemorySnapshot> {
         let mut parts = Vec::new();

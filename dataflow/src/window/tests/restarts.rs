@@ -207,8 +207,61 @@ fn inputs() -> impl Strategy<Value = Vec<Input>> {
     prop::collection::vec(input, 0..40)
 }
 
+#[test]
+fn a_drained_job_that_starts_again_has_a_new_event_time_and_its_windows_of_processing_time() {
+    let conditions = Conditions { snapshots: Some(MemoryKind::Changes), ..Conditions::default() };
+    let drained = |build: Build, results: usize| {
+        let mut driver = Driver::<Rec, Vec<u32>>::under(conditions, build);
+        driver.time(1003);
+        driver.push([((1, 1), 1003)]);
+        driver.time(1006);
+        driver.watermark_only(i64::MAX);
+        assert_eq!(driver.take().len(), results);
+        driver.barrier();
+        driver.crash(1);
+        driver.push([((1, 2), 1004)]);
+        assert_eq!(driver.late_dropped(), 0);
+        driver
+    };
+    let mut processing = drained(
+        |stream| {
+            let windows = SlidingProcessingTimeWindows::of(TEN, TEN / 2);
+            stream.key_by(|record| record.0).window(windows).aggregate(Numbers)
+        },
+        0,
+    );
+    assert_eq!(processing.time(1100), [(vec![1, 2], 1009), (vec![2], 1014)]);
+    let mut event = drained(
+        |stream| {
+            stream.key_by(|record| record.0).window(TumblingEventTimeWindows::of(TEN)).aggregate(Numbers)
+        },
+        1,
+    );
+    assert_eq!(event.watermark(1009), [(vec![2], 1009)]);
+}
+
+#[test]
+fn sliding_windows_do_not_go_on_from_those_at_other_times() {
+    fn build(slide_ms: u64) -> impl Fn(&DataStream<Rec>) -> DataStream<Vec<u32>> {
+        move |stream| {
+            let windows = SlidingEventTimeWindows::of(TEN, Duration::from_millis(slide_ms));
+            stream.key_by(|record| record.0).window(windows).aggregate(Numbers).uid("windows")
+        }
+    }
+    let conditions = Conditions { snapshots: Some(MemoryKind::AllRows), ..Conditions::default() };
+    let mut driver = Driver::<Rec, Vec<u32>>::under(conditions, build(5));
+    driver.push([((1, 1), 12)]);
+    driver.watermark(16);
+    driver.barrier();
+    driver.snapshot_and_go_on();
+    let mut other = Driver::<Rec, Vec<u32>>::under(conditions, build(4));
+    let error = other.start_from(&driver).unwrap_err().to_string();
+    assert!(error.contains("lie at other times"), "{error}");
+    Driver::<Rec, Vec<u32>>::under(conditions, build(5)).start_from(&driver).unwrap();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
     #[test]
     fn windows_of_every_kind_go_on_from_a_snapshot(
         build in 0..builds().len(),
