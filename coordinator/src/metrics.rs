@@ -7,6 +7,7 @@ use metrics::{describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::machine::ClusterState;
+use crate::rest::checkpoint_metrics;
 
 /// The cluster in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct JobNumbers {
     pub tasks_running: u64,
     /// All its tasks.
     pub tasks: u64,
+    /// Flink's metrics of its checkpoints.
+    pub checkpoints: Vec<(&'static str, i64)>,
 }
 
 impl ClusterNumbers {
@@ -52,6 +55,7 @@ impl ClusterNumbers {
                 restarts: job.restarts().into(),
                 tasks_running: job.counts().of(flott_schema::control::TaskState::Running).into(),
                 tasks: job.counts().total().into(),
+                checkpoints: checkpoint_metrics(job.checkpoints()).to_vec(),
             })
             .collect();
         ClusterNumbers {
@@ -152,6 +156,9 @@ pub fn render(cluster: &ClusterNumbers, process: &ProcessNumbers, own: Own, task
             of_job("flink_jobmanager_job_numRestarts", job.restarts);
             of_job("flink_jobmanager_job_numRunningTasks", job.tasks_running);
             of_job("flink_jobmanager_job_numTasks", job.tasks);
+            for (name, value) in &job.checkpoints {
+                gauge!(format!("flink_jobmanager_job_{name}"), &labels).set(*value as f64);
+            }
         }
         for series in tasks {
             for (name, value) in &series.values {

@@ -10,6 +10,7 @@ use flott_schema::security::Token;
 use tokio::time::timeout;
 
 use super::answer::answer;
+use super::disposals::Disposals;
 use super::error::ApiError;
 use super::forward::{FORWARDED, forward};
 use super::options::Options;
@@ -25,6 +26,7 @@ pub(super) struct Api {
     pub(super) services: Services,
     /// `host:port` of this server.
     pub(super) address: String,
+    pub(super) disposals: Disposals,
 }
 
 /// Answers a request, whatever it is.

@@ -10,10 +10,12 @@
 //! * `answer`: a route and its body become an answer; `error`: the answers that are errors
 //! * `body`: the JSON of the answers, made from records (pure)
 //! * `metrics`: the numbers behind the metric endpoints, by Flink's names
+//! * `disposals`: savepoints that are being deleted on request
 //! * `forward`: a follower hands a request on to the leader
 
 mod answer;
 mod body;
+mod disposals;
 mod error;
 mod forward;
 mod gate;
@@ -25,6 +27,7 @@ mod route;
 mod server;
 mod services;
 
+pub(crate) use body::checkpoint_metrics;
 pub use options::{Options, StartError};
 pub use server::{Server, ServerHandle};
 pub use services::Services;

@@ -5,6 +5,7 @@ use flott_schema::ids::{JobId, VertexId};
 use flott_schema::job::ProgramDigest;
 
 use super::error::ApiError;
+use crate::machine::OperationId;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,12 @@ pub(super) enum Route {
     JobsMetrics,
     Submit,
     Job(JobId, JobPart),
+    /// The snapshots of a job, and requests for them.
+    Snapshots(JobId, SnapshotPart),
+    /// A savepoint is to be deleted.
+    Dispose,
+    /// What came of that.
+    Disposal(OperationId),
     CancelJob(JobId),
     /// A way of cancelling that passes proxies which let nothing but GET through.
     CancelJobByGet(JobId),
@@ -47,11 +54,29 @@ pub(super) enum JobPart {
     Result,
     Accumulators,
     Metrics,
-    Checkpoints,
-    CheckpointConfig,
     CoordinatorConfig,
     CoordinatorEnvironment,
     Heartbeat,
+}
+
+/// What of the snapshots of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SnapshotPart {
+    All,
+    Config,
+    Details(u64),
+    SubtaskDetails(u64, VertexId),
+    /// One is to be taken.
+    Checkpoint,
+    Savepoint,
+    /// One is to be taken with which the job ends.
+    Stop,
+    CheckpointStatus(OperationId),
+    SavepointStatus(OperationId),
+    /// The parallelism of the vertices.
+    Requirements,
+    /// They are to have another.
+    Require,
 }
 
 /// What of a vertex.
@@ -87,9 +112,10 @@ pub(super) enum ProcessPart {
     Stdout,
 }
 
-const CHECKPOINTS: &str = "Checkpoints and savepoints are not available: this cluster cannot take them yet.";
+const STOP: &str =
+    "The termination mode \"stop\" has been removed; for a graceful end, POST to jobs/:jobid/stop instead.";
 const RESCALING: &str = "Rescaling is temporarily disabled. See FLINK-12312.";
-const REQUIREMENTS: &str = "Resource requirements are not available: the scheduler of this cluster does not adapt jobs to resources.";
+const RESCALES: &str = "The history of rescaling is not available: see the checkpoints of the job.";
 const PROFILER: &str = "The profiler is not available: it runs on a Java virtual machine only.";
 
 /// Reads method and segments. A method that a path does not know is not found, as in Flink.
@@ -130,6 +156,9 @@ fn find(method: &Method, parts: &[&str]) -> Result<Option<Route>, ApiError> {
         }
         (method, ["jobs", job, rest @ ..]) => {
             let job = job_id(job)?;
+            if let Some(part) = snapshot_part(method, rest)? {
+                return Ok(Some(Route::Snapshots(job, part)));
+            }
             return Ok(match job_part(method, rest) {
                 Some(part) => Some(Route::Job(job, part)),
                 None => job_disabled(method, rest).map(Route::Disabled),
@@ -152,7 +181,8 @@ fn find(method: &Method, parts: &[&str]) -> Result<Option<Route>, ApiError> {
         ("DELETE", ["jars", jar]) => Route::DeleteProgram(digest(jar)?),
         ("POST", ["jars", jar, "run"]) => Route::RunProgram(digest(jar)?),
         ("GET" | "POST", ["jars", jar, "plan"]) => Route::PlanProgram(digest(jar)?),
-        ("POST", ["savepoint-disposal"]) | ("GET", ["savepoint-disposal", _]) => Route::Disabled(CHECKPOINTS),
+        ("POST", ["savepoint-disposal"]) => Route::Dispose,
+        ("GET", ["savepoint-disposal", operation]) => Route::Disposal(operation_id(operation)?),
         _ => return Ok(None),
     }))
 }
@@ -167,8 +197,6 @@ fn job_part(method: &str, rest: &[&str]) -> Option<JobPart> {
         ("GET", ["execution-result"]) => JobPart::Result,
         ("GET", ["accumulators"]) => JobPart::Accumulators,
         ("GET", ["metrics"]) => JobPart::Metrics,
-        ("GET", ["checkpoints"]) => JobPart::Checkpoints,
-        ("GET", ["checkpoints", "config"]) => JobPart::CheckpointConfig,
         ("GET", ["jobmanager", "config"]) => JobPart::CoordinatorConfig,
         ("GET", ["jobmanager", "environment"]) => JobPart::CoordinatorEnvironment,
         ("PATCH", ["clientHeartbeat"]) => JobPart::Heartbeat,
@@ -176,13 +204,31 @@ fn job_part(method: &str, rest: &[&str]) -> Option<JobPart> {
     })
 }
 
+fn snapshot_part(method: &str, rest: &[&str]) -> Result<Option<SnapshotPart>, ApiError> {
+    Ok(Some(match (method, rest) {
+        ("GET", ["checkpoints"]) => SnapshotPart::All,
+        ("GET", ["checkpoints", "config"]) => SnapshotPart::Config,
+        ("GET", ["checkpoints", "details", id]) => SnapshotPart::Details(checkpoint_id(id)?),
+        ("GET", ["checkpoints", "details", id, "subtasks", vertex]) => {
+            SnapshotPart::SubtaskDetails(checkpoint_id(id)?, vertex_id(vertex)?)
+        }
+        ("GET", ["checkpoints", operation]) => SnapshotPart::CheckpointStatus(operation_id(operation)?),
+        ("POST", ["checkpoints"]) => SnapshotPart::Checkpoint,
+        ("POST", ["savepoints"]) => SnapshotPart::Savepoint,
+        ("GET", ["savepoints", operation]) => SnapshotPart::SavepointStatus(operation_id(operation)?),
+        ("POST", ["stop"]) => SnapshotPart::Stop,
+        ("GET", ["resource-requirements"]) => SnapshotPart::Requirements,
+        ("PUT", ["resource-requirements"]) => SnapshotPart::Require,
+        _ => return Ok(None),
+    }))
+}
+
 /// Why a part of Flink's API for jobs is not there.
 fn job_disabled(method: &str, rest: &[&str]) -> Option<&'static str> {
     match (method, rest) {
-        ("GET", ["checkpoints", ..]) | ("POST", ["checkpoints"]) => Some(CHECKPOINTS),
-        ("POST", ["savepoints" | "stop"]) | ("GET", ["savepoints", _] | ["yarn-stop"]) => Some(CHECKPOINTS),
+        ("GET", ["yarn-stop"]) => Some(STOP),
         ("PATCH", ["rescaling"]) | ("GET", ["rescaling", _]) => Some(RESCALING),
-        ("GET" | "PUT", ["resource-requirements"]) | ("GET", ["rescales", ..]) => Some(REQUIREMENTS),
+        ("GET", ["rescales", ..]) => Some(RESCALES),
         _ => None,
     }
 }
@@ -242,8 +288,17 @@ pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
     hex(text).map(JobId).ok_or_else(|| unresolved("jobid", text))
 }
 
-fn vertex_id(text: &str) -> Result<VertexId, ApiError> {
+pub(super) fn vertex_id(text: &str) -> Result<VertexId, ApiError> {
     hex(text).map(VertexId).ok_or_else(|| unresolved("vertexid", text))
+}
+
+/// The number of a request.
+pub(super) fn operation_id(text: &str) -> Result<OperationId, ApiError> {
+    hex(text).map(OperationId).ok_or_else(|| unresolved("triggerid", text))
+}
+
+fn checkpoint_id(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| unresolved("checkpointid", text))
 }
 
 /// 32 hex digits.

@@ -9,6 +9,7 @@ use actix_web::web::{Data, to};
 use actix_web::{App, HttpServer};
 use tokio::sync::oneshot;
 
+use super::disposals::Disposals;
 use super::gate::{Api, serve};
 use super::options::{Options, StartError};
 use super::services::Services;
@@ -44,7 +45,12 @@ impl Server {
         let threads = options.threads.max(1);
         let idleness = Duration::from_millis(options.idleness_timeout_ms);
         let body_max = usize::try_from(options.content_length_max_bytes).unwrap_or(usize::MAX);
-        let api = Data::new(Api { options, services, address: own.unwrap_or_else(|| address.to_string()) });
+        let api = Data::new(Api {
+            options,
+            services,
+            address: own.unwrap_or_else(|| address.to_string()),
+            disposals: Disposals::default(),
+        });
 
         let (started, start) = std::sync::mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("flott-rest".into()).spawn(move || {

@@ -70,14 +70,6 @@ pub(super) async fn job(
             let metrics = of_job(api, job, move |_, record| of_record(record, now_ms)).await?;
             metrics::listed(&metrics, parameters)
         }
-        JobPart::Checkpoints => {
-            of_job(api, job, |_, _| ()).await?;
-            bodies::checkpoints()
-        }
-        JobPart::CheckpointConfig => {
-            of_job(api, job, |_, _| ()).await?;
-            return Err(ApiError::not_found("Checkpointing is not enabled for this job."));
-        }
         JobPart::CoordinatorConfig | JobPart::CoordinatorEnvironment => {
             of_job(api, job, |_, _| ()).await?;
             let part = if part == JobPart::CoordinatorConfig {
@@ -149,6 +141,9 @@ fn of_record(record: &JobRecord, now_ms: u64) -> Metrics {
     let running = if current == JobState::Running { since(JobState::Running) } else { 0 };
     metrics.insert("uptime".into(), running.into());
     metrics.insert("numRestarts".into(), u64::from(record.restarts()).into());
+    for (name, value) in bodies::checkpoint_metrics(record.checkpoints()) {
+        metrics.insert(name.into(), metrics::Number::Int(value));
+    }
     metrics
 }
 

@@ -3,6 +3,7 @@
 //! Here is the dispatch; beside it a file a subject. What is asked of the state is taken out of it in one go, so that the
 //! parts of an answer fit together.
 
+mod checkpoints;
 mod coordinator;
 mod files;
 mod jobs;
@@ -65,6 +66,9 @@ pub(super) async fn answer(
         Route::JobsMetrics => jobs::metrics_of_all(api, &asked.parameters).await,
         Route::Submit => submit::submit(api, asked).await,
         Route::Job(job, part) => jobs::job(api, *job, *part, &asked.parameters).await,
+        Route::Snapshots(job, part) => checkpoints::snapshots(api, *job, *part, asked).await,
+        Route::Dispose => checkpoints::dispose(api, asked).await,
+        Route::Disposal(operation) => checkpoints::disposal(api, *operation),
         Route::CancelJob(job) => jobs::terminate(api, *job, &asked.parameters).await,
         Route::CancelJobByGet(job) => jobs::cancel(api, *job).await,
         Route::Vertex(job, vertex, part) => {

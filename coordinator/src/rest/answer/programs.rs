@@ -140,6 +140,8 @@ struct RunRequest {
     program_args_list: Option<Vec<String>>,
     parallelism: Option<u32>,
     savepoint_path: Option<String>,
+    allow_non_restored_state: Option<bool>,
+    claim_mode: Option<String>,
     flink_configuration: Option<BTreeMap<String, String>>,
 }
 
@@ -153,11 +155,6 @@ pub(super) async fn run(
     let program = stored(api).await?.remove(&digest).ok_or_else(|| no_program(digest))?;
     let request: RunRequest = json_body(api, &mut asked.payload).await?;
     let parameters = &asked.parameters;
-    if request.savepoint_path.is_some() || parameters.get("savepointPath").is_some() {
-        return Err(ApiError::unavailable(
-            "A job cannot start from a savepoint: this cluster cannot take them yet.",
-        ));
-    }
     // Flink ignores an entry class that is the default; a Flott program has one main.
     drop(request.entry_class);
     let arguments = match (request.program_args_list, request.program_args) {
@@ -173,6 +170,17 @@ pub(super) async fn run(
     };
     let mut configuration: Vec<(String, String)> =
         request.flink_configuration.unwrap_or_default().into_iter().collect();
+    let savepoint = request.savepoint_path.as_deref().or(parameters.get("savepointPath"));
+    if let Some(savepoint) = savepoint.filter(|savepoint| !savepoint.is_empty()) {
+        configuration.push(("execution.state-recovery.path".into(), savepoint.into()));
+    }
+    let non_restored = parameters.get("allowNonRestoredState").map(|flag| flag.eq_ignore_ascii_case("true"));
+    if request.allow_non_restored_state.or(non_restored) == Some(true) {
+        configuration.push(("execution.state-recovery.ignore-unclaimed-state".into(), "true".into()));
+    }
+    if let Some(mode) = request.claim_mode {
+        configuration.push(("execution.state-recovery.claim-mode".into(), mode));
+    }
     if let Some(parallelism) = request.parallelism.or(parameters.number("parallelism")?) {
         configuration.push(("parallelism.default".into(), parallelism.to_string()));
     }

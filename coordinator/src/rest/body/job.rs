@@ -6,7 +6,7 @@ use flott_schema::error::ErrorKind;
 use flott_schema::job::RestartStrategy;
 use flott_schema::plan::Plan;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Body;
 use super::counts::{Counts, VertexCounts, state_of};
@@ -198,27 +198,5 @@ pub(in crate::rest) fn accumulators() -> Body {
         "job-accumulators": [],
         "user-task-accumulators": [],
         "serialized-user-task-accumulators": {},
-    }))
-}
-
-/// `/jobs/:jobid/checkpoints` of a job that takes none.
-pub(in crate::rest) fn checkpoints() -> Body {
-    let names = [
-        "checkpointed_size",
-        "state_size",
-        "end_to_end_duration",
-        "alignment_buffered",
-        "processed_data",
-        "persisted_data",
-    ];
-    let nothing = json!({
-        "min": 0, "max": 0, "avg": 0, "p50": "NaN", "p90": "NaN", "p95": "NaN", "p99": "NaN", "p999": "NaN",
-    });
-    let summary: BTreeMap<&str, Value> = names.into_iter().map(|name| (name, nothing.clone())).collect();
-    Body::of(&json!({
-        "counts": { "restored": 0, "total": 0, "in_progress": 0, "completed": 0, "failed": 0 },
-        "summary": summary,
-        "latest": { "completed": null, "savepoint": null, "failed": null, "restored": null },
-        "history": [],
     }))
 }

@@ -2,6 +2,7 @@
 //!
 //! Every file makes bodies out of records and numbers: pure functions, called by `answer` alone.
 
+mod checkpoints;
 mod cluster;
 mod counts;
 mod exceptions;
@@ -13,10 +14,14 @@ mod times;
 mod vertex;
 mod worker;
 
+pub(crate) use checkpoints::metrics as checkpoint_metrics;
+pub(super) use checkpoints::{
+    checkpoint_config, checkpoints, details, failure, operation, requirements, status, subtask_details,
+};
 pub(super) use cluster::{config, overview};
 pub(super) use exceptions::exceptions;
 pub(super) use io::Numbers;
-pub(super) use job::{accumulators, checkpoints, detail, job_config, result};
+pub(super) use job::{accumulators, detail, job_config, result};
 pub(super) use jobs::{jobs_list, jobs_overview};
 pub(super) use subtask::{Hosts, subtask, subtask_times};
 pub(super) use vertex::{backpressure, vertex, vertex_workers};

@@ -54,7 +54,7 @@ async fn cluster() -> Cluster {
 }
 
 /// Compares with the sample of this name, or writes it.
-fn check(name: &str, request: &str, status: u16, answer: Value) {
+pub(super) fn check(name: &str, request: &str, status: u16, answer: Value) {
     let found = json!({ "request": request, "status": status, "answer": answer });
     let found = serde_json::to_string_pretty(&found).unwrap() + "\n";
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/rest/{name}.json"));

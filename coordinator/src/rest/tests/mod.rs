@@ -1,5 +1,6 @@
 //! The REST API over real sockets, against a coordinator with the memory journal.
 
+mod checkpoints;
 mod cluster;
 mod follower;
 mod golden;
