@@ -61,3 +61,45 @@ fn flink_list_and_flink_cancel_work() {
     assert!(text.contains("not found"), "{text}");
     cluster.stop();
 }
+
+#[test]
+fn flink_savepoint_flink_checkpoint_and_flink_stop_work() {
+    let fetched = flink(&["fetch"]);
+    if fetched.code == Some(LEFT_OUT) {
+        eprintln!("{}", fetched.stderr);
+        return;
+    }
+    fetched.succeeded();
+
+    let cluster = Cluster::start(1);
+    let folder = tempfile::tempdir().unwrap();
+    let savepoints = folder.path().join("savepoints").display().to_string();
+    let checkpoints = format!("execution.checkpointing.dir={}", folder.path().join("checkpoints").display());
+    let program = [example_text("test_job"), "endless".into()];
+    let program = program.each_ref().map(String::as_str);
+    let job = cluster.submit(&["-p", "2", "-D", &checkpoints], &program);
+    cluster.wait_for(&job, "RUNNING");
+    let call = |command: &str, arguments: &[&str]| {
+        let ended = flink(&[&["run", command, "-m", &cluster.address], arguments].concat());
+        (ended.code == Some(0), ended.stdout + &ended.stderr)
+    };
+
+    let (ok, text) = call("savepoint", &[&job, &savepoints]);
+    assert!(ok && text.contains("Savepoint completed. Path:"), "{text}");
+    let path = text.lines().find_map(|line| line.split("Path:").nth(1)).unwrap().trim().to_string();
+    assert!(path.starts_with(&format!("{savepoints}/savepoint-{}-", &job[..6])), "{path}");
+    assert!(Path::new(&path).join("_metadata").exists());
+
+    let (ok, text) = call("checkpoint", &[&job]);
+    assert!(ok && text.contains("completed"), "{text}");
+
+    let (ok, text) = call("savepoint", &["-d", &path]);
+    assert!(ok && text.contains("disposed"), "{text}");
+    assert!(!Path::new(&path).exists());
+
+    let (ok, text) = call("stop", &["--savepointPath", &savepoints, &job]);
+    assert!(ok && text.contains("Savepoint completed. Path:"), "{text}");
+    cluster.wait_for(&job, "FINISHED");
+    assert_eq!(std::fs::read_dir(&savepoints).unwrap().count(), 1);
+    cluster.stop();
+}

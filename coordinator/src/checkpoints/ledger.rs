@@ -110,6 +110,10 @@ pub fn checkpoint_request(
         }
         _ => Alignment::Aligned,
     };
+    let kind = match kind {
+        SnapshotKind::Checkpoint if !settings.incremental => SnapshotKind::FullCheckpoint,
+        kind => kind,
+    };
     CheckpointRequest {
         kind,
         purpose: Purpose::GoOn,
@@ -171,7 +175,16 @@ impl Ledger {
             return;
         }
         let ledger = jobs.entry(job).or_insert_with(|| {
-            let folder = places.of_job(job, &record.spec().settings.checkpoints);
+            let settings = &record.spec().settings.checkpoints;
+            let folder = places.of_job(job, settings);
+            if settings.interval_ms.is_some() && settings.directory.is_none() {
+                tracing::warn!(
+                    %job,
+                    folder,
+                    "checkpoints go to the coordinator's own folder; set execution.checkpointing.dir to one that all hosts reach \
+                     where workers run on others"
+                );
+            }
             JobLedger::new(record, folder, actions)
         });
         ledger.look(record, now, actions);

@@ -256,6 +256,20 @@ fn shared_files_go_with_the_last_checkpoint_that_needs_them() {
 }
 
 #[test]
+fn a_checkpoint_that_is_not_incremental_shares_nothing() {
+    let mut leader = Leader::of(CheckpointSettings { incremental: false, ..settings() });
+    leader.pass(100);
+    let pending = leader.job().checkpoints().pending().next().unwrap().clone();
+    assert_eq!((pending.kind, pending.shared_folder()), (SnapshotKind::FullCheckpoint, None));
+    let leader = Leader::of(settings());
+    let operation = OperationId(1);
+    let request =
+        |kind| leader.ledger.user_request(leader.job(), kind, Purpose::GoOn, None, operation).unwrap();
+    assert_eq!(request(SnapshotKind::Checkpoint).kind, SnapshotKind::Checkpoint);
+    assert_eq!(request(SnapshotKind::FullCheckpoint).kind, SnapshotKind::FullCheckpoint);
+}
+
+#[test]
 fn a_savepoint_is_never_deleted_and_shares_nothing() {
     let mut leader = Leader::of(CheckpointSettings { interval_ms: None, ..settings() });
     let kind = SnapshotKind::Savepoint(SavepointFormat::Canonical);

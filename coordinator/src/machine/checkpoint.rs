@@ -166,11 +166,11 @@ impl CheckpointRecord {
         }
     }
 
-    /// Where it puts what later checkpoints may share; nothing for a savepoint.
+    /// Where it puts what later checkpoints may share; nothing for a snapshot that shares nothing.
     pub fn shared_folder(&self) -> Option<String> {
-        match self.kind.is_savepoint() {
-            true => None,
-            false => shared_folder_of(&self.folder),
+        match self.kind {
+            SnapshotKind::Checkpoint => shared_folder_of(&self.folder),
+            SnapshotKind::FullCheckpoint | SnapshotKind::Savepoint(_) => None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use flott_schema::control::{
-    CheckpointOrder, SnapshotReport, TaskReport, TaskState, ToCoordinator, ToWorker,
+    CheckpointOrder, LAST_SNAPSHOT, SnapshotReport, TaskReport, TaskState, ToCoordinator, ToWorker,
 };
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::{CheckpointSettings, JobSettings, JobSpec, RestartStrategy};
@@ -198,6 +198,26 @@ async fn a_job_goes_on_with_another_parallelism_and_says_why_it_does_not() {
     assert_eq!((job.graph().vertices[1].parallelism, job.restarts()), (4, 0));
     assert_eq!(job.checkpoints().restored().unwrap().from.checkpoint, 1);
     assert_eq!(job.spec().graph.vertices[1].parallelism, 2, "the program is what it was");
+}
+
+#[tokio::test]
+async fn a_task_that_leaves_nothing_fails_where_checkpoints_have_to_follow() {
+    for (interval_ms, expected) in [(Some(3_600_000), 1), (None, 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = start(folder.path(), interval_ms).await;
+        let attempt = handle.status(JOB).await.unwrap().vertices()[0].tasks()[0].attempt();
+        let result = Err("the enumerator keeps nothing".to_string());
+        let report = SnapshotReport { job: JOB, attempt, checkpoint: LAST_SNAPSHOT, result };
+        handle.worker_message(ToCoordinator::Snapshot(Box::new(report))).await.unwrap();
+        let job = until(&handle, |job| job.snapshot_obstacle().is_none() && job.restarts() == expected).await;
+        let failures: Vec<String> =
+            job.exceptions().latest().map(|exception| exception.cause.to_error().to_string()).collect();
+        assert_eq!(failures.len() as u32, expected);
+        assert!(
+            failures.iter().all(|failure| failure.contains("the enumerator keeps nothing")),
+            "{failures:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -176,10 +176,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         let SnapshotReport { job, attempt, result, .. } = report;
         let snapshot = match result {
             Ok(snapshot) => snapshot,
-            Err(reason) => {
-                tracing::warn!(%job, reason, "a task has finished without a last snapshot; no checkpoint can follow");
-                return None;
-            }
+            Err(reason) => return self.without_last(job, attempt, reason),
         };
         let event = Event::LastSnapshot { job, attempt, snapshot: Arc::new(snapshot), at_ms };
         match self.journal.size_of(&event) {
@@ -188,18 +185,37 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         }
     }
 
+    /// A task has finished and leaves no part. In a job that takes checkpoints none could follow, and sinks would wait for their commit
+    /// for ever: it has failed.
+    fn without_last(&self, job: JobId, attempt: AttemptId, reason: String) -> Option<Event> {
+        let settings = &self.state.job(job)?.spec().settings;
+        if settings.checkpoints.interval_ms.is_none() {
+            tracing::warn!(%job, reason, "a task has finished without a last snapshot; no savepoint can follow");
+            return None;
+        }
+        let message = format!(
+            "the task has finished, and no checkpoint can follow, since it leaves no state: {reason}"
+        );
+        Some(self.failed(job, attempt, ErrorKind::Internal, message))
+    }
+
     /// A task whose last part cannot be kept has failed: it would never be told otherwise.
     fn too_large(&self, job: JobId, attempt: AttemptId, size_bytes: usize) -> Event {
+        let message = format!(
+            "the state that is left when the task finishes has {size_bytes} bytes, and the coordinators keep \
+             {EVENT_BYTES_MAX}; lower execution.checkpointing.data-inline-threshold, or commit more often"
+        );
+        self.failed(job, attempt, ErrorKind::Resources, message)
+    }
+
+    fn failed(&self, job: JobId, attempt: AttemptId, kind: ErrorKind, message: String) -> Event {
         let vertex = self.state.job(job).and_then(|record| record.graph().vertex(attempt.task.vertex));
         let failure = TaskFailure {
-            kind: ErrorKind::Resources,
+            kind,
             vertex: vertex.map_or_else(String::new, |vertex| vertex.name.clone()),
             subtask: attempt.task.subtask,
             parallelism: vertex.map_or(0, |vertex| vertex.parallelism),
-            message: format!(
-                "the state that is left when the task finishes has {size_bytes} bytes, and the coordinators keep \
-                 {EVENT_BYTES_MAX}; lower execution.checkpointing.data-inline-threshold, or commit more often"
-            ),
+            message,
             backtrace: None,
         };
         let at_ms = self.now_ms();
