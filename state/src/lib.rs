@@ -9,6 +9,7 @@
 //! `flott_dataflow::snapshot::TaskState`. What must never happen here: work on a task's thread that grows with the state; a decision about which
 //! snapshots are taken or kept; a file of an earlier version that is not read.
 
+mod evolution;
 mod files;
 mod heap;
 mod operator;

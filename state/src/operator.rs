@@ -12,6 +12,7 @@ use flott_schema::ids::OperatorId;
 use flott_schema::snapshot::{ListSnapshot, TableSnapshot};
 use flott_schema::{Context, Error, Result};
 
+use crate::evolution::{self, Plan};
 use crate::heap::HeapStore;
 use crate::options::{Backend, TaskIdentity};
 use crate::pipeline::{Layer, Pipeline, Store};
@@ -75,6 +76,8 @@ pub(crate) struct OperatorState {
     /// Why what it starts from cannot be had, where nobody has been told yet.
     refused: Option<Error>,
     tables: RefCell<BTreeMap<String, TableSnapshot>>,
+    /// Tables whose values become others while they are loaded.
+    plans: RefCell<BTreeMap<u16, Plan>>,
     keyed: OnceCell<Keyed>,
 }
 
@@ -124,6 +127,7 @@ impl OperatorState {
             restored: RestoredOperator::default(),
             refused: None,
             tables: RefCell::default(),
+            plans: RefCell::default(),
             keyed: OnceCell::new(),
         }
     }
@@ -289,23 +293,62 @@ impl OperatorState {
         }
     }
 
-    fn check_types(&self, spec: &TableSpec, stored: &TableSnapshot) -> Result<()> {
-        let differ = |stored: &str, now: &str| !stored.is_empty() && !now.is_empty() && stored != now;
-        let pairs =
-            [("keys", &stored.key_type, &spec.key_type), ("values", &stored.value_type, &spec.value_type)];
-        for (of, stored_type, now) in pairs {
-            if differ(stored_type, now) {
-                let from = self.shared.restored.as_ref().map(|restored| restored.from.to_string());
-                return Err(Error::configuration(format!(
-                    "table '{}' has {of} of type {stored_type} in {}, and is registered with {now}; keep the type, or give the \
-                     table another name",
-                    spec.name,
-                    from.unwrap_or_default()
+    /// How stored values of a table become values of its type now, if they are not. Keys cannot change: they say where a row belongs.
+    fn evolution(&self, spec: &TableSpec, stored: &TableSnapshot) -> Result<Option<Plan>> {
+        let plan = |of: &str, stored: &str, now: &str| {
+            if stored.is_empty() || now.is_empty() {
+                return Ok(None);
+            }
+            evolution::plan(stored, now).map_err(|error| {
+                let from = self.shared.restored.as_ref().map_or(String::new(), |restored| restored.from.to_string());
+                Error::configuration(format!(
+                    "table '{}' has {of} of type {stored} in {from}, and is registered with {now}: {error}; keep the type, or \
+                     give the table another name",
+                    spec.name
                 ))
-                .at(self.place()));
+                .at(self.place())
+            })
+        };
+        if plan("keys", &stored.key_type, &spec.key_type)?.is_some() {
+            return Err(Error::configuration(format!(
+                "table '{}' has keys of type {}, and is registered with {}; the type of keys cannot change: give the table another name",
+                spec.name, stored.key_type, spec.key_type
+            ))
+            .at(self.place()));
+        }
+        plan("values", &stored.value_type, &spec.value_type)
+    }
+
+    /// Has the values of a table become what `plan` says: now, or while they are loaded.
+    fn evolve(&self, table: u16, plan: Plan) -> Result<()> {
+        match &self.keyed()?.store {
+            Kept::Heap { .. } => drop(self.plans.borrow_mut().insert(table, plan)),
+            Kept::Rocks(store) => {
+                let key_groups = self.shared.task.key_groups();
+                store.database.rewrite(table, key_groups, &|stored, value| plan.rewrite(stored, value))?;
             }
         }
         Ok(())
+    }
+
+    /// Gives the rows of a table that is in memory alone.
+    fn load_sources(
+        &self,
+        sources: &[RowSource],
+        table: u16,
+        row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let plans = self.plans.borrow();
+        let Some(plan) = plans.get(&table) else {
+            return sources.iter().try_for_each(|source| source.each_of(table, row));
+        };
+        let mut now = Vec::new();
+        let mut rewritten = |key: &[u8], value: &[u8]| {
+            now.clear();
+            plan.rewrite(value, &mut now)?;
+            row(key, &now)
+        };
+        sources.iter().try_for_each(|source| source.each_of(table, &mut rewritten))
     }
 
     #[cfg(test)]
@@ -333,7 +376,9 @@ impl StateBackend for OperatorState {
         }
         let number = match self.restored.tables.get(&spec.name) {
             Some(stored) => {
-                self.check_types(&spec, stored)?;
+                if let Some(plan) = self.evolution(&spec, stored)? {
+                    self.evolve(stored.number, plan).at(|| self.place())?;
+                }
                 stored.number
             }
             None => {
@@ -353,9 +398,7 @@ impl StateBackend for OperatorState {
 
     fn load(&self, table: TableId, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
         let loaded = match &self.keyed()?.store {
-            Kept::Heap { sources, .. } => {
-                sources.borrow().iter().try_for_each(|source| source.each_of(table.0, row))
-            }
+            Kept::Heap { sources, .. } => self.load_sources(&sources.borrow(), table.0, row),
             Kept::Rocks(store) => {
                 let key_groups = self.shared.task.key_groups();
                 store.database.each(key_groups, Some(table.0), &mut |_, _, key, value| row(key, value))

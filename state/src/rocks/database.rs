@@ -203,6 +203,23 @@ impl Database {
         self.database.flush().map_err(|error| self.refused(&error))
     }
 
+    /// Puts other values in place of those of a table: `value` appends what becomes of one.
+    pub(crate) fn rewrite(
+        &self,
+        table: u16,
+        key_groups: KeyGroupRange,
+        value: &dyn Fn(&[u8], &mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let mut now = Vec::new();
+        self.write(|row| {
+            self.each(key_groups, Some(table), &mut |key_group, table, key, stored| {
+                now.clear();
+                value(stored, &mut now)?;
+                row(RowRef { key_group, table, key, value: Some(&now) })
+            })
+        })
+    }
+
     /// Number of files of sorted rows.
     #[cfg(test)]
     pub(crate) fn files(&self) -> usize {

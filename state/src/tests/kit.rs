@@ -129,6 +129,16 @@ pub(super) struct Task {
     pub(super) subtask: u32,
 }
 
+impl Task {
+    /// A task whose first table has been registered in a way of its own.
+    pub(super) fn of(backend: Rc<TaskBackend>, state: Rc<dyn StateBackend>, id: TableId, rows: Rows) -> Self {
+        let second = Table::open(state.clone(), "second").unwrap();
+        let first = Table { state, id, rows, changed: BTreeMap::new() };
+        let key_groups = KeyGroupRange { start: 0, end: KEY_GROUPS };
+        Task { backend, first, second, key_groups, subtask: 0 }
+    }
+}
+
 /// Where the tasks run, and where snapshots go.
 pub(super) struct Cluster {
     pub(super) directory: tempfile::TempDir,

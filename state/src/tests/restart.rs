@@ -174,9 +174,86 @@ fn other_types_are_refused_with_the_names_of_both() {
         for part in ["operator 'keyed'", "table 'first'", "values of type str", "registered with i64"] {
             assert!(error.contains(part), "{error}");
         }
+        let mut other = spec("first");
+        other.key_type = "i32".into();
+        let error = state.table(other).unwrap_err().to_string();
+        assert!(error.contains("keys of type u32") && error.contains("registered with i32"), "{error}");
+        // What would do for values does not for keys.
+        let mut other = spec("first");
+        other.key_type = "u32?".into();
+        let error = state.table(other).unwrap_err().to_string();
+        assert!(error.contains("the type of keys cannot change"), "{error}");
         let mut unknown = spec("first");
         unknown.value_type = String::new();
         assert_eq!(state.table(unknown).unwrap(), tasks[0].first.id);
+    }
+}
+
+#[test]
+fn values_become_what_their_type_has_become() {
+    for (backend, then) in [
+        (Backend::HashMap, Backend::HashMap),
+        (Backend::RocksDb, Backend::RocksDb),
+        (Backend::RocksDb, Backend::HashMap),
+        (Backend::HashMap, Backend::RocksDb),
+    ] {
+        let mut cluster = Cluster::new(backend);
+        let mut tasks = cluster.tasks(2, None);
+        fill(&mut tasks);
+        let first = cluster.take(&mut tasks, SnapshotKind::Checkpoint);
+        let expected = all_rows(&tasks).0;
+        cluster.switch(then);
+        // The texts of these tests are taken for arrays of bytes.
+        let typed = |cluster: &Cluster, taken: &Taken, value_type: &str| -> Vec<(Task, Rows)> {
+            let open = |subtask| {
+                let task = identity(subtask, 2, 20 + taken.from.checkpoint as u32);
+                let backend = TaskBackend::open(&cluster.service, task, Some(&taken.from)).unwrap();
+                let state = backend.operator(keyed_operator(), "keyed");
+                let mut first = spec("first");
+                first.value_type = value_type.into();
+                let id = state.table(first).unwrap();
+                let mut rows = Rows::new();
+                let mut load = |key: &[u8], value: &[u8]| {
+                    let key = u32::from_be_bytes(key.try_into().unwrap());
+                    rows.insert(key, String::from_utf8(value.to_vec()).unwrap());
+                    Ok(())
+                };
+                state.load(id, &mut load).unwrap();
+                let task = Task::of(backend, state, id, rows.clone());
+                (task, rows)
+            };
+            (0..2).map(open).collect()
+        };
+        let stored_as = |value_type: &str| {
+            let mut taken = first.clone();
+            let operators = taken.manifest.tasks.iter_mut().flat_map(|task| &mut task.operators);
+            for table in
+                operators.flat_map(|operator| &mut operator.keyed).flat_map(|keyed| &mut keyed.tables)
+            {
+                if table.name == "first" {
+                    table.value_type = value_type.into();
+                }
+            }
+            write_manifest(&taken.from.folder, &taken.manifest);
+            taken
+        };
+        assert!(expected.values().all(|value| value.len() == 8));
+        let taken = stored_as("A{a: [u8; 7], b: u8}");
+        cluster.switch(then);
+        let mut tasks = Vec::new();
+        for (task, rows) in typed(&cluster, &taken, "B{b: u8?, new: u64, a: [u8; 7]}") {
+            for (key, value) in rows {
+                let (a, b) = expected[&key].split_at(7);
+                assert_eq!(value, format!("\u{1}{b}\0{a}"), "{backend:?} {then:?}");
+            }
+            tasks.push(task);
+        }
+        assert_eq!(tasks.iter().map(|task| task.first.rows.len()).sum::<usize>(), expected.len());
+        // The next snapshot has them as they are now.
+        let second = cluster.take(&mut tasks, SnapshotKind::Checkpoint);
+        let again = typed(&cluster, &second, "B{b: u8?, new: u64, a: [u8; 7]}");
+        assert_eq!(again.iter().map(|(_, rows)| rows.len()).sum::<usize>(), expected.len());
+        assert!(again.iter().all(|(_, rows)| rows.values().all(|value| value.len() == 10)));
     }
 }
 
