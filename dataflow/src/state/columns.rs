@@ -28,7 +28,7 @@ pub(super) trait StateTable: Any {
 
     /// For people: what a cell holds.
     fn holds(&self) -> &'static str;
-    /// Text of the type of a cell.
+    /// Text of the type of a cell, stamps included: of what is stored, since it is rewritten by this text when the type has changed.
     fn value_type(&self) -> String;
     fn is_empty(&self, slot: usize) -> bool;
     /// The marks of all slots; none if nothing is tracked.
@@ -245,7 +245,7 @@ impl<V: Record> StateTable for ValueTable<V> {
     }
 
     fn value_type(&self) -> String {
-        Shape::of::<V>().canonical_text()
+        Shape::of::<(V, i64)>().canonical_text()
     }
 
     fn is_empty(&self, slot: usize) -> bool {
@@ -307,7 +307,7 @@ pub(super) struct ContainerTable<C> {
 pub(super) trait Container: Default + Clone + Serialize + DeserializeOwned + Send + 'static {
     /// For people.
     const HOLDS: &'static str;
-    /// Text of its type.
+    /// Text of the type of its stored form.
     fn type_text() -> String;
     fn is_empty(&self) -> bool;
     fn has_expired(&self, ttl: &StateTtl, now_ms: i64) -> bool;

@@ -141,7 +141,7 @@ impl<V: Record> Container for Stamped<V> {
     const HOLDS: &'static str = "list";
 
     fn type_text() -> String {
-        Shape::of::<Vec<V>>().canonical_text()
+        Shape::of::<Vec<(V, i64)>>().canonical_text()
     }
 
     fn is_empty(&self) -> bool {
@@ -261,7 +261,7 @@ impl<MK: Key, V: Record> Container for StampedMap<MK, V> {
     const HOLDS: &'static str = "map";
 
     fn type_text() -> String {
-        Shape::of::<Vec<(MK, V)>>().canonical_text()
+        Shape::of::<Vec<(MK, (V, i64))>>().canonical_text()
     }
 
     fn is_empty(&self) -> bool {
