@@ -100,10 +100,10 @@ enum Kept {
 impl OperatorState {
     /// State of `operator`; what it starts from is fetched.
     pub(crate) fn open(shared: Rc<Shared>, operator: OperatorId) -> Result<Self> {
-        let state = Self::new(shared, operator);
+        let mut state = Self::new(shared, operator);
         let restored = state.choose()?;
         let has_rows = !restored.parts.is_empty();
-        let state = OperatorState { restored, ..state };
+        state.restored = restored;
         if has_rows {
             state.keyed()?;
         }
@@ -112,11 +112,12 @@ impl OperatorState {
 
     /// State of an operator that was not named when its task was opened. What it starts from is fetched when it registers its first table.
     pub(crate) fn open_late(shared: Rc<Shared>, operator: OperatorId) -> Self {
-        let state = Self::new(shared, operator);
+        let mut state = Self::new(shared, operator);
         match state.choose() {
-            Ok(restored) => OperatorState { restored, ..state },
-            Err(error) => OperatorState { refused: Some(error), ..state },
+            Ok(restored) => state.restored = restored,
+            Err(error) => state.refused = Some(error),
         }
+        state
     }
 
     fn new(shared: Rc<Shared>, operator: OperatorId) -> Self {
@@ -280,15 +281,12 @@ impl OperatorState {
         Ok(())
     }
 
-    /// The task is gone. What takes time, closing and deleting files, is done elsewhere.
+    /// The task is gone.
     pub(crate) fn close(&self) {
         if let Some(keyed) = self.keyed.get() {
             keyed.pipeline.close();
             if let Kept::Rocks(store) = &keyed.store {
                 store.close();
-                let (store, pipeline) = (store.clone(), keyed.pipeline.clone());
-                // Refused where too much waits: then the last reference here does it.
-                drop(self.shared.service.transfer.submit(move || drop((pipeline, store))));
             }
         }
     }
@@ -419,7 +417,9 @@ impl StateBackend for OperatorState {
                 open.remove(&table.0);
                 keyed.pipeline.sink(layer.clone(), table.0)
             }
-            _ => Box::new(Nowhere(self.place())),
+            (_, keyed) => {
+                Box::new(Nowhere { place: self.place(), pipeline: keyed.map(|keyed| keyed.pipeline.clone()) })
+            }
         }
     }
 
@@ -489,12 +489,30 @@ impl OperatorState {
     }
 }
 
-/// Takes rows that nobody wants: outside of a snapshot, or of a table that was registered during one.
-struct Nowhere(String);
+impl Drop for OperatorState {
+    fn drop(&mut self) {
+        self.close();
+        // Closing a database and deleting files takes time, which the thread of other tasks does not have. Where too much waits it is done here.
+        if let Some(keyed) = self.keyed.take() {
+            drop(self.shared.service.transfer.submit(move || drop(keyed)));
+        }
+    }
+}
+
+/// Takes rows of a table that was not there when the snapshot began. They get lost.
+struct Nowhere {
+    place: String,
+    pipeline: Option<Arc<Pipeline>>,
+}
 
 impl FrozenSink for Nowhere {
     fn rows(&mut self, _: Box<dyn FrozenRows>) {
-        tracing::error!("{}: rows of a table were handed in outside of a snapshot", self.0);
+        let error =
+            Error::internal("rows of a table were handed in outside of a snapshot").at(self.place.clone());
+        tracing::error!("{error}");
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.refuse(&error);
+        }
     }
 
     fn done(self: Box<Self>) {}

@@ -311,6 +311,13 @@ impl Pipeline {
         self.check(&lock(&self.state))
     }
 
+    /// Rows got lost: the state is not usable any more, if it needs them.
+    pub(crate) fn refuse(&self, error: &Error) {
+        if self.store.needs_all_layers() {
+            lock(&self.state).broken.get_or_insert_with(|| error.to_string());
+        }
+    }
+
     /// The task is gone: what has not been begun is not done any more.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);

@@ -119,6 +119,7 @@ impl Store for RocksStore {
         // From here on an error is one of the snapshot, not of the state.
         if let Err(error) = self.database.checkpoint(&writing.folder).and_then(|()| writing.begin()) {
             discard(&self.place.path(&format!("checkpoint-{}", pending.barrier.checkpoint)));
+            lock(&self.uploads).forget(pending.barrier.checkpoint);
             pending.part_done(Err(error));
         }
         Ok(())

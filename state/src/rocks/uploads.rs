@@ -63,7 +63,8 @@ impl Uploads {
             && folder == known
         {
             let is_kept = |name: &str| {
-                self.pending.values().all(|pending| pending.is_savepoint || pending.reused.contains(name))
+                let is_harmless = |one: &PendingUpload| one.is_savepoint || one.is_given_up;
+                self.pending.values().all(|one| is_harmless(one) || one.reused.contains(name))
             };
             let files = names.filter(|name| is_kept(name)).filter_map(|name| completed.get(name));
             again = files.map(|file| (file.name.clone(), file.clone())).collect();
@@ -103,6 +104,11 @@ impl Uploads {
             });
         }
         stored.local
+    }
+
+    /// Nothing is or will be stored of the snapshot.
+    pub(super) fn forget(&mut self, checkpoint: u64) {
+        self.pending.remove(&checkpoint);
     }
 
     /// The snapshot was given up. What it had stored by now is to be deleted.

@@ -197,3 +197,13 @@ fn a_sink_that_is_dropped_fails_the_snapshot() {
         .is_err()
     );
 }
+
+#[test]
+fn rows_that_are_handed_in_outside_of_a_snapshot_are_not_lost_silently() {
+    let (_cluster, tasks) = filled(Backend::RocksDb);
+    let mut sink = tasks[0].first.state.freeze(tasks[0].first.id);
+    sink.rows(Box::new(Frozen(vec![(1, None)])));
+    sink.done();
+    let error = tasks[0].backend.begin(&flott_schema::snapshot::Barrier::of_checkpoint(1)).unwrap_err();
+    assert!(error.to_string().contains("outside of a snapshot"), "{error}");
+}
