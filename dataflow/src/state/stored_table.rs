@@ -137,6 +137,7 @@ impl<K: Key, V: Record> StoredTable<K, V> {
     #[inline(always)]
     pub fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
         self.table.prefetch_ahead(hashes, index);
+        self.table.prefetch_mark_ahead(hashes, index);
     }
 
     /// The position of a key's entry in memory.

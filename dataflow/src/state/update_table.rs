@@ -134,6 +134,14 @@ impl<K, V> UpdateTable<K, V> {
         }
     }
 
+    /// The same for the mark, of a table that keeps marks.
+    #[inline(always)]
+    pub fn prefetch_mark_ahead(&self, hashes: &[u64], index: usize) {
+        if let Some(hash) = hashes.get(index + AHEAD) {
+            prefetch(&self.marks[self.home(*hash)]);
+        }
+    }
+
     /// The value at a position that [`UpdateTable::find`] gave, with nothing inserted since.
     #[inline(always)]
     pub fn value_mut(&mut self, position: usize) -> &mut V {
