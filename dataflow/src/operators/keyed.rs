@@ -104,10 +104,14 @@ impl<K: Key> KeyedCore<K> {
         self.state.begin(now_ms);
         let records = batch.len();
         let keys = batch.records.iter().map(|record| selector.key(record));
-        self.state.load(&self.hashes, keys)?;
+        let found = self.state.load(&self.hashes, keys)?;
         for (index, (record, timestamp)) in batch.into_iter().enumerate() {
-            self.state.prefetch_ahead(&self.hashes, index);
-            let slot = self.state.enter(self.hashes[index], selector.key(&record).borrow());
+            let slot = if found {
+                self.state.enter_found(index)
+            } else {
+                self.state.prefetch_ahead(&self.hashes, index);
+                self.state.enter(self.hashes[index], selector.key(&record).borrow())
+            };
             out.set_timestamp(timestamp);
             visit(record, KeyedContext::new(slot, &mut self.state, out, self.watermark_ms, now_ms))?;
             self.state.leave(slot);

@@ -20,6 +20,8 @@ pub struct KeyedState<K> {
     pub(super) timers: [Timers; 2],
     /// Where it is kept for snapshots.
     pub(super) backing: Option<Backing<K>>,
+    /// The slots of the keys of the batch at hand, where they had to be looked for before it.
+    pub(super) found: Vec<u32>,
     /// If some of it need not be in memory.
     pub(super) fetching: Option<Fetching>,
 }
@@ -34,6 +36,7 @@ impl<K: Key> Default for KeyedState<K> {
             store: StateStore::default(),
             timers: Default::default(),
             backing: None,
+            found: Vec::new(),
             fetching: None,
         }
     }

@@ -67,24 +67,38 @@ impl<K: Key> KeyedState<K> {
         }
     }
 
-    /// Before a batch with these keys and their hashes: gets those that are not in memory, after making room for them.
-    pub fn load<Q: Borrow<K>>(&mut self, hashes: &[u64], keys: impl Iterator<Item = Q>) -> Result<()> {
+    /// Before a batch with these keys and their hashes: gets those that are not in memory, after making room for them. Whether the slots of
+    /// all are known, so that [`KeyedState::enter_found`] spares the batch a second look.
+    pub fn load<Q: Borrow<K>>(&mut self, hashes: &[u64], keys: impl Iterator<Item = Q>) -> Result<bool> {
         if self.fetching.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         self.make_room(hashes.len())?;
-        let Some(fetching) = &self.fetching else { return Ok(()) };
-        if !fetching.partial {
-            return Ok(());
+        if !self.fetching.as_ref().is_some_and(|fetching| fetching.partial) {
+            return Ok(false);
         }
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
         let mut missing: Vec<u32> = Vec::new();
-        for (hash, key) in hashes.iter().zip(keys) {
+        for (index, (hash, key)) in hashes.iter().zip(keys).enumerate() {
+            self.prefetch_ahead(hashes, index);
             let slot = self.find_or_add(*hash, key.borrow());
             if self.fetching.as_ref().is_some_and(|fetching| !fetching.is_loaded(slot as usize)) {
                 missing.push(slot);
             }
+            found.push(slot);
         }
-        self.fetch(missing)
+        self.found = found;
+        self.fetch(missing)?;
+        Ok(true)
+    }
+
+    /// Makes the key at `index` of the batch that was loaded last the current one, giving its slot.
+    #[inline]
+    pub fn enter_found(&mut self, index: usize) -> u32 {
+        let slot = self.found[index];
+        self.store.enter(slot as usize);
+        slot
     }
 
     /// Before a timer fires for the key of `slot`: gets the key if it is not in memory, and with it some of those whose timers up to
