@@ -1,7 +1,7 @@
 //! How long snapshots take: `cargo run --release -p flott-state --example snapshots [rows] [folder]`.
 //!
-//! One task with one table; keys and values have 16 bytes each. Times are from the end of the task's own part, when all rows have been handed
-//! in, until everything is stored and synced.
+//! One task with one table; keys and values have 16 bytes each. Times are from the end of the task's own
+//! part, when all rows have been handed in, until everything is stored and synced.
 
 use std::path::PathBuf;
 use std::rc::Rc;

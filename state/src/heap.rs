@@ -1,4 +1,5 @@
-//! Keyed state that is in memory alone: every snapshot holds all rows, in files of rows: one for each operator, or more of a large one.
+//! Keyed state that is in memory alone: every snapshot holds all rows, in files of rows: one for each
+//! operator, or more of a large one.
 
 use std::collections::BTreeMap;
 use std::fs;

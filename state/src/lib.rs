@@ -1,17 +1,22 @@
 //! State of tasks: where it is kept, how it gets into snapshots, and how it comes back.
 //!
-//! What lives here: `options`, the settings; `service`, what the tasks of an executor share; `task` and `operator`, the state of a task and of each of its
-//! operators; `snapshot`, one snapshot of a task on its way; `pipeline`, the way of rows from tables to files; `heap` and [`rocks`], the two backends;
-//! [`rows`], rows as bytes and the file of rows that both read; `restored`, what a task takes from a manifest; `source`, rows of a snapshot
-//! in whatever form; `files`, to and from the storage of snapshots; `place` and `pool`, working files and threads.
+//! What lives here: `options`, the settings; `service`, what the tasks of an executor share; `task` and
+//! `operator`, the state of a task and of each of its operators; `snapshot`, one snapshot of a task on its
+//! way; `pipeline`, the way of rows from tables to files; `keyed`, the rows of an operator by either of the
+//! two backends, `heap` and [`rocks`]; `evolution`, values whose type has changed; [`rows`], rows as bytes
+//! and the file of rows that both read; `restored`, what a task takes from a manifest; `source`, rows of a
+//! snapshot in whatever form; `files`, to and from the storage of snapshots; `place` and `pool`, working
+//! files and threads.
 //!
 //! Who may call it: the worker, which opens a [`TaskBackend`] for each task and gives it to the operators as
-//! `flott_dataflow::snapshot::TaskState`. What must never happen here: work on a task's thread that grows with the state; a decision about which
-//! snapshots are taken or kept; a file of an earlier version that is not read.
+//! `flott_dataflow::snapshot::TaskState`. What must never happen here: work on a task's thread that grows
+//! with the state; a decision about which snapshots are taken or kept; a file of an earlier version that is
+//! not read.
 
 mod evolution;
 mod files;
 mod heap;
+mod keyed;
 mod operator;
 mod options;
 mod pipeline;

@@ -13,15 +13,14 @@ use flott_schema::snapshot::{ListSnapshot, TableSnapshot};
 use flott_schema::{Context, Error, Result};
 
 use crate::evolution::{self, Plan};
-use crate::heap::HeapStore;
+use crate::keyed::Keyed;
 use crate::options::{Backend, TaskIdentity};
-use crate::pipeline::{Layer, Pipeline, Store};
+use crate::pipeline::{Layer, Pipeline};
 use crate::place::Place;
 use crate::restored::{Restored, RestoredOperator};
-use crate::rocks::{RocksStore, Tuning, restore};
+use crate::rocks::Tuning;
 use crate::service::StateService;
 use crate::snapshot::Pending;
-use crate::source::RowSource;
 
 /// What the operators of a task share.
 pub(crate) struct Shared {
@@ -76,25 +75,7 @@ pub(crate) struct OperatorState {
     /// Why what it starts from cannot be had, where nobody has been told yet.
     refused: Option<Error>,
     tables: RefCell<BTreeMap<String, TableSnapshot>>,
-    /// Tables whose values become others while they are loaded.
-    plans: RefCell<BTreeMap<u16, Plan>>,
     keyed: OnceCell<Keyed>,
-}
-
-/// Where rows are kept.
-struct Keyed {
-    pipeline: Arc<Pipeline>,
-    store: Kept,
-}
-
-enum Kept {
-    Heap {
-        store: Arc<HeapStore>,
-        /// What tables are loaded from, until the first snapshot.
-        sources: RefCell<Vec<RowSource>>,
-        place: Arc<Place>,
-    },
-    Rocks(Arc<RocksStore>),
 }
 
 impl OperatorState {
@@ -110,7 +91,8 @@ impl OperatorState {
         Ok(state)
     }
 
-    /// State of an operator that was not named when its task was opened. What it starts from is fetched when it registers its first table.
+    /// State of an operator that was not named when its task was opened. What it starts from is fetched when
+    /// it registers its first table.
     pub(crate) fn open_late(shared: Rc<Shared>, operator: OperatorId) -> Self {
         let mut state = Self::new(shared, operator);
         match state.choose() {
@@ -128,7 +110,6 @@ impl OperatorState {
             restored: RestoredOperator::default(),
             refused: None,
             tables: RefCell::default(),
-            plans: RefCell::default(),
             keyed: OnceCell::new(),
         }
     }
@@ -165,44 +146,12 @@ impl OperatorState {
             return Ok(keyed);
         }
         self.check()?;
-        let keyed = self.open_keyed().at(|| self.place())?;
+        let Shared { service, task, restored, keyed_operators, .. } = &*self.shared;
+        let place = Arc::new(Place::new(service, task, self.operator)?);
+        let from = restored.as_ref().map(|restored| (&restored.from, self.restored.parts.clone()));
+        let keyed = Keyed::open(place, from).at(|| self.place())?;
+        keyed_operators.update(|operators| operators + 1);
         Ok(self.keyed.get_or_init(|| keyed))
-    }
-
-    fn open_keyed(&self) -> Result<Keyed> {
-        let service = &self.shared.service;
-        let place = Arc::new(Place::new(service, &self.shared.task, self.operator)?);
-        let parts = self.restored.parts.clone();
-        let from = self.shared.restored.as_ref().map(|restored| &restored.from);
-        let (store, kept): (Arc<dyn Store>, Kept) = match service.options.backend {
-            Backend::HashMap => {
-                let sources = match from {
-                    Some(from) => {
-                        let (at, from) = (place.clone(), from.clone());
-                        let parts = parts.into_iter().enumerate().collect();
-                        service.transfer.for_each(parts, move |(index, part)| {
-                            RowSource::fetch(&at.service, &from, part, &at.path(&format!("part-{index}")))
-                        })?
-                    }
-                    None => Vec::new(),
-                };
-                let store = Arc::new(HeapStore::new(place.clone()));
-                (store.clone(), Kept::Heap { store, sources: RefCell::new(sources), place })
-            }
-            Backend::RocksDb => {
-                let (database, reusable) = match from {
-                    Some(from) if !parts.is_empty() => restore(&place, from, parts)?,
-                    _ => (crate::rocks::Database::open(&place.path("db"), &service.tuning)?, None),
-                };
-                let store = Arc::new(RocksStore::new(place, database, reusable));
-                (store.clone(), Kept::Rocks(store))
-            }
-        };
-        let name = format!("operator {}", self.operator);
-        self.shared.keyed_operators.update(|operators| operators + 1);
-        let buffer_bytes = service.options.buffer_bytes;
-        let pipeline = Pipeline::new(name, store, service.compute.clone(), buffer_bytes);
-        Ok(Keyed { pipeline, store: kept })
     }
 
     /// The tables that the operator has registered.
@@ -215,13 +164,7 @@ impl OperatorState {
     /// Begins its part of a snapshot.
     pub(crate) fn begin(&self, pending: &Arc<Pending>) -> Result<Option<(Arc<Layer>, BTreeSet<u16>)>> {
         let Some(keyed) = self.keyed.get() else { return Ok(None) };
-        if let Kept::Heap { sources, place, .. } = &keyed.store {
-            // All tables have been loaded.
-            let count = sources.take().len();
-            for index in 0..count {
-                crate::place::discard(&place.path(&format!("part-{index}")));
-            }
-        }
+        keyed.all_loaded();
         let tables = self.registered();
         if tables.is_empty() {
             return Ok(None);
@@ -238,18 +181,14 @@ impl OperatorState {
     }
 
     pub(crate) fn completed(&self, checkpoint: u64) {
-        match self.keyed.get().map(|keyed| &keyed.store) {
-            Some(Kept::Heap { store, .. }) => store.completed(checkpoint),
-            Some(Kept::Rocks(store)) => store.completed(checkpoint),
-            None => {}
+        if let Some(keyed) = self.keyed.get() {
+            keyed.completed(checkpoint);
         }
     }
 
     pub(crate) fn aborted(&self, checkpoint: u64) {
-        match self.keyed.get().map(|keyed| &keyed.store) {
-            Some(Kept::Heap { store, .. }) => store.aborted(checkpoint),
-            Some(Kept::Rocks(store)) => store.aborted(checkpoint),
-            None => {}
+        if let Some(keyed) = self.keyed.get() {
+            keyed.aborted(checkpoint);
         }
     }
 
@@ -268,14 +207,14 @@ impl OperatorState {
                     flott_schema::nearest::nearest(&table.name, registered.keys().map(String::as_str));
                 let hint = known.map_or(String::new(), |name| format!(" (it has a '{name}')"));
                 return Err(Error::configuration(format!(
-                    "{} has a table '{}' of this operator, which does not register one of that name{hint}; register it, or allow that \
-                     its rows are dropped (--allow-non-restored-state)",
+                    "{} has a table '{}' of this operator, which does not register one of that name{hint}; \
+                     register it, or allow that its rows are dropped (--allow-non-restored-state)",
                     restored.from, table.name
                 ))
                 .at(self.place()));
             }
-            if let Some(Keyed { store: Kept::Rocks(store), .. }) = self.keyed.get() {
-                store.database.drop_table(table.number, self.shared.task.key_groups())?;
+            if let Some(keyed) = self.keyed.get() {
+                keyed.drop_table(table.number)?;
             }
         }
         Ok(())
@@ -284,24 +223,23 @@ impl OperatorState {
     /// The task is gone.
     pub(crate) fn close(&self) {
         if let Some(keyed) = self.keyed.get() {
-            keyed.pipeline.close();
-            if let Kept::Rocks(store) = &keyed.store {
-                store.close();
-            }
+            keyed.close();
         }
     }
 
-    /// How stored values of a table become values of its type now, if they are not. Keys cannot change: they say where a row belongs.
+    /// How stored values of a table become values of its type now, if they are not. Keys cannot change: they
+    /// say where a row belongs.
     fn evolution(&self, spec: &TableSpec, stored: &TableSnapshot) -> Result<Option<Plan>> {
         let plan = |of: &str, stored: &str, now: &str| {
             if stored.is_empty() || now.is_empty() {
                 return Ok(None);
             }
             evolution::plan(stored, now).map_err(|error| {
-                let from = self.shared.restored.as_ref().map_or(String::new(), |restored| restored.from.to_string());
+                let restored = self.shared.restored.as_ref();
+                let from = restored.map_or(String::new(), |restored| restored.from.to_string());
                 Error::configuration(format!(
-                    "table '{}' has {of} of type {stored} in {from}, and is registered with {now}: {error}; keep the type, or \
-                     give the table another name",
+                    "table '{}' has {of} of type {stored} in {from}, and is registered with {now}: {error}; \
+                     keep the type, or give the table another name",
                     spec.name
                 ))
                 .at(self.place())
@@ -309,7 +247,8 @@ impl OperatorState {
         };
         if plan("keys", &stored.key_type, &spec.key_type)?.is_some() {
             return Err(Error::configuration(format!(
-                "table '{}' has keys of type {}, and is registered with {}; the type of keys cannot change: give the table another name",
+                "table '{}' has keys of type {}, and is registered with {}; the type of keys cannot change: \
+                 give the table another name",
                 spec.name, stored.key_type, spec.key_type
             ))
             .at(self.place()));
@@ -317,44 +256,9 @@ impl OperatorState {
         plan("values", &stored.value_type, &spec.value_type)
     }
 
-    /// Has the values of a table become what `plan` says: now, or while they are loaded.
-    fn evolve(&self, table: u16, plan: Plan) -> Result<()> {
-        match &self.keyed()?.store {
-            Kept::Heap { .. } => drop(self.plans.borrow_mut().insert(table, plan)),
-            Kept::Rocks(store) => {
-                let key_groups = self.shared.task.key_groups();
-                store.database.rewrite(table, key_groups, &|stored, value| plan.rewrite(stored, value))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives the rows of a table that is in memory alone.
-    fn load_sources(
-        &self,
-        sources: &[RowSource],
-        table: u16,
-        row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        let plans = self.plans.borrow();
-        let Some(plan) = plans.get(&table) else {
-            return sources.iter().try_for_each(|source| source.each_of(table, row));
-        };
-        let mut now = Vec::new();
-        let mut rewritten = |key: &[u8], value: &[u8]| {
-            now.clear();
-            plan.rewrite(value, &mut now)?;
-            row(key, &now)
-        };
-        sources.iter().try_for_each(|source| source.each_of(table, &mut rewritten))
-    }
-
     #[cfg(test)]
-    pub(crate) fn database(&self) -> Option<&RocksStore> {
-        match &self.keyed.get()?.store {
-            Kept::Rocks(store) => Some(store),
-            Kept::Heap { .. } => None,
-        }
+    pub(crate) fn database(&self) -> Option<&crate::rocks::RocksStore> {
+        self.keyed.get()?.database()
     }
 
     #[cfg(test)]
@@ -367,7 +271,7 @@ impl OperatorState {
 
 impl StateBackend for OperatorState {
     fn table(&self, spec: TableSpec) -> Result<TableId> {
-        self.keyed()?;
+        let keyed = self.keyed()?;
         let mut tables = self.tables.borrow_mut();
         if tables.contains_key(&spec.name) {
             return Err(Error::user(format!("table '{}' is registered twice", spec.name)).at(self.place()));
@@ -375,12 +279,13 @@ impl StateBackend for OperatorState {
         let number = match self.restored.tables.get(&spec.name) {
             Some(stored) => {
                 if let Some(plan) = self.evolution(&spec, stored)? {
-                    self.evolve(stored.number, plan).at(|| self.place())?;
+                    keyed.evolve(stored.number, plan).at(|| self.place())?;
                 }
                 stored.number
             }
             None => {
-                // Behind all there ever were, so that rows of a table that is dropped now are not taken for its.
+                // Behind all there ever were, so that rows of a table that is dropped now are not taken for
+                // its.
                 let stored = self.restored.tables.values().map(|table| table.number);
                 let last = stored.chain(tables.values().map(|table| table.number)).max();
                 last.map_or(Some(0), |last| last.checked_add(1)).ok_or_else(|| {
@@ -395,14 +300,7 @@ impl StateBackend for OperatorState {
     }
 
     fn load(&self, table: TableId, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
-        let loaded = match &self.keyed()?.store {
-            Kept::Heap { sources, .. } => self.load_sources(&sources.borrow(), table.0, row),
-            Kept::Rocks(store) => {
-                let key_groups = self.shared.task.key_groups();
-                store.database.each(key_groups, Some(table.0), &mut |_, _, key, value| row(key, value))
-            }
-        };
-        loaded.at(|| self.place())
+        self.keyed()?.load(table.0, row).at(|| self.place())
     }
 
     fn wants_changes(&self) -> bool {
@@ -437,26 +335,11 @@ impl StateBackend for OperatorState {
         keys: &[WantedKey<'_>],
         found: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let keyed = self.keyed()?;
-        let Kept::Rocks(store) = &keyed.store else { return Err(self.forgets_nothing()) };
-        let waiting = keyed.pipeline.waiting()?;
-        let mut missing = Vec::with_capacity(keys.len());
-        for (position, (key_group, key)) in keys.iter().enumerate() {
-            match waiting.iter().find_map(|run| run.get(*key_group, table.0, key)) {
-                Some(Some(value)) => found(position, value)?,
-                Some(None) => {}
-                None => missing.push(position),
-            }
-        }
-        store.database.get(table.0, keys, &missing, found).at(|| self.place())
+        self.keyed()?.fetch(table.0, keys, found).at(|| self.place())
     }
 
     fn write(&self, table: TableId, rows: Box<dyn FrozenRows>) -> Result<()> {
-        let keyed = self.keyed()?;
-        match &keyed.store {
-            Kept::Rocks(_) => keyed.pipeline.write(table.0, rows),
-            Kept::Heap { .. } => Err(self.forgets_nothing()),
-        }
+        self.keyed()?.write(table.0, rows).at(|| self.place())
     }
 
     fn set_list(&self, name: &str, mode: ListMode, item_type: &str, items: Vec<Vec<u8>>) -> Result<()> {
@@ -483,16 +366,11 @@ impl StateBackend for OperatorState {
     }
 }
 
-impl OperatorState {
-    fn forgets_nothing(&self) -> Error {
-        Error::internal("its state is in memory alone, and its tables must keep all rows").at(self.place())
-    }
-}
-
 impl Drop for OperatorState {
     fn drop(&mut self) {
         self.close();
-        // Closing a database and deleting files takes time, which the thread of other tasks does not have. Where too much waits it is done here.
+        // Closing a database and deleting files takes time, which the thread of other tasks does not have.
+        // Where too much waits it is done here.
         if let Some(keyed) = self.keyed.take() {
             drop(self.shared.service.transfer.submit(move || drop(keyed)));
         }

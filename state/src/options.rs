@@ -15,7 +15,8 @@ const BUFFER_BYTES: usize = 64 << 20;
 pub enum Backend {
     /// In memory; every snapshot holds all rows.
     HashMap,
-    /// In memory and in RocksDB: rows that memory has no room for can be fetched, and snapshots hold what has changed.
+    /// In memory and in RocksDB: rows that memory has no room for can be fetched, and snapshots hold what has
+    /// changed.
     #[default]
     RocksDb,
 }
@@ -25,7 +26,8 @@ pub enum Backend {
 pub struct StateOptions {
     /// Where tasks keep keyed state.
     pub backend: Backend,
-    /// Working files of this executor alone. What is in it when the service starts is deleted, but for the backups of checkpoints.
+    /// Working files of this executor alone. What is in it when the service starts is deleted, but for the
+    /// backups of checkpoints.
     pub directory: PathBuf,
     /// Threads that encode, sort and write rows; RocksDB has as many for compactions.
     pub threads: usize,
@@ -92,8 +94,8 @@ pub struct TaskIdentity {
     pub max_parallelism: u32,
     /// The operators of its chain.
     pub operators: Vec<OperatorId>,
-    /// Memory for its state, its share of that of the slot: for caches of RocksDB, and for what the tables of operators keep. 0: unlimited.
-    /// Tables that cannot be fetched from are not bounded by it.
+    /// Memory for its state, its share of that of the slot: for caches of RocksDB, and for what the tables of
+    /// operators keep. 0: unlimited. Tables that cannot be fetched from are not bounded by it.
     pub memory_bytes: usize,
 }
 

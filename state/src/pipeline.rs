@@ -1,8 +1,10 @@
 //! The way of an operator's rows from its tables to where they are stored, off the task's thread.
 //!
-//! Rows go in layers: those of a snapshot, and those that tables wrote in order to forget them. A layer takes rows in any order; when it is
-//! whole it is handed to the store, and one layer after the other; what a large one has gathered goes before, in parts. So rows that were written behind a barrier never get into the snapshot of that barrier,
-//! and an old row never covers a new one. Until its layer is stored, a row can be looked up in memory.
+//! Rows go in layers: those of a snapshot, and those that tables wrote in order to forget them. A layer takes
+//! rows in any order; when it is whole it is handed to the store, and one layer after the other; what a large
+//! one has gathered goes before, in parts. So rows that were written behind a barrier never get into the
+//! snapshot of that barrier, and an old row never covers a new one. Until its layer is stored, a row can be
+//! looked up in memory.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +19,8 @@ use crate::pool::{Pool, guarded, lock, wait_until};
 use crate::rows::{RowBuffer, RowRef, Run, merge};
 use crate::snapshot::{Part, Pending};
 
-/// A buffer is sorted when it has so many bytes: a run that is looked into by halving. So large is a layer of written rows too.
+/// A buffer is sorted when it has so many bytes: a run that is looked into by halving. So large is a layer of
+/// written rows too.
 const RUN_BYTES: usize = 8 << 20;
 /// Sorted runs that make a part at least.
 const RUNS_A_PART: usize = 4;
@@ -31,8 +34,8 @@ pub(crate) trait Store: Send + Sync {
     /// Stores some of the rows of a layer before it is whole: sorted runs, from old to young, none empty.
     fn part(&self, layer: &Layer, runs: &[Arc<Run>]) -> Result<()>;
 
-    /// Stores the rows of a layer that are left, and begins to write the snapshot that it ends, if any: the end of that part is told to the snapshot, but
-    /// an error that is returned is told by the caller.
+    /// Stores the rows of a layer that are left, and begins to write the snapshot that it ends, if any: the
+    /// end of that part is told to the snapshot, but an error that is returned is told by the caller.
     fn apply(&self, layer: &Layer) -> Result<()>;
 
     /// Whether the state is not usable any more when the rows of one layer got lost.
@@ -144,7 +147,8 @@ impl Rows {
             return;
         }
         self.runs.push(Arc::new(std::mem::take(&mut self.open).sort()));
-        // Lookups seal too, and must not leave many small runs. A row is copied as often as the size of its run doubles.
+        // Lookups seal too, and must not leave many small runs. A row is copied as often as the size of its
+        // run doubles.
         while let [.., older, younger] = &self.runs[..]
             && older.len() <= 2 * younger.len()
             && older.memory_bytes() + younger.memory_bytes() <= run_bytes
@@ -275,7 +279,8 @@ impl Pipeline {
         encoded.map_err(|error| error.at(self.name.clone()))
     }
 
-    /// The sorted runs that hold rows which are not stored yet, from young to old. Waits until all that was handed in has been encoded.
+    /// The sorted runs that hold rows which are not stored yet, from young to old. Waits until all that was
+    /// handed in has been encoded.
     pub(crate) fn waiting(self: &Arc<Self>) -> Result<Vec<Arc<Run>>> {
         let deadline = Instant::now() + DEADLINE;
         let mut state = lock(&self.state);

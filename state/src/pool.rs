@@ -104,7 +104,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Does `work` for every item, several at once, this thread among them; gives the results in the order of the items, or the first error.
+    /// Does `work` for every item, several at once, this thread among them; gives the results in the order of
+    /// the items, or the first error.
     pub(crate) fn for_each<T, R>(
         &self,
         items: Vec<T>,

@@ -202,7 +202,8 @@ impl Restored {
     }
 }
 
-/// State of a snapshot that no operator of a job claims is refused, unless it is to be dropped. `operators`: all of the job, with their uids.
+/// State of a snapshot that no operator of a job claims is refused, unless it is to be dropped. `operators`:
+/// all of the job, with their uids.
 pub fn check_operators<'a>(
     from: &RestoreFrom,
     manifest: &Manifest,
@@ -223,8 +224,8 @@ pub fn check_operators<'a>(
         None => "give its successor this uid, or".into(),
     };
     Err(Error::configuration(format!(
-        "{from} has state of the operator with uid '{uid}' ({operator}), and the job has no such operator; {hint} allow that the \
-         state is dropped (--allow-non-restored-state)"
+        "{from} has state of the operator with uid '{uid}' ({operator}), and the job has no such operator; {hint} \
+         allow that the state is dropped (--allow-non-restored-state)"
     )))
 }
 

@@ -1,4 +1,5 @@
-//! What the tasks of an executor share for their state: threads, memory, working files, and the manifest they start from.
+//! What the tasks of an executor share for their state: threads, memory, working files, and the manifest they
+//! start from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,8 @@ impl StateService {
         }))
     }
 
-    /// The manifest of a snapshot. The one that was read last is kept, since all tasks of an executor start from the same.
+    /// The manifest of a snapshot. The one that was read last is kept, since all tasks of an executor start
+    /// from the same.
     pub fn manifest(&self, from: &RestoreFrom) -> Result<Arc<Manifest>> {
         let mut last = lock(&self.manifest);
         if let Some((known, manifest)) = &*last
@@ -90,7 +92,8 @@ impl StateService {
         self.options.directory.join(BACKUP).join(job.to_string()).join(task).join(operator.to_string())
     }
 
-    /// Gets a file of a snapshot: from the backup, if it is there and is the same, else from where the snapshot is.
+    /// Gets a file of a snapshot: from the backup, if it is there and is the same, else from where the
+    /// snapshot is.
     pub(crate) fn get_file(
         &self,
         backup: &Path,

@@ -1,4 +1,5 @@
-//! A snapshot of one task on its way: it is complete when the task has ended its part and every operator's rows are stored.
+//! A snapshot of one task on its way: it is complete when the task has ended its part and every operator's
+//! rows are stored.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -50,8 +50,8 @@ impl RowSource {
             }
             other => {
                 return Err(Error::bad_input(format!(
-                    "{from}: keyed state of subtask {} has the form '{other}', and this Flott reads '{ROWS_FORMAT}' and \
-                     '{ROCKSDB_FORMAT}'; use a newer one",
+                    "{from}: keyed state of subtask {} has the form '{other}', and this Flott reads \
+                     '{ROWS_FORMAT}' and '{ROCKSDB_FORMAT}'; use a newer one",
                     part.task.subtask
                 )));
             }

@@ -18,7 +18,8 @@ use crate::restored::Restored;
 use crate::service::StateService;
 use crate::snapshot::{ChannelFrames, Done, Part, Pending, SnapshotTarget, TaskExtras};
 
-/// State of one task. Its calls come from the task's thread; what takes time is done on the threads of the service.
+/// State of one task. Its calls come from the task's thread; what takes time is done on the threads of the
+/// service.
 pub struct TaskBackend {
     shared: Rc<Shared>,
     operators: RefCell<BTreeMap<OperatorId, Rc<OperatorState>>>,
@@ -62,7 +63,8 @@ impl TaskBackend {
         self.shared.restored.as_ref().is_some_and(|restored| restored.had_finished(&self.shared.task))
     }
 
-    /// Records that were in flight into the task. An error if there are any and the vertex has another parallelism now.
+    /// Records that were in flight into the task. An error if there are any and the vertex has another
+    /// parallelism now.
     pub fn channel_state(&self) -> Result<Vec<ChannelFrames>> {
         let Some(Restored { from, manifest }) = &self.shared.restored else { return Ok(Vec::new()) };
         let (task, parallelism) = (self.shared.task.attempt.task, self.shared.task.parallelism);
@@ -71,8 +73,8 @@ impl TaskBackend {
         let mut tasks = manifest.tasks.iter().filter(|one| one.task.vertex == task.vertex);
         if vertex.parallelism != parallelism && tasks.clone().any(|one| !one.channels.is_empty()) {
             return Err(Error::configuration(format!(
-                "{from} is an unaligned checkpoint with records in flight into '{}', which had {} tasks and has {parallelism} now; \
-                 keep the parallelism, or start from a savepoint or an aligned checkpoint",
+                "{from} is an unaligned checkpoint with records in flight into '{}', which had {} tasks and has \
+                 {parallelism} now; keep the parallelism, or start from a savepoint or an aligned checkpoint",
                 vertex.name, vertex.parallelism
             )));
         }
@@ -84,14 +86,14 @@ impl TaskBackend {
         snapshot.channels.iter().map(read).collect()
     }
 
-    /// To be called when all operators have opened: tables of the snapshot that none has registered are refused, or dropped if that is allowed.
-    /// Not for a task that had finished.
+    /// To be called when all operators have opened: tables of the snapshot that none has registered are
+    /// refused, or dropped if that is allowed. Not for a task that had finished.
     pub fn check_claimed(&self) -> Result<()> {
         self.operators.borrow().values().try_for_each(|operator| operator.check_claimed())
     }
 
-    /// Begins the task's part of a snapshot. The operators hand in what they have; then comes `end`. After an error the task must fail: rows
-    /// got lost, and no later snapshot can be right.
+    /// Begins the task's part of a snapshot. The operators hand in what they have; then comes `end`. After an
+    /// error the task must fail: rows got lost, and no later snapshot can be right.
     pub fn begin(&self, barrier: &Barrier) -> Result<()> {
         let unfinished = self.shared.current.take();
         if let Some(Current { pending, layers, .. }) = unfinished {
@@ -112,8 +114,8 @@ impl TaskBackend {
         Ok(())
     }
 
-    /// Ends the task's part of the snapshot at hand: operators have set their lists, and given sinks for all tables. `done` is called when all of it is
-    /// stored, or with the reason why it cannot be.
+    /// Ends the task's part of the snapshot at hand: operators have set their lists, and given sinks for all
+    /// tables. `done` is called when all of it is stored, or with the reason why it cannot be.
     pub fn end(&self, target: SnapshotTarget, mut extras: TaskExtras, done: Done) {
         let Some(Current { pending, lists, layers }) = self.shared.current.take() else {
             done(Err(Error::internal("a snapshot was ended that was not begun")));

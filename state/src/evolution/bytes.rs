@@ -1,4 +1,5 @@
-//! Values in postcard's format (<https://postcard.jamesmunns.com/wire-format>): how long they are, and numbers.
+//! Values in postcard's format (<https://postcard.jamesmunns.com/wire-format>): how long they are, and
+//! numbers.
 
 use flott_dataflow::types::{Shape, VariantShape};
 use flott_schema::{Error, Result};

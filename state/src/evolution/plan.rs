@@ -21,7 +21,8 @@ pub(crate) enum Plan {
     Enum(Vec<(u32, Plan)>),
 }
 
-/// Numbers whose bytes differ though their values are the same. Those of 16 bits and more have the same bytes in all widths.
+/// Numbers whose bytes differ though their values are the same. Those of 16 bits and more have the same bytes
+/// in all widths.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Number {
     /// A byte becomes a number of varying length.
@@ -47,6 +48,17 @@ pub(crate) enum Field {
     Stored(usize, Plan),
     /// A new one, with these bytes.
     New(Vec<u8>),
+}
+
+impl Fields {
+    /// Whether all are what and where they were.
+    fn is_same(&self) -> bool {
+        let same = |(at, field): (usize, &Field)| match field {
+            Field::Stored(stored, plan) => *stored == at && plan.is_same(),
+            Field::New(_) => false,
+        };
+        self.stored.len() == self.now.len() && self.now.iter().enumerate().all(same)
+    }
 }
 
 type Planned = Result<Plan, String>;
@@ -85,10 +97,7 @@ impl Plan {
         let is_same = match &plan {
             Plan::Option(inner) | Plan::Seq(inner) => inner.is_same(),
             Plan::Map(key, value) => key.is_same() && value.is_same(),
-            Plan::Fields(fields) => {
-                let same = |(at, field): (usize, &Field)| matches!(field, Field::Stored(stored, plan) if *stored == at && plan.is_same());
-                fields.stored.len() == fields.now.len() && fields.now.iter().enumerate().all(same)
-            }
+            Plan::Fields(fields) => fields.is_same(),
             Plan::Enum(variants) => {
                 variants.iter().enumerate().all(|(at, (now, plan))| *now as usize == at && plan.is_same())
             }
@@ -101,18 +110,11 @@ impl Plan {
         let refused = |path: &[String]| {
             Err(format!("{} was {from}, and values of that type cannot become {to}", place(path)))
         };
-        if holds_unknown(from) || holds_unknown(to) {
-            let is_same = from.canonical_text() == to.canonical_text();
-            return Err(match is_same {
-                true => format!(
-                    "{} has a part of which nothing is known, beside others that have changed",
-                    place(path)
-                ),
-                false => format!(
-                    "{} refers to itself or has a part of which nothing is known, and has changed",
-                    place(path)
-                ),
-            });
+        if is_unknown(from) || is_unknown(to) {
+            return Err(format!(
+                "{} refers to itself or has a part of which nothing is known, beside parts that have changed",
+                place(path)
+            ));
         }
         if let (Some((bits, signed)), Some((bits_now, signed_now))) = (integer(from), integer(to)) {
             if from == to {
@@ -154,8 +156,8 @@ impl Plan {
     }
 }
 
-fn holds_unknown(shape: &Shape) -> bool {
-    // The text of a part that is not known is never that of another shape in this place: names are followed by brackets.
+/// Whether the shape says too little to find where a value ends.
+fn is_unknown(shape: &Shape) -> bool {
     matches!(shape, Shape::Recursive(_) | Shape::Unknown(_))
 }
 
@@ -225,12 +227,6 @@ fn enumerated(
 
 /// A list of fields of which none has changed is taken over as a tuple.
 fn whole(plan: Plan, stored: &[Shape]) -> Plan {
-    let same = match &plan {
-        Plan::Fields(fields) => {
-            let same = |(at, field): (usize, &Field)| matches!(field, Field::Stored(from, plan) if *from == at && plan.is_same());
-            fields.stored.len() == fields.now.len() && fields.now.iter().enumerate().all(same)
-        }
-        _ => false,
-    };
+    let same = matches!(&plan, Plan::Fields(fields) if fields.is_same());
     if same { Plan::Same(Shape::Tuple(stored.to_vec())) } else { plan }
 }

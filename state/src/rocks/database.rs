@@ -125,7 +125,8 @@ impl Database {
         Ok(())
     }
 
-    /// Gives the rows (key group, table, key, value) of these key groups, and of one table if one is named, in their order.
+    /// Gives the rows (key group, table, key, value) of these key groups, and of one table if one is named,
+    /// in their order.
     pub(crate) fn each(
         &self,
         key_groups: KeyGroupRange,

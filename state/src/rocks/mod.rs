@@ -1,12 +1,14 @@
 //! Keyed state in RocksDB: one database for each operator with keyed state in a task.
 //!
-//! What lives here: `tuning`, the settings and the memory that databases share; `database`, one database and its files; `uploads`, which of
-//! them snapshots hold already; `store`, how rows and snapshots get there; `restore`, how a database begins. Who may call it: the backend of a task.
-//! What must never happen here: a row in a memtable. Rows come sorted, as files that are ingested, so that a snapshot has nothing to flush; and
-//! a lookup waits for nobody.
+//! What lives here: `tuning`, the settings and the memory that databases share; `database`, one database and
+//! its files; `uploads`, which of them snapshots hold already; `store`, how rows and snapshots get there;
+//! `restore`, how a database begins. Who may call it: the backend of a task. What must never happen here: a
+//! row in a memtable. Rows come sorted, as files that are ingested, so that a snapshot has nothing to flush;
+//! and a lookup waits for nobody.
 //!
-//! A row's key is key group, table (both big endian) and key: the order of [`crate::rows`]. One database an operator, not one a task: then the
-//! files in a manifest belong to the operator whose rows they hold, and few tasks have more than one.
+//! A row's key is key group, table (both big endian) and key: the order of [`crate::rows`]. One database an
+//! operator, not one a task: then the files in a manifest belong to the operator whose rows they hold, and
+//! few tasks have more than one.
 
 mod database;
 mod restore;

@@ -84,7 +84,8 @@ pub(crate) fn fetch_database(
     let names: Vec<&str> = manifests.map(|file| file.name.as_str()).collect();
     let [manifest] = names[..] else {
         return Err(Error::bad_input(format!(
-            "{from}: the state of subtask {} names {} manifests of RocksDB, and must name one; the snapshot is damaged",
+            "{from}: the state of subtask {} names {} manifests of RocksDB, and must name one; the snapshot \
+             is damaged",
             part.task.subtask,
             names.len()
         )));

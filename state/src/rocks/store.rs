@@ -130,7 +130,8 @@ impl Store for RocksStore {
     }
 }
 
-/// Which files there are in a folder, by their names: those of sorted rows, and the one that says where they belong.
+/// Which files there are in a folder, by their names: those of sorted rows, and the one that says where they
+/// belong.
 struct Files {
     sorted: Vec<String>,
     manifest: String,
@@ -197,7 +198,8 @@ impl Writing {
         })
     }
 
-    /// The folder of shared files, if it lies beside that of the snapshot: so they can be named relative to it.
+    /// The folder of shared files, if it lies beside that of the snapshot: so they can be named relative to
+    /// it.
     fn shared_folder(&self) -> Option<String> {
         let shared =
             self.target.shared_folder.as_deref().filter(|_| !self.pending.barrier.kind.is_savepoint())?;

@@ -37,7 +37,8 @@ impl std::fmt::Debug for Tuning {
 impl Tuning {
     pub(crate) fn new(state: &StateOptions) -> Self {
         let mut blocks = BlockBasedOptions::default();
-        // Its size here decides into how many parts it is divided, so that threads do not wait for each other.
+        // Its size here decides into how many parts it is divided, so that threads do not wait for each
+        // other.
         let cache = Cache::new_lru_cache(CACHE_BYTES);
         blocks.set_block_cache(&cache);
         blocks.set_cache_index_and_filter_blocks(true);

@@ -1,7 +1,8 @@
 //! Which files of a database the storage of snapshots holds.
 //!
-//! A file of sorted rows never changes, so a checkpoint names again what the last completed one has stored. What a pending checkpoint
-//! has stored is not named by another one: it may be given up, and its files are deleted then.
+//! A file of sorted rows never changes, so a checkpoint names again what the last completed one has stored.
+//! What a pending checkpoint has stored is not named by another one: it may be given up, and its files are
+//! deleted then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -48,8 +49,9 @@ impl Uploads {
 
     /// Begins a snapshot of files with these names; gives those that it need not store.
     ///
-    /// A file must outlive the snapshot that names it again. When a checkpoint that is pending now is completed, the one before it may go with
-    /// all files that no completed one names. So a file is named again only if all pending checkpoints do so too.
+    /// A file must outlive the snapshot that names it again. When a checkpoint that is pending now is
+    /// completed, the one before it may go with all files that no completed one names. So a file is named
+    /// again only if all pending checkpoints do so too.
     pub(super) fn begin<'a>(
         &mut self,
         checkpoint: u64,

@@ -21,7 +21,8 @@ pub(crate) struct RowRef<'a> {
 /// Where a row is, and how it sorts.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Key group, table and the first bytes of the key, filled up with zeros. Where two differ, the rows are in this order.
+    /// Key group, table and the first bytes of the key, filled up with zeros. Where two differ, the rows are
+    /// in this order.
     prefix: u128,
     /// Where key and value begin; grows with the order in which rows came.
     at: u64,

@@ -10,17 +10,18 @@
 //!           end of key groups u32, CRC-32C of the footer so far u32, "FLOTROWE"
 //! ```
 //!
-//! Numbers are little endian. A block's CRC-32C is over its 13 bytes in front of it and its payload as it is stored. Compression 0: none; 1:
-//! LZ4, one block. Uncompressed, a payload is a list of sections, each with the rows of one table in one key group:
+//! Numbers are little endian. A block's CRC-32C is over its 13 bytes in front of it and its payload as it is
+//! stored. Compression 0: none; 1: LZ4, one block. Uncompressed, a payload is a list of sections, each with the
+//! rows of one table in one key group:
 //!
 //! ```text
 //! section = key group u16, table u16, rows u32, row*
 //! row     = key bytes u32, value bytes u32, key, value
 //! ```
 //!
-//! Rows are in the order of (key group, table, key as bytes), each key once, none without a value. An operator in a task may have
-//! handed in several files, each in order; a key is in one of them. Key groups count from 0 to the
-//! operator's max parallelism. What keys and values hold is said by the table in the manifest.
+//! Rows are in the order of (key group, table, key as bytes), each key once, none without a value. An operator
+//! in a task may have handed in several files, each in order; a key is in one of them. Key groups count from 0 to
+//! the operator's max parallelism. What keys and values hold is said by the table in the manifest.
 
 use flott_schema::{Error, Result};
 

@@ -1,7 +1,8 @@
 //! Rows of keyed state as bytes.
 //!
-//! What lives here: `buffer`, rows in memory, gathered and sorted; `merge`, several sorted runs as one; `format`, `writer`, `reader`: the
-//! file `rows-1`. Who may call it: the backends. What must never happen here: knowledge of tables' types, of snapshots, or of RocksDB.
+//! What lives here: `buffer`, rows in memory, gathered and sorted; `merge`, several sorted runs as one;
+//! `format`, `writer`, `reader`: the file `rows-1`. Who may call it: the backends. What must never happen
+//! here: knowledge of tables' types, of snapshots, or of RocksDB.
 //!
 //! Rows are in the order of (key group, table, key), where keys compare as bytes.
 

@@ -91,7 +91,8 @@ impl RowsFile {
         Ok(RowsFile { path: path.into(), file, blocks })
     }
 
-    /// Gives the rows (key group, table, key, value) of these key groups, and of one table if one is named, in their order.
+    /// Gives the rows (key group, table, key, value) of these key groups, and of one table if one is named,
+    /// in their order.
     pub(crate) fn each(
         &self,
         key_groups: KeyGroupRange,
@@ -165,7 +166,8 @@ impl RowsFile {
     }
 }
 
-/// Whether rows from `first` to `last` (key group, table), both included, can be of these key groups and this table.
+/// Whether rows from `first` to `last` (key group, table), both included, can be of these key groups and this
+/// table.
 fn may_hold(first: (u16, u16), last: (u16, u16), key_groups: KeyGroupRange, table: Option<u16>) -> bool {
     let from = u32::from(first.0).max(key_groups.start);
     let to = u32::from(last.0).min(key_groups.end.saturating_sub(1));

@@ -25,7 +25,8 @@ enum Step {
     Abort {
         early: bool,
     },
-    /// Two checkpoints under way at once; the first is completed behind the barrier of the second, or given up.
+    /// Two checkpoints under way at once; the first is completed behind the barrier of the second, or given
+    /// up.
     Overlap {
         completes: bool,
     },

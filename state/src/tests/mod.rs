@@ -1,4 +1,5 @@
-//! Tasks with state, driven as a job drives them: what they hand in becomes a manifest, from which others start.
+//! Tasks with state, driven as a job drives them: what they hand in becomes a manifest, from which others
+//! start.
 
 mod damage;
 mod fetch;

@@ -1,0 +1,183 @@
+//! Where the rows of one operator in a task are kept, by either backend.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flott_dataflow::snapshot::{FrozenRows, WantedKey};
+use flott_schema::snapshot::RestoreFrom;
+use flott_schema::{Error, Result};
+
+use crate::evolution::Plan;
+use crate::heap::HeapStore;
+use crate::options::Backend;
+use crate::pipeline::{Pipeline, Store};
+use crate::place::{Place, discard};
+use crate::restored::RestoredPart;
+use crate::rocks::{Database, RocksStore, restore};
+use crate::source::RowSource;
+
+/// Rows of one operator in a task.
+pub(crate) struct Keyed {
+    pub(crate) pipeline: Arc<Pipeline>,
+    store: Kept,
+    place: Arc<Place>,
+}
+
+enum Kept {
+    Heap {
+        store: Arc<HeapStore>,
+        /// What tables are loaded from, until the first snapshot.
+        sources: RefCell<Vec<RowSource>>,
+        /// Tables whose values become others while they are loaded.
+        plans: RefCell<BTreeMap<u16, Plan>>,
+    },
+    Rocks(Arc<RocksStore>),
+}
+
+impl Keyed {
+    /// Fetches the parts of a snapshot to start with, if there are any.
+    pub(crate) fn open(place: Arc<Place>, from: Option<(&RestoreFrom, Vec<RestoredPart>)>) -> Result<Self> {
+        let service = place.service.clone();
+        let from = from.filter(|(_, parts)| !parts.is_empty());
+        let (store, kept): (Arc<dyn Store>, Kept) = match (service.options.backend, from) {
+            (Backend::HashMap, from) => {
+                let sources = from.map_or(Ok(Vec::new()), |(from, parts)| sources(&place, from, parts))?;
+                let store = Arc::new(HeapStore::new(place.clone()));
+                let (sources, plans) = (RefCell::new(sources), RefCell::default());
+                (store.clone(), Kept::Heap { store, sources, plans })
+            }
+            (Backend::RocksDb, from) => {
+                let (database, reusable) = match from {
+                    Some((from, parts)) => restore(&place, from, parts)?,
+                    None => (Database::open(&place.path("db"), &service.tuning)?, None),
+                };
+                let store = Arc::new(RocksStore::new(place.clone(), database, reusable));
+                (store.clone(), Kept::Rocks(store))
+            }
+        };
+        let name = format!("operator {}", place.operator);
+        let pipeline = Pipeline::new(name, store, service.compute.clone(), service.options.buffer_bytes);
+        Ok(Keyed { pipeline, store: kept, place })
+    }
+
+    /// Gives the rows of a table that the snapshot had.
+    pub(crate) fn load(&self, table: u16, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        let (sources, plans) = match &self.store {
+            Kept::Heap { sources, plans, .. } => (sources.borrow(), plans.borrow()),
+            Kept::Rocks(store) => {
+                let row = &mut |_, _, key: &[u8], value: &[u8]| row(key, value);
+                return store.database.each(self.place.key_groups, Some(table), row);
+            }
+        };
+        let Some(plan) = plans.get(&table) else {
+            return sources.iter().try_for_each(|source| source.each_of(table, row));
+        };
+        let mut now = Vec::new();
+        let mut rewritten = |key: &[u8], value: &[u8]| {
+            now.clear();
+            plan.rewrite(value, &mut now)?;
+            row(key, &now)
+        };
+        sources.iter().try_for_each(|source| source.each_of(table, &mut rewritten))
+    }
+
+    /// All tables have been loaded that ever will be.
+    pub(crate) fn all_loaded(&self) {
+        if let Kept::Heap { sources, .. } = &self.store {
+            let count = sources.take().len();
+            (0..count).for_each(|index| discard(&self.place.path(&format!("part-{index}"))));
+        }
+    }
+
+    /// Has the values of a table become what `plan` says: now, or while they are loaded.
+    pub(crate) fn evolve(&self, table: u16, plan: Plan) -> Result<()> {
+        match &self.store {
+            Kept::Heap { plans, .. } => drop(plans.borrow_mut().insert(table, plan)),
+            Kept::Rocks(store) => {
+                let value = &|stored: &[u8], now: &mut Vec<u8>| plan.rewrite(stored, now);
+                store.database.rewrite(table, self.place.key_groups, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the rows of a table that nobody has registered.
+    pub(crate) fn drop_table(&self, table: u16) -> Result<()> {
+        match &self.store {
+            Kept::Heap { .. } => Ok(()),
+            Kept::Rocks(store) => store.database.drop_table(table, self.place.key_groups),
+        }
+    }
+
+    /// Looks up rows, those that are on their way first.
+    pub(crate) fn fetch(
+        &self,
+        table: u16,
+        keys: &[WantedKey<'_>],
+        found: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let Kept::Rocks(store) = &self.store else { return Err(forgets_nothing()) };
+        let waiting = self.pipeline.waiting()?;
+        let mut missing = Vec::with_capacity(keys.len());
+        for (position, (key_group, key)) in keys.iter().enumerate() {
+            match waiting.iter().find_map(|run| run.get(*key_group, table, key)) {
+                Some(Some(value)) => found(position, value)?,
+                Some(None) => {}
+                None => missing.push(position),
+            }
+        }
+        store.database.get(table, keys, &missing, found)
+    }
+
+    /// Takes rows that their table forgets.
+    pub(crate) fn write(&self, table: u16, rows: Box<dyn FrozenRows>) -> Result<()> {
+        match &self.store {
+            Kept::Rocks(_) => self.pipeline.write(table, rows),
+            Kept::Heap { .. } => Err(forgets_nothing()),
+        }
+    }
+
+    /// A snapshot is complete.
+    pub(crate) fn completed(&self, checkpoint: u64) {
+        match &self.store {
+            Kept::Heap { store, .. } => store.completed(checkpoint),
+            Kept::Rocks(store) => store.completed(checkpoint),
+        }
+    }
+
+    /// A snapshot was given up.
+    pub(crate) fn aborted(&self, checkpoint: u64) {
+        match &self.store {
+            Kept::Heap { store, .. } => store.aborted(checkpoint),
+            Kept::Rocks(store) => store.aborted(checkpoint),
+        }
+    }
+
+    /// The task is gone: nothing is begun any more.
+    pub(crate) fn close(&self) {
+        self.pipeline.close();
+        if let Kept::Rocks(store) = &self.store {
+            store.close();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> Option<&RocksStore> {
+        match &self.store {
+            Kept::Rocks(store) => Some(store),
+            Kept::Heap { .. } => None,
+        }
+    }
+}
+
+fn sources(place: &Arc<Place>, from: &RestoreFrom, parts: Vec<RestoredPart>) -> Result<Vec<RowSource>> {
+    let (at, from) = (place.clone(), from.clone());
+    place.service.transfer.for_each(parts.into_iter().enumerate().collect(), move |(index, part)| {
+        RowSource::fetch(&at.service, &from, part, &at.path(&format!("part-{index}")))
+    })
+}
+
+fn forgets_nothing() -> Error {
+    Error::internal("its state is in memory alone, and its tables must keep all rows")
+}
