@@ -37,8 +37,8 @@ pub(super) trait StateTable: Any {
     fn copy(&self, slots: &[u32]) -> Box<dyn FrozenColumn>;
     /// Takes what was copied because it was written while frozen; none if nothing was.
     fn take_copied(&mut self, slots: &mut Vec<u32>) -> Option<Box<dyn FrozenColumn>>;
-    /// Fills an empty cell.
-    fn restore(&mut self, slot: usize, stored: &[u8], now_ms: i64) -> Result<()>;
+    /// Fills an empty cell. Whether its life begins now, and not when the backend says.
+    fn restore(&mut self, slot: usize, stored: &[u8], now_ms: i64) -> Result<bool>;
     /// Empties a cell of which nothing has to be told any more.
     fn forget(&mut self, slot: usize);
     /// Bytes of a cell itself.
@@ -265,13 +265,14 @@ impl<V: Record> StateTable for ValueTable<V> {
         self.marks.take_copied(slots)
     }
 
-    fn restore(&mut self, slot: usize, stored: &[u8], now_ms: i64) -> Result<()> {
+    fn restore(&mut self, slot: usize, stored: &[u8], now_ms: i64) -> Result<bool> {
         let (value, stamp): (V, i64) = decode_value(stored)?;
         self.cells[slot] = Some(value);
-        if self.ttl.is_some() {
-            self.stamps[slot] = if stamp == 0 { now_ms } else { stamp };
+        if self.ttl.is_none() {
+            return Ok(false);
         }
-        Ok(())
+        self.stamps[slot] = if stamp == 0 { now_ms } else { stamp };
+        Ok(stamp == 0)
     }
 
     fn forget(&mut self, slot: usize) {
@@ -433,18 +434,20 @@ impl<C: Container> StateTable for ContainerTable<C> {
         self.marks.take_copied(slots)
     }
 
-    fn restore(&mut self, slot: usize, stored: &[u8], now_ms: i64) -> Result<()> {
+    fn restore(&mut self, slot: usize, stored: &[u8], now_ms: i64) -> Result<bool> {
         let cell: &mut C = &mut self.cells[slot];
         *cell = decode_value(stored)?;
         let has_ttl = self.ttl.is_some();
+        let mut begins = false;
         cell.for_each_stamp(|stamp| {
             if !has_ttl {
                 *stamp = 0;
             } else if *stamp == 0 {
                 *stamp = now_ms;
+                begins = true;
             }
         });
-        Ok(())
+        Ok(begins)
     }
 
     fn forget(&mut self, slot: usize) {

@@ -172,9 +172,14 @@ impl StateStore {
     /// Fills an empty cell with what the backend has.
     pub(super) fn restore(&mut self, column: usize, slot: usize, stored: &[u8], now_ms: i64) -> Result<()> {
         let table = &mut self.tables[column].table;
-        table.restore(slot, stored, now_ms)?;
+        let begins = table.restore(slot, stored, now_ms)?;
         self.references[slot] += u32::from(!table.is_empty(slot));
-        table.marks()[slot] = self.epochs.stored();
+        let mark = &mut table.marks()[slot];
+        *mark = self.epochs.stored();
+        if begins {
+            // To be told, lest the life of the state begins again with the next start.
+            self.epochs.dirty(mark);
+        }
         Ok(())
     }
 

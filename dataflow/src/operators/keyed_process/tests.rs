@@ -11,6 +11,7 @@ use crate::harness::memory::{MemoryKind, MemorySnapshot};
 use crate::harness::parallel::Parallel;
 use crate::harness::{Harness, HarnessBuilder};
 use crate::key::ByRef;
+use crate::snapshot::TableSpec;
 use crate::state::{ListState, MapState, ReducingState, StateTtl, ValueState};
 
 /// What to do with the states of a key.
@@ -338,6 +339,130 @@ fn the_stored_forms_of_states_and_timers_are_frozen() {
             row("value", key.clone(), &[3, 0]),
         ];
         assert_eq!(rows, expected);
+    }
+}
+
+#[test]
+fn the_names_and_types_of_tables_are_frozen() {
+    let mut tasks = Parallel::new(1, MemoryKind::Changes, open).unwrap();
+    let parts = tasks.snapshot().unwrap();
+    let operator = parts[0].operators.values().next().unwrap();
+    let described: Vec<String> = operator
+        .tables
+        .values()
+        .map(|table| {
+            let TableSpec { name, holds, key_type, value_type } = &table.spec;
+            format!("{name}: {holds}, {key_type} to {value_type}")
+        })
+        .collect();
+    let expected = [
+        "event-timers: timers, str to unit",
+        "list: list, str to [(str, i64)]",
+        "map: map, str to [(u8, (str, i64))]",
+        "processing-timers: timers, str to unit",
+        "read: map, str to [(u8, (i64, i64))]",
+        "short: value, str to (str, i64)",
+        "shorts: list, str to [(i64, i64)]",
+        "sum: value, str to (i64, i64)",
+        "value: value, str to (i64, i64)",
+    ];
+    assert_eq!(described, expected);
+}
+
+/// Keeps a text, with or without time to live.
+#[derive(Clone)]
+struct Keeps {
+    ttl: bool,
+    text: ValueState<String>,
+    list: ListState<i64>,
+}
+
+impl KeyedProcessFunction<String, Order, String> for Keeps {
+    fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<()> {
+        let ttl = StateTtl::after_write(Duration::from_millis(40));
+        if self.ttl {
+            self.text = ctx.value_state_with_ttl("text", ttl)?;
+            self.list = ctx.list_state_with_ttl("list", ttl)?;
+        } else {
+            self.text = ctx.value_state("text")?;
+            self.list = ctx.list_state("list")?;
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, order: Order, ctx: &mut Ctx<'_>) -> Result<()> {
+        if order.what == 0 {
+            self.text.set(ctx, "kept".into());
+            self.list.add(ctx, order.number);
+        } else {
+            let text = self.text.get_cloned(ctx);
+            let list = self.list.len(ctx);
+            ctx.collect(format!("{text:?} {list}"));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn time_to_live_can_be_given_to_a_state_that_is_restored_and_taken_from_it() {
+    for kind in [MemoryKind::AllRows, MemoryKind::Changes, MemoryKind::Fetching { budget_bytes: 1 << 20 }] {
+        let has_ttl = std::rc::Rc::new(std::cell::Cell::new(false));
+        let now = has_ttl.clone();
+        let mut tasks: Tasks = Parallel::new(1, kind, move |builder| {
+            let key = ByRef::new((|order: &Order| &order.key) as fn(&Order) -> &String);
+            let (text, list) = (ValueState::default(), ListState::default());
+            let function = Keeps { ttl: now.get(), text, list };
+            builder.one_input(|ctx| Ok(KeyedProcess::new(key, function, ctx)))
+        })
+        .unwrap();
+        tasks.set_time(1_000).unwrap();
+        tasks.push_all(|order| order.key.clone(), [order("a", 0, 7)]).unwrap();
+        let look = |tasks: &mut Tasks, now_ms: i64| {
+            tasks.set_time(now_ms).unwrap();
+            tasks.push_all(|order| order.key.clone(), [order("a", 1, 0)]).unwrap();
+            tasks.take_records().remove(0)
+        };
+        assert_eq!(look(&mut tasks, 5_000), "Some(\"kept\") 1");
+        // Life begins where it is given.
+        has_ttl.set(true);
+        tasks.restart(1).unwrap();
+        assert_eq!(look(&mut tasks, 5_039), "Some(\"kept\") 1");
+        tasks.restart(1).unwrap();
+        has_ttl.set(false);
+        let (parts, checkpoint_ms) = (tasks.snapshot().unwrap(), 5_039);
+        if matches!(kind, MemoryKind::AllRows | MemoryKind::Changes) {
+            // It was given 40 ms ago; a key that is fetched has life from when it is.
+            assert_eq!(look(&mut tasks, 5_040), "None 0");
+        }
+        tasks.restore_at(&parts, 1, checkpoint_ms).unwrap();
+        assert_eq!(look(&mut tasks, 9_000), "Some(\"kept\") 1", "without time to live it stays");
+    }
+}
+
+#[test]
+fn names_of_other_tables_and_lists_are_refused() {
+    #[derive(Clone)]
+    struct Named(&'static str);
+    impl KeyedProcessFunction<String, Order, String> for Named {
+        fn open(&mut self, ctx: &mut OpenContext<'_>) -> Result<()> {
+            ctx.value_state::<u8>(self.0).map(drop)
+        }
+        fn process(&mut self, _: Order, _: &mut Ctx<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+    let open = |name: &'static str| {
+        let key = ByRef::new((|order: &Order| &order.key) as fn(&Order) -> &String);
+        let builder = HarnessBuilder::<String>::new(Settings::default());
+        builder.one_input(|ctx| Ok(KeyedProcess::new(key, Named(name), ctx))).map(drop)
+    };
+    assert!(open("timers").is_ok());
+    for name in ["event-timers", "operator.count", "broadcast.rules"] {
+        let error = open(name).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("state '{name}' has a name of which the first part is taken")),
+            "{error}"
+        );
     }
 }
 
