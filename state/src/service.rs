@@ -36,7 +36,8 @@ pub struct StateService {
 }
 
 impl StateService {
-    /// Starts the threads, and empties the working directory.
+    /// Starts the threads, and empties the working directory. It goes with the service, but for backups of
+    /// jobs that were not released.
     pub fn start(options: StateOptions) -> Result<Arc<Self>> {
         let work = options.directory.join(WORK);
         if work.exists() {
@@ -111,6 +112,21 @@ impl StateService {
     }
 }
 
+impl Drop for StateService {
+    fn drop(&mut self) {
+        let directory = &self.options.directory;
+        let work = directory.join(WORK);
+        if let Err(error) = fs::remove_dir_all(&work)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("{}: cannot be deleted: {error}", work.display());
+        }
+        // What else is in it, backups or the files of somebody, stays.
+        let _ = fs::remove_dir(directory.join(BACKUP));
+        let _ = fs::remove_dir(directory);
+    }
+}
+
 /// A folder that goes with the last one who needs it.
 #[derive(Debug)]
 pub(crate) struct WorkDirectory(PathBuf);
@@ -123,7 +139,9 @@ impl WorkDirectory {
 
 impl Drop for WorkDirectory {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        if let Err(error) = fs::remove_dir_all(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!("{}: cannot be deleted: {error}", self.0.display());
         }
     }

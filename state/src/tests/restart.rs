@@ -387,3 +387,28 @@ fn an_operator_that_was_not_named_when_its_task_was_opened_gets_its_state_too() 
         assert!(error.to_string().contains("set its max parallelism to 8"), "{error}");
     }
 }
+
+#[test]
+fn working_files_go_with_their_task_and_their_service() {
+    for backend in [Backend::HashMap, Backend::RocksDb] {
+        let mut cluster = Cluster::with(backend, |options| options.local_backup = true);
+        let mut tasks = cluster.tasks(2, None);
+        fill(&mut tasks);
+        cluster.take(&mut tasks, SnapshotKind::Checkpoint);
+        let work = cluster.directory.path().join("work");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let wait_for = |there: &dyn Fn() -> bool, what: &str| {
+            while !there() {
+                assert!(std::time::Instant::now() < deadline, "{what}");
+                std::thread::yield_now();
+            }
+        };
+        drop(tasks);
+        let is_empty = || std::fs::read_dir(work.join("work")).unwrap().count() == 0;
+        wait_for(&is_empty, "files of the tasks stay behind");
+        cluster.service.release(JOB).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        cluster.service = StateService::start(options(backend, other.path())).unwrap();
+        wait_for(&|| !work.exists(), "files of the service stay behind");
+    }
+}
