@@ -468,7 +468,9 @@ impl<Op: Operator> Stage<Batch<Op::In>> for OperatorStage<Op> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.operator.flush(&mut self.out)?;
+        if !self.is_past_barrier() {
+            self.operator.flush(&mut self.out)?;
+        }
         self.out.flush_next()
     }
 

@@ -29,6 +29,11 @@ impl Operator for Ticking {
         Ok(Flow::Done)
     }
 
+    fn flush(&mut self, out: &mut Collector<u32>) -> Result<()> {
+        out.collect(100);
+        Ok(())
+    }
+
     fn next_deadline_ms(&self) -> i64 {
         0
     }
@@ -97,6 +102,7 @@ fn nothing_that_time_makes_due_goes_ahead_of_a_barrier_behind_which_its_state_wa
     for _ in 0..3 {
         assert_eq!(stage.signal(barrier).unwrap(), Flow::Again);
         assert_eq!(stage.poll(2, cx).unwrap(), Flow::Done);
+        stage.flush().unwrap();
         assert_eq!(stage.next_deadline_ms(), i64::MAX, "a task that waits is not kept busy");
     }
     assert_eq!((snapshots.get(), waiting.borrow().records.clone()), (1, vec![1]));
@@ -104,7 +110,6 @@ fn nothing_that_time_makes_due_goes_ahead_of_a_barrier_behind_which_its_state_wa
     waiting.borrow_mut().waits = false;
     assert_eq!(stage.signal(barrier).unwrap(), Flow::Done);
     let _ = stage.poll(3, cx).unwrap();
-    // What was emitted is handed on with the next call.
     stage.flush().unwrap();
-    assert_eq!((waiting.borrow().records.clone(), waiting.borrow().barriers), (vec![1, 3], 1));
+    assert_eq!((waiting.borrow().records.clone(), waiting.borrow().barriers), (vec![1, 3, 100], 1));
 }

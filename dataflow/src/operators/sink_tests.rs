@@ -1,5 +1,6 @@
 //! Sinks over snapshots that complete, do not, and are started from.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -23,6 +24,7 @@ struct Pieces {
 
 struct Writing {
     open: Vec<u64>,
+    ended: Rc<Cell<bool>>,
     ids: Rc<RefCell<u64>>,
     restored: Vec<Vec<u8>>,
 }
@@ -35,7 +37,8 @@ impl SinkWriter<u64> for Writing {
         Ok(())
     }
 
-    fn prepare_commit(&mut self, _end_of_input: bool) -> Result<Vec<Pieces>> {
+    fn prepare_commit(&mut self, end_of_input: bool) -> Result<Vec<Pieces>> {
+        self.ended.set(end_of_input);
         if self.open.is_empty() {
             return Ok(Vec::new());
         }
@@ -76,6 +79,8 @@ struct Sinking {
     task: Rc<TaskContext>,
     state: Rc<MemoryState>,
     restored: Rc<RefCell<usize>>,
+    /// Whether the writer was told at the last barrier that the input has ended.
+    ended: Rc<Cell<bool>>,
 }
 
 fn sinking(world: &World, ids: &Rc<RefCell<u64>>, state: Rc<MemoryState>, finished: bool) -> Sinking {
@@ -86,12 +91,14 @@ fn sinking(world: &World, ids: &Rc<RefCell<u64>>, state: Rc<MemoryState>, finish
     let task = Rc::new(task);
     let ctx = OperatorContext::new(task.clone(), "sink", "sink");
     let (ids, restored) = (ids.clone(), Rc::<RefCell<usize>>::default());
+    let ended = Rc::<Cell<bool>>::default();
+    let told = ended.clone();
     let make: MakeWriter<Writing> =
-        Box::new(move |_, restored| Ok(Writing { open: Vec::new(), ids, restored }));
+        Box::new(move |_, restored| Ok(Writing { open: Vec::new(), ended: told, ids, restored }));
     let committer = Showing { world: world.clone(), restored: restored.clone() };
     let mut stage = SinkStage::new(make, committer, ctx);
     stage.open().unwrap();
-    Sinking { stage, task, state, restored }
+    Sinking { stage, task, state, restored, ended }
 }
 
 fn fresh(world: &World) -> Sinking {
@@ -189,12 +196,30 @@ fn restored_committables_are_committed_before_any_record_and_writers_get_their_s
 }
 
 #[test]
+fn a_barrier_that_drains_is_the_end_of_the_input_for_a_writer() {
+    for (after, ended) in
+        [(AfterBarrier::GoOn, false), (AfterBarrier::Suspend, false), (AfterBarrier::Drain, true)]
+    {
+        let world = World::default();
+        let mut sink = fresh(&world);
+        sink.push(1);
+        sink.state.begin(1);
+        let barrier = Signal::Barrier(Barrier { after, ..Barrier::of_checkpoint(1) });
+        assert_eq!(Stage::<Batch<u64>>::signal(&mut sink.stage, barrier).unwrap(), Flow::Done);
+        assert_eq!(sink.ended.get(), ended, "{after:?}");
+        sink.task.snapshots.completed(1).unwrap();
+        assert_eq!(visible(&world), [1]);
+    }
+}
+
+#[test]
 fn without_snapshots_the_end_of_the_input_commits() {
     let world = World::default();
     let task = Rc::new(TaskContext::new("job", "vertex", 0, 1, 128, Settings::default()));
     let ctx = OperatorContext::new(task.clone(), "sink", "sink");
-    let make: MakeWriter<Writing> =
-        Box::new(|_, restored| Ok(Writing { open: Vec::new(), ids: Rc::default(), restored }));
+    let make: MakeWriter<Writing> = Box::new(|_, restored| {
+        Ok(Writing { open: Vec::new(), ended: Rc::default(), ids: Rc::default(), restored })
+    });
     let mut stage = SinkStage::new(make, Showing { world: world.clone(), restored: Rc::default() }, ctx);
     stage.open().unwrap();
     stage.push(Batch::of(vec![7])).unwrap();

@@ -47,7 +47,8 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 /// How snapshots are taken.
 pub fn kinds() -> impl Strategy<Value = MemoryKind> {
-    prop_oneof![Just(MemoryKind::AllRows), Just(MemoryKind::Changes)]
+    let fetching = MemoryKind::Fetching { budget_bytes: 0 };
+    prop_oneof![Just(MemoryKind::AllRows), Just(MemoryKind::Changes), Just(fetching)]
 }
 
 /// Does what is planned, and checks that a repetition gives what came out before.
