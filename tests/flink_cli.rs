@@ -90,6 +90,10 @@ fn flink_savepoint_flink_checkpoint_and_flink_stop_work() {
     assert!(path.starts_with(&format!("{savepoints}/savepoint-{}-", &job[..6])), "{path}");
     assert!(Path::new(&path).join("_metadata").exists());
 
+    // Where nothing can be written.
+    let (ok, text) = call("savepoint", &[&job, "/proc/nothing"]);
+    assert!(!ok && text.contains("SnapshotFailed: its manifest: /proc/nothing"), "{text}");
+
     let (ok, text) = call("checkpoint", &[&job]);
     assert!(ok && text.contains("completed"), "{text}");
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flott_schema::config::options::CheckpointRetention;
 use flott_schema::control::SnapshotReport;
-use flott_schema::ids::{AttemptId, JobId};
+use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::CheckpointSettings;
 use flott_schema::snapshot::{Manifest, SnapshotKind, TaskSnapshot};
 
@@ -232,7 +232,13 @@ impl JobLedger {
     }
 
     /// What has come due.
-    pub(super) fn tick(&mut self, record: &JobRecord, now: Now, folder: String, actions: &mut Vec<Action>) {
+    pub(super) fn tick(
+        &mut self,
+        record: &JobRecord,
+        now: Now,
+        is_away: impl Fn(WorkerId) -> bool,
+        actions: &mut Vec<Action>,
+    ) {
         let late: Vec<u64> = self
             .pending
             .values()
@@ -248,9 +254,16 @@ impl JobLedger {
             let timeout_ms = self.settings.timeout_ms;
             self.fail(id, format!("it was not complete within {timeout_ms} ms; {waits}"), true, now, actions);
         }
-        if self.begins_ms().is_some_and(|begins_ms| begins_ms <= now.clock_ms) {
+        if self.begins_ms().is_none_or(|begins_ms| begins_ms > now.clock_ms) {
+            return;
+        }
+        if record.placements().any(|place| is_away(place.slot.worker)) {
+            // Its tasks would not hear of it.
+            self.trigger.postpone(now.clock_ms);
+        } else {
             self.trigger.asked = true;
             let settings = &self.settings;
+            let folder = self.folder.clone();
             let request = super::ledger::checkpoint_request(settings, SnapshotKind::Checkpoint, folder);
             let (job, at_ms) = (record.id(), now.wall_ms);
             actions.push(Action::Propose(Event::CheckpointRequested { job, request, at_ms }));
@@ -270,11 +283,6 @@ impl JobLedger {
         }
         let ordinary = self.pending.values().filter(|one| !one.kind.is_savepoint()).count();
         self.trigger.next_ms(&self.settings, ordinary)
-    }
-
-    /// The folder of the job's checkpoints.
-    pub(super) fn folder(&self) -> &str {
-        &self.folder
     }
 
     /// A snapshot, task by task, if it is remembered.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flott_schema::config::options::CheckpointingMode;
 use flott_schema::control::SnapshotReport;
-use flott_schema::ids::{AttemptId, JobId};
+use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::CheckpointSettings;
 use flott_schema::snapshot::{Alignment, Manifest, SnapshotKind, TaskSnapshot};
 
@@ -240,14 +240,13 @@ impl Ledger {
         }
     }
 
-    /// What has come due.
-    pub fn tick(&mut self, state: &ClusterState, now: Now) {
+    /// What has come due. `is_away`: whether a worker has yet to return to this leader; nothing begins without it.
+    pub fn tick(&mut self, state: &ClusterState, now: Now, is_away: impl Fn(WorkerId) -> bool) {
         for (job, ledger) in &mut self.jobs {
             if ledger.next_due_ms().is_some_and(|due_ms| due_ms <= now.clock_ms)
                 && let Some(record) = state.job(*job)
             {
-                let folder = ledger.folder().to_string();
-                ledger.tick(record, now, folder, &mut self.actions);
+                ledger.tick(record, now, &is_away, &mut self.actions);
             }
         }
     }

@@ -23,6 +23,8 @@ struct Leader {
     state: ClusterState,
     ledger: Ledger,
     clock_ms: u64,
+    /// Whether its worker has yet to return.
+    away: bool,
 }
 
 fn settings() -> CheckpointSettings {
@@ -45,7 +47,7 @@ impl Leader {
     fn of(checkpoints: CheckpointSettings) -> Self {
         let ledger = Ledger::new(Places { checkpoints: "/nowhere".into() });
         let state = ClusterState::new(Limits::default());
-        let mut leader = Leader { state, ledger, clock_ms: 0 };
+        let mut leader = Leader { state, ledger, clock_ms: 0, away: false };
         let profile = WorkerProfile { slots: 4, ..WorkerProfile::default() };
         leader.happen(Event::WorkerRegistered { worker: WorkerId(1), profile, at_ms: 0 });
         let graph = streaming("pipe", &[("source", 1), ("map", 1)], &["source > map"]);
@@ -99,7 +101,8 @@ impl Leader {
         let mut others = Vec::new();
         loop {
             let now = self.now();
-            self.ledger.tick(&self.state, now);
+            let away = self.away;
+            self.ledger.tick(&self.state, now, |_| away);
             let actions = self.ledger.take_actions();
             if actions.is_empty() {
                 return others;
@@ -192,6 +195,22 @@ fn checkpoints_begin_an_interval_after_the_job_is_up_and_then_in_its_rhythm() {
     assert_eq!(leader.job().checkpoints().latest()[0].unwrap().stats.manifest_bytes, 99);
     let details = leader.ledger.details(JOB, 1).unwrap();
     assert_eq!(details.parts.len(), 2);
+}
+
+#[test]
+fn nothing_begins_while_a_worker_has_yet_to_return() {
+    let mut leader = Leader::of(settings());
+    leader.away = true;
+    leader.pass(100);
+    leader.pass(500);
+    assert_eq!(leader.pending(), [0; 0]);
+    assert!(
+        leader.ledger.next_due_ms().is_some_and(|due_ms| due_ms > leader.clock_ms),
+        "it looks again later"
+    );
+    leader.away = false;
+    leader.pass(100);
+    assert_eq!(leader.pending(), [1]);
 }
 
 #[test]

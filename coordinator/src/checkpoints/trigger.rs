@@ -11,6 +11,9 @@ use crate::machine::{JobRecord, JobState};
 /// How long after a failure tasks that wait for a snapshot get the next one.
 const WANTED_AGAIN_MS: u64 = 1_000;
 
+/// How long to wait for workers that have yet to return before looking again.
+const POSTPONED_MS: u64 = 50;
+
 /// The times of a job's checkpoints. All of them are milliseconds of a clock that never goes back.
 #[derive(Debug, Default)]
 pub(super) struct Trigger {
@@ -27,6 +30,8 @@ pub(super) struct Trigger {
     wanting: BTreeSet<AttemptId>,
     /// Whether no task is left that gives barriers or is about to.
     sources_ended: bool,
+    /// Nothing begins before.
+    not_before_ms: u64,
     /// Whether one is on its way into the log.
     pub(super) asked: bool,
 }
@@ -72,6 +77,11 @@ impl Trigger {
         self.look_at_sources(job);
     }
 
+    /// It cannot begin yet: looks again after a moment.
+    pub(super) fn postpone(&mut self, now_ms: u64) {
+        self.not_before_ms = now_ms.saturating_add(POSTPONED_MS);
+    }
+
     /// One has begun.
     pub(super) fn began(&mut self, settings: &CheckpointSettings, now_ms: u64) {
         self.due_ms = settings.interval_ms.map(|interval_ms| now_ms.saturating_add(interval_ms));
@@ -98,6 +108,7 @@ impl Trigger {
             self.due_ms.filter(|_| self.periodic && has_room).map(|due_ms| due_ms.max(pause_over_ms));
         let wanted = (!self.wanting.is_empty() && self.sources_ended && pending == 0)
             .then(|| self.failed_ms.map_or(0, |failed_ms| failed_ms.saturating_add(WANTED_AGAIN_MS)));
-        [periodic, wanted].into_iter().flatten().min()
+        let next = [periodic, wanted].into_iter().flatten().min();
+        next.map(|next_ms| next_ms.max(self.not_before_ms))
     }
 }

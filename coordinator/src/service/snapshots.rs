@@ -295,7 +295,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         for record in changed.into_iter().filter_map(|job| self.state.job(job)) {
             self.ledger.look(record, now);
         }
-        self.ledger.tick(&self.state, now);
+        let timers = &self.timers;
+        self.ledger.tick(&self.state, now, |worker| timers.expects(worker));
         let mut proposed = false;
         loop {
             let actions = self.ledger.take_actions();

@@ -76,6 +76,11 @@ impl Timers {
         self.due.retain(|(_, due)| !matches!(due, Due::Return(worker) if *worker == returned));
     }
 
+    /// Whether the worker has yet to return.
+    pub(super) fn expects(&self, worker: WorkerId) -> bool {
+        self.due.iter().any(|(_, due)| *due == Due::Return(worker))
+    }
+
     pub(super) fn clear(&mut self) {
         self.due.clear();
     }

@@ -9,6 +9,7 @@ use flott_schema::snapshot::{SavepointFormat, SnapshotKind};
 use serde_json::{Map, Value, json};
 
 use super::Body;
+use super::throwable::throwable;
 use crate::checkpoints::{CheckpointDetails, PartDetails};
 use crate::machine::{
     CheckpointOutcome, CheckpointRecord, CheckpointStats, JobCheckpoints, JobRecord, Operation, Purpose,
@@ -307,7 +308,7 @@ pub(in crate::rest) fn status(result: Option<Value>) -> Body {
 /// A reason in the place of an exception.
 pub(in crate::rest) fn failure(reason: &str) -> Value {
     let class = "flott.SnapshotFailed";
-    json!({ "class": class, "stack-trace": format!("{class}: {reason}"), "serialized-throwable": "" })
+    throwable(class, &format!("{class}: {reason}"))
 }
 
 /// `/jobs/:jobid/resource-requirements`: the parallelism that the vertices have, or are about to get.

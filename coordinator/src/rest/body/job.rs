@@ -11,6 +11,7 @@ use serde_json::json;
 use super::Body;
 use super::counts::{Counts, VertexCounts, state_of};
 use super::io::{Io, Numbers};
+use super::throwable::throwable;
 use super::times::{Span, Timestamps};
 use crate::machine::{JobOutcome, JobRecord};
 
@@ -173,11 +174,7 @@ pub(in crate::rest) fn result(job: &JobRecord, now_ms: u64) -> Body {
     });
     if let JobOutcome::Failed(failure) = &outcome {
         let error = failure.to_error();
-        result["failure-cause"] = json!({
-            "class": class_of(error.kind()),
-            "stack-trace": super::exceptions::trace(&error),
-            "serialized-throwable": "",
-        });
+        result["failure-cause"] = throwable(&class_of(error.kind()), &super::exceptions::trace(&error));
     }
     Body::of(&json!({ "status": { "id": "COMPLETED" }, "job-execution-result": result }))
 }

@@ -10,6 +10,7 @@ mod io;
 mod job;
 mod jobs;
 mod subtask;
+mod throwable;
 mod times;
 mod vertex;
 mod worker;

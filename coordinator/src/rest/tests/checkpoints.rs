@@ -54,7 +54,13 @@ impl Played {
     /// The answer without what is different each time.
     fn plain(&self, answer: &Answer) -> Value {
         let folder = self.folder.path().to_str().unwrap();
-        serde_json::from_str(&answer.body.replace(folder, "/FOLDER")).unwrap()
+        let mut plain: Value = serde_json::from_str(&answer.body.replace(folder, "/FOLDER")).unwrap();
+        // The folder stands in it, too.
+        if let Some(cause) = plain.pointer_mut("/operation/failure-cause/serialized-throwable") {
+            assert!(cause.as_str().is_some_and(|text| text.starts_with("rO0ABXNy")), "{cause}");
+            *cause = json!("SERIALIZED");
+        }
+        plain
     }
 
     async fn golden(&self, name: &str, path: &str) {

@@ -9,7 +9,7 @@ use crate::rest::path::{Parameters, segments};
 use crate::rest::route::route;
 
 /// Words of the API and what may stand between them.
-const WORDS: [&str; 30] = [
+const WORDS: [&str; 33] = [
     "jobs",
     "overview",
     "v1",
@@ -29,6 +29,9 @@ const WORDS: [&str; 30] = [
     "checkpoints",
     "savepoints",
     "stop",
+    "details",
+    "resource-requirements",
+    "savepoint-disposal",
     "exceptions",
     "backpressure",
     "00000000000000000000000000000001",
