@@ -48,7 +48,7 @@ fn example_names() -> impl Iterator<Item = OsString> {
     let programs =
         sources.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "rs"));
     let names = programs.filter_map(|path| path.file_stem().map(OsString::from));
-    names.chain([OsString::from("test_job")])
+    names.chain(["test_job", "checker_job"].map(OsString::from))
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

@@ -1,0 +1,144 @@
+//! Exactly once, whatever is killed: a job runs while executors and workers are killed at random moments, it is rescaled, and savepoints
+//! are taken; at the end every expected line is in the visible files once.
+//!
+//! `FLOTT_CHAOS="FAULTS SEED WORKERS"` makes it longer (`scripts/chaos.sh`).
+
+mod chaos_support;
+mod cluster_support;
+mod process;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use chaos_support::{judge, visible};
+use cluster_support::{Cluster, kill};
+use process::{Ended, example_text, run};
+
+/// Numbers a second of a lane at most, see `tests/programs/checker.rs`.
+const RATE: u64 = 40 * 100;
+
+/// A small generator (Vigna: *SplitMix64*), so that a seed says what happens.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+#[derive(Debug)]
+struct Plan {
+    faults: u64,
+    seed: u64,
+    workers: u64,
+}
+
+fn plan() -> Plan {
+    let text = std::env::var("FLOTT_CHAOS").unwrap_or_else(|_| "8 7 2".into());
+    let numbers: Vec<u64> = text.split_whitespace().map(|number| number.parse().expect("a number")).collect();
+    let [faults, seed, workers] = numbers[..] else {
+        panic!("FLOTT_CHAOS is 'FAULTS SEED WORKERS', not '{text}'")
+    };
+    Plan { faults, seed, workers }
+}
+
+fn submit(cluster: &Cluster, folder: &Path) -> String {
+    let checkpoints = format!("execution.checkpointing.dir={}", folder.join("checkpoints").display());
+    let savepoints = format!("execution.checkpointing.savepoint-dir={}", folder.join("savepoints").display());
+    let settings = [
+        "execution.checkpointing.interval=300 ms",
+        &checkpoints,
+        &savepoints,
+        "execution.checkpointing.tolerable-failed-checkpoints=1000",
+        "restart-strategy.type=fixed-delay",
+        "restart-strategy.fixed-delay.attempts=100000",
+        "restart-strategy.fixed-delay.delay=50 ms",
+    ];
+    let mut flags = vec!["-p", "2"];
+    flags.extend(settings.iter().flat_map(|setting| ["-D", *setting]));
+    cluster.submit(&flags, &[&example_text("checker_job"), &folder.display().to_string()])
+}
+
+/// What a command has said: a fault may have come in its way, so it may have failed.
+fn said(ended: &Ended) {
+    assert!(ended.code == Some(0) || ended.code == Some(1), "{ended:?}");
+    eprintln!("  {}", ended.stderr.lines().chain(ended.stdout.lines()).last().unwrap_or_default());
+}
+
+#[test]
+fn every_record_counts_once_whatever_is_killed() {
+    let plan = plan();
+    let mut random = Random(plan.seed);
+    let cluster = Cluster::start(plan.workers as usize);
+    let folder = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    let job = submit(&cluster, folder.path());
+    cluster.wait_for(&job, "RUNNING");
+    let mut parallelism = 2;
+    for fault in 1..=plan.faults {
+        std::thread::sleep(Duration::from_millis(200 + random.below(1500)));
+        let what = match random.below(10) {
+            0..5 => {
+                let executors = cluster.executors();
+                match executors.get(random.below(executors.len().max(1) as u64) as usize) {
+                    Some(executor) => kill(*executor),
+                    None => continue,
+                }
+                "executor killed"
+            }
+            5..7 => {
+                let name = format!("worker-{}", random.below(plan.workers) + 1);
+                kill(cluster.process(&name));
+                cluster.until("a killed worker lives", |cluster| {
+                    !cluster.processes().iter().any(|(id, _)| *id == cluster.process(&name))
+                });
+                cluster.script("worker.sh", &["start"]).succeeded();
+                "worker killed"
+            }
+            7..9 => {
+                cluster.wait_for(&job, "RUNNING");
+                parallelism = if parallelism == 2 { 1 } else { 2 };
+                let wanted = parallelism.to_string();
+                let ended = run(&mut cluster.flott(&["rescale", &job, "-p", &wanted]));
+                said(&ended);
+                "rescaled"
+            }
+            _ => {
+                let ended = run(&mut cluster.flott(&["savepoint", &job]));
+                said(&ended);
+                "savepoint"
+            }
+        };
+        eprintln!(
+            "{:.1} s: fault {fault} of {}: {what}; {} lines visible",
+            started.elapsed().as_secs_f64(),
+            plan.faults,
+            visible(folder.path())
+        );
+    }
+    let end = (started.elapsed().as_secs() + 2) * RATE;
+    // At once: half of a number would be another number.
+    std::fs::write(folder.path().join("end.new"), format!("{end}\n")).unwrap();
+    std::fs::rename(folder.path().join("end.new"), folder.path().join("end")).unwrap();
+    // What was lost to faults is read again, and the machine may do other work.
+    let patience = started.elapsed() * 4 + Duration::from_secs(120);
+    while cluster.jobs()[0]["state"] != "FINISHED" {
+        assert!(started.elapsed() < patience, "{:?}", cluster.jobs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let verdict = judge(folder.path(), end);
+    println!(
+        "faults={} expected={} missing={} duplicate={}",
+        plan.faults, verdict.expected, verdict.missing, verdict.duplicate
+    );
+    assert!(verdict.missing == 0 && verdict.duplicate == 0 && verdict.wrong == 0, "{verdict:?}");
+    cluster.stop();
+}

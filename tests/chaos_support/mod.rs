@@ -1,0 +1,80 @@
+//! What the output of `tests/programs/checker.rs` must be, and what it is.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+const LANES: u64 = 4;
+const KEYS: u64 = 64;
+const WINDOW: u64 = 1000;
+
+/// How far the output is from what it must be.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub expected: u64,
+    pub missing: u64,
+    pub duplicate: u64,
+    /// Some of the lines that are missing, or that no correct run writes.
+    pub examples: Vec<String>,
+    /// Lines that no correct run writes.
+    pub wrong: u64,
+}
+
+/// The lines in the visible files of a folder and how often each is there.
+fn lines(folder: &Path) -> HashMap<String, u64> {
+    let mut found = HashMap::new();
+    let Ok(entries) = std::fs::read_dir(folder) else { return found };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let hidden = entry.file_name().as_encoded_bytes().iter().take(1).any(|first| b"._".contains(first));
+        if path.is_file() && !hidden {
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.is_empty() || text.ends_with('\n'), "{} is cut short", path.display());
+            text.lines().for_each(|line| *found.entry(line.to_string()).or_default() += 1);
+        } else if path.is_dir() && !hidden {
+            lines(&path).into_iter().for_each(|(line, count)| *found.entry(line).or_default() += count);
+        }
+    }
+    found
+}
+
+/// Lines that are visible now; for progress.
+pub fn visible(folder: &Path) -> usize {
+    lines(&folder.join("records")).len()
+}
+
+/// Compares the output of lanes that ended at `end` with the oracle.
+pub fn judge(folder: &Path, end: u64) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut check = |mut found: HashMap<String, u64>, wanted: Box<dyn Iterator<Item = String>>| {
+        for line in wanted {
+            verdict.expected += 1;
+            match found.remove(&line) {
+                None => {
+                    verdict.missing += 1;
+                    if verdict.missing <= 5 || verdict.missing % 100 == 0 {
+                        verdict.examples.push(format!("missing: {line}"));
+                    }
+                }
+                Some(count) => verdict.duplicate += count - 1,
+            }
+        }
+        verdict.wrong += found.len() as u64;
+        verdict.examples.extend(found.into_keys().take(5).map(|line| format!("wrong: {line}")));
+    };
+    let record = |lane: u64, index: u64| {
+        let (count, key) = (index / KEYS + 1, index % KEYS);
+        // key, key + KEYS, ..., index
+        format!("{lane} {index} {count} {}", count * key + KEYS * (count * (count - 1) / 2))
+    };
+    let records = (0..LANES).flat_map(move |lane| (0..end).map(move |index| record(lane, index)));
+    check(lines(&folder.join("records")), Box::new(records));
+    let window = |lane: u64, start: u64, end: u64| {
+        let last = (start + WINDOW).min(end);
+        let count = last - start;
+        format!("{lane} {start} {count} {}", (start + last - 1) * count / 2)
+    };
+    let starts = (0..end).step_by(WINDOW as usize);
+    let windows = (0..LANES).flat_map(move |lane| starts.clone().map(move |start| window(lane, start, end)));
+    check(lines(&folder.join("windows")), Box::new(windows));
+    verdict
+}
