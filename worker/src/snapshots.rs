@@ -79,7 +79,7 @@ impl Reporter {
         if let Err(mpsc::error::TrySendError::Full(message)) = self.sender.try_send(message) {
             let sender = self.sender.clone();
             match tokio::runtime::Handle::try_current() {
-                Ok(_) => drop(actix::spawn(async move {
+                Ok(_) => drop(tokio::task::spawn_local(async move {
                     let _ = sender.send(message).await;
                 })),
                 Err(_) => drop(sender.blocking_send(message)),

@@ -20,6 +20,7 @@ pub mod child;
 pub mod clients;
 pub mod control_socket;
 pub mod data_port;
+mod event;
 pub mod limits;
 pub mod links;
 pub mod logs;
