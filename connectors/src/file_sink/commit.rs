@@ -41,15 +41,19 @@ impl FileCommittable {
             ));
         }
         match fs::rename(in_progress, finished) {
-            Ok(()) => {}
+            Ok(()) => finished.parent().map_or(Ok(()), sync_folder)?,
             Err(error) if error.kind() == IoErrorKind::NotFound => {
                 if !exists(finished)? {
-                    if !may_be_gone {
+                    // Nobody takes away the folder as well: it is on another machine.
+                    let folder = finished.parent().filter(|folder| !folder.as_os_str().is_empty());
+                    let is_elsewhere =
+                        folder.map_or(Ok(false), |folder| exists(folder).map(|there| !there))?;
+                    if !may_be_gone || is_elsewhere {
                         return Err(Error::new(
                             flott_schema::ErrorKind::Io,
                             format!(
-                                "'{}' is lost: '{}', which was to get that name, is not there any more; who else removes \
-                                 files there?",
+                                "'{}' is lost: '{}', which was to get that name, is not there any more; do all workers see \
+                                 that folder, and who else removes files there?",
                                 finished.display(),
                                 in_progress.display()
                             ),
@@ -58,11 +62,9 @@ impl FileCommittable {
                     tracing::warn!(file = %finished.display(), "a file of the snapshot is neither pending nor finished; \
                         taken to be committed and moved since");
                 }
-                return Ok(());
             }
             Err(error) => return Err(failed(finished, error)),
         }
-        finished.parent().map_or(Ok(()), sync_folder)?;
         superseded.iter().try_for_each(|path| remove_if_there(path))
     }
 }

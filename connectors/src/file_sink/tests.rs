@@ -114,6 +114,11 @@ fn a_prepared_file_outlives_its_writer_and_can_be_committed_later() {
     let mut committer = sink.committer(&context(0, 1)).unwrap();
     committer.commit_restored(pending.clone()).unwrap();
     expect(folder.path(), &[("part-0-1", "2\n")]);
+    let mut elsewhere = pending.clone();
+    elsewhere[0].finished = folder.path().join("gone").join("part-0-0");
+    elsewhere[0].in_progress = folder.path().join("gone").join(".part-0-0.inprogress");
+    let error = committer.commit_restored(elsewhere).unwrap_err().to_string();
+    assert!(error.contains("do all workers see that folder"), "{error}");
     // Of what has just been written, it means that it is lost.
     let error = committer.commit(pending).unwrap_err().to_string();
     assert!(error.contains("part-0-0' is lost"), "{error}");
