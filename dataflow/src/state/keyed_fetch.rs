@@ -20,6 +20,8 @@ const LOADED: u8 = 1;
 const TOUCHED: u8 = 2;
 /// Keys whose timers are due that are fetched together.
 const DUE_AT_ONCE: usize = 512;
+/// Keys forgotten at once beyond what is needed: a pause that many writes share, and that nobody notices.
+const FORGOTTEN_AHEAD: usize = 2048;
 /// Keys measured for each batch.
 const SAMPLED: usize = 4;
 
@@ -201,7 +203,7 @@ impl<K: Key> KeyedState<K> {
 
     /// Forgets keys until so many and some fewer are left, if that many can be.
     fn forget_some(&mut self, keys: usize) -> Result<()> {
-        let wanted = self.slots.len().saturating_sub(keys - keys / 8);
+        let wanted = self.slots.len().saturating_sub(keys - (keys / 8).min(FORGOTTEN_AHEAD));
         self.hand_over_copies();
         let mut chosen: Vec<u32> = Vec::new();
         let slots = self.keys.len();

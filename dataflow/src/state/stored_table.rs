@@ -26,6 +26,8 @@ use crate::types::Shape;
 const DRAINED_A_CALL: usize = 4096;
 /// Slots looked at in one call, for each row that may be copied.
 const LOOKED_AT_A_ROW: usize = 32;
+/// Entries forgotten at once beyond what is needed: a pause that many writes share, and that nobody notices.
+const FORGOTTEN_AHEAD: usize = 4096;
 /// Marks looked at together.
 const CHUNK: usize = 64;
 
@@ -224,7 +226,7 @@ impl<K: Key, V: Record> StoredTable<K, V> {
     /// Forgets entries until so many and some fewer are left: those not used since the hand last passed. Dirty ones are written first.
     fn forget(&mut self, entries: usize) -> Result<()> {
         let Some(backend) = &self.backend else { return Ok(()) };
-        let goal = entries - entries / 8;
+        let goal = entries - (entries / 8).min(FORGOTTEN_AHEAD);
         let mut dirty = Vec::new();
         // Twice around: the first time every entry may have been used.
         let mut steps = self.table.capacity() * 2 + self.table.len();
