@@ -3,7 +3,7 @@
 use flott_schema::control::Placement;
 use flott_schema::graph::{ExecutionMode, JobGraph, Vertex};
 use flott_schema::ids::{SlotId, TaskId, VertexId};
-use flott_schema::job::{JobSettings, ProgramDigest};
+use flott_schema::job::{JobSettings, ProgramDigest, ProgramRef};
 use flott_schema::snapshot::Barrier;
 
 use super::*;
