@@ -79,6 +79,17 @@ pub struct JobDetails {
     pub duration: i64,
     /// Its vertices, upstream first.
     pub vertices: Vec<VertexDetails>,
+    /// What it waits for, if it waits.
+    #[serde(default)]
+    pub slot_wait: Option<SlotWaitDetails>,
+}
+
+/// A wait for slots.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SlotWaitDetails {
+    /// Slots that what is to start next needs.
+    pub slots_needed: u32,
 }
 
 impl JobDetails {

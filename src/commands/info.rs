@@ -62,6 +62,9 @@ fn described(job: &JobDetails) -> String {
     }
     line("duration", duration(job.duration));
     line("tasks", format!("{} of {} running", job.tasks_in("RUNNING"), job.task_count()));
+    if let Some(wait) = &job.slot_wait {
+        line("waits", format!("for {} slots; see flott cluster status", wait.slots_needed));
+    }
     let mut table = Table::new(
         &["vertex", "state", "running", "records in", "records out", "bytes in", "bytes out", "busy"],
         &[2, 3, 4, 5, 6, 7],

@@ -23,7 +23,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Sets a configuration key; may be given several times (docs/book/configuration.md lists the keys)
+    /// Sets a configuration key; may be given several times (conf/flott.yaml lists the keys)
     #[arg(short = 'D', value_name = "KEY=VALUE")]
     properties: Vec<String>,
 }

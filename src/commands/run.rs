@@ -40,7 +40,7 @@ pub struct Arguments {
     #[arg(short, long)]
     name: Option<String>,
 
-    /// Sets a configuration key; may be given several times (docs/book/configuration.md lists the keys)
+    /// Sets a configuration key; may be given several times (conf/flott.yaml lists the keys)
     #[arg(short = 'D', value_name = "KEY=VALUE")]
     properties: Vec<String>,
 

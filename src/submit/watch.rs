@@ -7,7 +7,7 @@ use flott_schema::ids::JobId;
 use flott_schema::{Error, ErrorKind, Result};
 
 use super::summary;
-use crate::client::views::{JobDetails, has_ended};
+use crate::client::views::{JobDetails, Overview, has_ended};
 use crate::client::{Client, ClientError};
 use crate::interrupt::Interrupts;
 use crate::progress::Progress;
@@ -44,6 +44,7 @@ async fn watch(client: &Client, job: JobId, graph: &JobGraph) -> Result<JobResul
         graph,
         progress: Progress::start(&graph.name, true),
         silent: None,
+        waits: false,
     };
     let mut cancelled = false;
     let outcome = loop {
@@ -78,6 +79,8 @@ struct Watch<'a> {
     progress: Progress,
     /// Since when no coordinator answers.
     silent: Option<Instant>,
+    /// Whether it was said that the job waits for slots.
+    waits: bool,
 }
 
 impl Watch<'_> {
@@ -88,6 +91,7 @@ impl Watch<'_> {
                 if self.silent.take().is_some() {
                     self.progress.say("the cluster answers again");
                 }
+                self.say_what_it_waits_for(&details);
                 if self.progress.is_shown() && !has_ended(&details.state) {
                     let events = summary::source_records(self.client, &self.job, self.graph).unwrap_or(0);
                     let running = (details.tasks_in("RUNNING"), details.task_count());
@@ -97,6 +101,24 @@ impl Watch<'_> {
             }
             Err(error) if error.is_transient() => self.wait_for_the_cluster(error).map(|()| None),
             Err(error) => Err(error.into_error().at(format!("job {}", self.job))),
+        }
+    }
+
+    /// Once a wait: that the job waits for slots, and for how many.
+    fn say_what_it_waits_for(&mut self, details: &JobDetails) {
+        let Some(wait) = details.slot_wait else {
+            self.waits = false;
+            return;
+        };
+        if std::mem::replace(&mut self.waits, true) {
+            return;
+        }
+        let needed = wait.slots_needed;
+        match self.client.get::<Overview>("/overview") {
+            Ok(Overview { slots_available, slots_total, .. }) => self.progress.say(&format!(
+                "waiting for slots: the job needs {needed}, the cluster has {slots_available} free of {slots_total}"
+            )),
+            Err(_) => self.progress.say(&format!("waiting for slots: the job needs {needed}")),
         }
     }
 

@@ -75,6 +75,14 @@ pub enum ConfigError {
         /// The known key that looks most like it.
         nearest: String,
     },
+    /// A word after `-D` that is no known key and no pair.
+    #[error("-D {word}: a setting is KEY=VALUE; the nearest known key is `{nearest}`")]
+    NoPair {
+        /// The word.
+        word: String,
+        /// The known key that looks most like it.
+        nearest: String,
+    },
     /// A key that stands twice in one text.
     #[error("{origin}: `{key}` is set twice, first at {first}; keep one of the two")]
     Duplicate {

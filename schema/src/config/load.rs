@@ -29,8 +29,10 @@ impl Configuration {
     pub fn from_pairs<S: AsRef<str>>(pairs: impl IntoIterator<Item = S>) -> Result<Self, ConfigError> {
         let mut loader = Loader::default();
         for pair in pairs {
-            let (key, value) = pair.as_ref().split_once('=').unwrap_or((pair.as_ref(), "true"));
-            loader.put(key.trim(), Some(value.trim()), Origin::CommandLine, true);
+            match pair.as_ref().split_once('=') {
+                Some((key, value)) => loader.put(key.trim(), Some(value.trim()), Origin::CommandLine, true),
+                None => loader.put_word(pair.as_ref().trim()),
+            }
         }
         loader.finish()
     }
@@ -167,6 +169,17 @@ impl Loader {
             Meaning::Entry | Meaning::Ineffective | Meaning::Unknown => {
                 self.keep(key, value.into(), origin, replace)
             }
+        }
+    }
+
+    /// A word without a value: a key means `true`.
+    fn put_word(&mut self, word: &str) {
+        match known::meaning(word) {
+            Meaning::Unknown => {
+                let nearest = known::nearest_known_key(word).into();
+                self.problems.push(ConfigError::NoPair { word: word.into(), nearest });
+            }
+            _ => self.put(word, Some("true"), Origin::CommandLine, true),
         }
     }
 

@@ -262,6 +262,10 @@ fn pairs_and_variables_name_themselves_in_errors() {
         "-D: unknown key `worker.slot`; the nearest known key is `worker.slots`"
     );
     assert_eq!(
+        error(Configuration::from_pairs(["worker.slot"])),
+        "-D worker.slot: a setting is KEY=VALUE; the nearest known key is `worker.slots`"
+    );
+    assert_eq!(
         error(Configuration::from_pairs(["worker.slots=0"])),
         "-D: bad value `0` for `worker.slots`: out of bounds; expected a whole number of at least 1"
     );
