@@ -2,6 +2,7 @@
 //!
 //! - [`shape`]: [`Shape`], the structure that a type's `Deserialize` asks for, as data that can be stored and compared
 //! - [`key_check`]: refuses key types whose encoding is not one and the same for equal keys
+//! - `parse`: from the text of a shape back to the shape
 //! - `tracer`: how a shape is found: `T::deserialize` run against a deserialiser that answers with samples
 //!
 //! Called while a job graph is built and while state is opened or saved; never per record or per batch.
@@ -10,6 +11,7 @@
 //! or of the fingerprint of an existing shape (both are stored with state).
 
 pub mod key_check;
+mod parse;
 pub mod shape;
 mod tracer;
 
