@@ -43,6 +43,7 @@ pub use flott_coordinator as coordinator;
 pub use flott_dataflow as dataflow;
 pub use flott_schema as schema;
 pub use flott_schema::{Context, Error, ErrorKind, Result};
+pub use flott_state as state;
 pub use flott_storage as storage;
 pub use flott_worker as worker;
 pub use result::JobResult;

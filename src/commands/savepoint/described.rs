@@ -12,9 +12,8 @@ use flott::storage::Storage;
 use serde_json::{Value, json};
 
 use super::super::table::{Table, bytes, time};
-
-/// Items that are shown of each list for people.
-const ITEMS_SHOWN: usize = 20;
+use super::entries::Entries;
+use super::values::Reader;
 
 /// A list state of an operator, over all tasks.
 struct List<'a> {
@@ -89,10 +88,6 @@ fn kind(kind: SnapshotKind) -> &'static str {
     }
 }
 
-fn hex(item: &[u8]) -> String {
-    item.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn known(text: &str) -> &str {
     if text.is_empty() { "?" } else { text }
 }
@@ -111,7 +106,7 @@ fn of_tasks(manifest: &Manifest, vertex: &ManifestVertex) -> (usize, u64) {
 }
 
 /// The manifest as text for people.
-pub fn as_text(folder: &Storage, manifest: &Manifest, with_items: bool) -> String {
+pub fn as_text(folder: &Storage, manifest: &Manifest, entries: Option<&Entries>) -> String {
     let mut text = format!("{} {folder}\n", kind(manifest.kind));
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<9} {value}\n"));
     let (files, size) = all_files(manifest);
@@ -135,15 +130,16 @@ pub fn as_text(folder: &Storage, manifest: &Manifest, with_items: bool) -> Strin
         for operator in &vertex.operators {
             let state = State::of(manifest, operator.operator);
             text.push_str(&format!("  operator '{}' (uid {})", operator.name, operator.uid));
-            text.push_str(
-                &state.map_or_else(|| ": no state\n".into(), |state| described(&state, with_items)),
-            );
+            text.push_str(&state.map_or_else(
+                || ": no state\n".into(),
+                |state| described(&state, operator.operator, entries),
+            ));
         }
     }
     text
 }
 
-fn described(state: &State<'_>, with_items: bool) -> String {
+fn described(state: &State<'_>, operator: OperatorId, entries: Option<&Entries>) -> String {
     let mut text = format!(", state of {} tasks\n", state.tasks.len());
     let mut table = Table::new(&["    state", "kind", "type", "items", "size"], &[3, 4]);
     let mut is_empty = true;
@@ -163,7 +159,13 @@ fn described(state: &State<'_>, with_items: bool) -> String {
         is_empty = false;
         let types = format!("{} -> {}", known(&of_table.key_type), known(&of_table.value_type));
         let holds = known(&of_table.holds).to_string();
-        table.row([format!("    {}", of_table.name), holds, types, String::new(), String::new()]);
+        let counted = entries.and_then(|entries| entries.of(operator, &of_table.name));
+        let (count, size) = match (counted, entries) {
+            (Some(counted), _) => (counted.count.to_string(), bytes(counted.bytes)),
+            (None, Some(_)) => ("0".into(), bytes(0)),
+            (None, None) => (String::new(), String::new()),
+        };
+        table.row([format!("    {}", of_table.name), holds, types, count, size]);
     }
     if let Some(size) = state.enumerator_bytes {
         is_empty = false;
@@ -190,21 +192,29 @@ fn described(state: &State<'_>, with_items: bool) -> String {
             groups.join(" ")
         ));
     }
-    if with_items {
+    if let Some(entries) = entries {
+        let more = |name: &str, count: u64| match count.checked_sub(entries.limit as u64) {
+            Some(more @ 1..) => format!("    {name}: and {more} more (--limit)\n"),
+            _ => String::new(),
+        };
         for (name, list) in &state.lists {
-            for item in list.items.iter().take(ITEMS_SHOWN) {
-                text.push_str(&format!("    {name}: {}\n", hex(item)));
-            }
-            if let Some(more @ 1..) = list.items.len().checked_sub(ITEMS_SHOWN) {
-                text.push_str(&format!("    {name}: and {more} more (--json shows all)\n"));
-            }
+            let reader = Reader::new(&list.first.item_type);
+            let items = list.items.iter().take(entries.limit);
+            text.extend(items.map(|item| format!("    {name}: {}\n", reader.show(item))));
+            text.push_str(&more(name, list.items.len() as u64));
+        }
+        for table in state.tables.values() {
+            let Some(of_table) = entries.of(operator, &table.name) else { continue };
+            let shown = of_table.shown.iter();
+            text.extend(shown.map(|(key, value)| format!("    {}: {key} = {value}\n", table.name)));
+            text.push_str(&more(&table.name, of_table.count));
         }
     }
     text
 }
 
 /// The manifest as JSON.
-pub fn as_json(folder: &Storage, manifest: &Manifest, with_items: bool) -> Value {
+pub fn as_json(folder: &Storage, manifest: &Manifest, entries: Option<&Entries>) -> Value {
     let (files, size) = all_files(manifest);
     let vertices: Vec<Value> = manifest
         .vertices
@@ -220,7 +230,7 @@ pub fn as_json(folder: &Storage, manifest: &Manifest, with_items: bool) -> Value
                         "id": operator.operator.to_string(),
                         "uid": operator.uid,
                         "name": operator.name,
-                        "state": state.map(|state| state_as_json(&state, with_items)),
+                        "state": state.map(|state| state_as_json(&state, operator.operator, entries)),
                     })
                 })
                 .collect();
@@ -248,12 +258,15 @@ pub fn as_json(folder: &Storage, manifest: &Manifest, with_items: bool) -> Value
     })
 }
 
-fn state_as_json(state: &State<'_>, with_items: bool) -> Value {
+fn state_as_json(state: &State<'_>, operator: OperatorId, entries: Option<&Entries>) -> Value {
     let lists: Vec<Value> = state
         .lists
         .iter()
         .map(|(name, list)| {
-            let items = with_items.then(|| list.items.iter().map(|item| hex(item)).collect::<Vec<_>>());
+            let reader = Reader::new(&list.first.item_type);
+            let shown =
+                |limit| list.items.iter().take(limit).map(|item| reader.show(item)).collect::<Vec<_>>();
+            let items = entries.map(|entries| shown(entries.limit));
             json!({
                 "name": name,
                 "mode": mode(list.first.mode),
@@ -274,6 +287,8 @@ fn state_as_json(state: &State<'_>, with_items: bool) -> Value {
                 "holds": table.holds,
                 "key-type": table.key_type,
                 "value-type": table.value_type,
+                "count": entries.map(|entries| entries.of(operator, &table.name).map_or(0, |table| table.count)),
+                "entries": entries.map(|entries| entries_as_json(entries, operator, &table.name)),
             })
         })
         .collect();
@@ -293,6 +308,11 @@ fn state_as_json(state: &State<'_>, with_items: bool) -> Value {
         "bytes": state.file_bytes(),
         "enumerator-bytes": state.enumerator_bytes,
     })
+}
+
+fn entries_as_json(entries: &Entries, operator: OperatorId, table: &str) -> Vec<Value> {
+    let shown = entries.of(operator, table).map(|table| &table.shown[..]).unwrap_or_default();
+    shown.iter().map(|(key, value)| json!({"key": key, "value": value})).collect()
 }
 
 #[cfg(test)]
@@ -317,14 +337,14 @@ mod tests {
         let list = |item: u8| ListSnapshot {
             name: "splits".into(),
             mode: ListMode::Split,
-            item_type: "u64".into(),
+            item_type: "(u8, u8)".into(),
             items: vec![vec![item, 255]],
         };
         let table = TableSnapshot {
             name: "sum".into(),
             number: 0,
             holds: "value".into(),
-            key_type: "String".into(),
+            key_type: "str".into(),
             value_type: "i64".into(),
         };
         let file = SnapshotFile { name: "a".into(), path: "../shared/a".into(), size: 2_048, crc32c: 0xab };
@@ -373,33 +393,42 @@ mod tests {
 
 vertex 'Sum -> Sink' ID: 2 tasks, 128 key groups, 1 finished
   operator 'Op sum' (uid sum), state of 2 tasks
-    state   kind         type           items  size
-    splits  list, split  u64                2   4 B
-    sum     value        String -> i64
+    state   kind         type        items  size
+    splits  list, split  (u8, u8)        2   4 B
+    sum     value        str -> i64
     keyed state: 1 files, 2.0 KiB, rocksdb-1, key groups 0..64 64..128
-    splits: 00ff
-    splits: 01ff
   operator 'Op sink' (uid sink): no state
 ";
         let expected = expected.replace("ID", &OperatorId::of_uid("sum").to_string());
-        assert_eq!(as_text(&folder, &manifest(), true), expected);
+        assert_eq!(as_text(&folder, &manifest(), None), expected);
     }
 
     #[test]
     fn json_has_the_same() {
         let folder = Storage::open("/checkpoints/chk-12").unwrap();
-        let json = as_json(&folder, &manifest(), true);
+        let json = as_json(&folder, &manifest(), None);
         assert_eq!((&json["path"], &json["bytes"]), (&"file:///checkpoints/chk-12".into(), &2_048.into()));
         let operators = &json["vertices"][0]["operators"];
         let state = &operators[0]["state"];
-        assert_eq!(state["lists"][0]["items"], json!(["00ff", "01ff"]));
-        assert_eq!(state["tables"][0]["key-type"], "String");
+        assert_eq!(state["lists"][0]["items"], Value::Null);
+        assert_eq!(state["tables"][0]["key-type"], "str");
         assert_eq!(state["key-groups"], json!([[0, 64], [64, 128]]));
         assert_eq!(state["files"][0]["crc32c"], "000000ab");
         assert_eq!(operators[1]["state"], Value::Null);
-        assert_eq!(
-            as_json(&folder, &manifest(), false)["vertices"][0]["operators"][0]["state"]["lists"][0]["items"],
-            Value::Null
-        );
+    }
+
+    #[test]
+    fn entries_are_shown_by_their_types() {
+        let mut manifest = manifest();
+        for task in &mut manifest.tasks {
+            task.operators.iter_mut().for_each(|operator| operator.keyed.clear());
+        }
+        let root = tempfile::tempdir().unwrap();
+        let folder = Storage::open(root.path().to_str().unwrap()).unwrap();
+        let entries = Entries::read(&folder, &manifest, 1).unwrap();
+        let text = as_text(&folder, &manifest, Some(&entries));
+        assert!(text.contains("    splits: [0,255]\n    splits: and 1 more (--limit)\n"), "{text}");
+        let json = as_json(&folder, &manifest, Some(&entries));
+        assert_eq!(json["vertices"][0]["operators"][0]["state"]["lists"][0]["items"], json!([[0, 255]]));
     }
 }

@@ -9,6 +9,7 @@ use flott::storage::{Storage, manifest};
 
 use super::super::operation::absolute;
 use super::described::{as_json, as_text};
+use super::entries::Entries;
 
 /// Shows what a savepoint or checkpoint holds: operators, states, types, sizes, key groups. Reads its files; no cluster is asked.
 #[derive(Args)]
@@ -18,9 +19,13 @@ pub struct Arguments {
     #[arg(value_name = "PATH")]
     path: String,
 
-    /// Shows the items of list states too, as bytes
+    /// Shows the entries too, which reads all files
     #[arg(long)]
     state: bool,
+
+    /// Entries that are shown of each state
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
 
     /// Reads every file and compares it with its checksum
     #[arg(long)]
@@ -40,9 +45,12 @@ impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         let folder = manifest::folder_of(&absolute(&self.path)?)?;
         let manifest = manifest::read(&folder)?;
+        let entries = self.state.then(|| Entries::read(&folder, &manifest, self.limit)).transpose()?;
         match self.json {
-            true => println!("{}", serde_json::to_string_pretty(&as_json(&folder, &manifest, self.state))?),
-            false => print!("{}", as_text(&folder, &manifest, self.state)),
+            true => {
+                println!("{}", serde_json::to_string_pretty(&as_json(&folder, &manifest, entries.as_ref()))?)
+            }
+            false => print!("{}", as_text(&folder, &manifest, entries.as_ref())),
         }
         if self.verify {
             let files = verify(&folder, &manifest)?;

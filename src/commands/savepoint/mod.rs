@@ -1,14 +1,17 @@
 //! `flott savepoint`: takes a savepoint, or looks at one, or deletes one.
 //!
 //! * this file: `flott savepoint JOB [DIR]`
-//! * `inspect`: what a savepoint or checkpoint holds, read from its manifest; `described`: the same for people and as JSON
+//! * `inspect`: what a savepoint or checkpoint holds, read from its manifest; `described`: the same for people and as JSON; `entries`:
+//!   what its tables hold; `values`: bytes as values of a type
 //! * `dispose`: deleting one
 //!
 //! Who may call it: the command line. What must never happen here: a file of a snapshot that is written.
 
 mod described;
 mod dispose;
+mod entries;
 mod inspect;
+mod values;
 
 use std::process::ExitCode;
 use std::time::Duration;
