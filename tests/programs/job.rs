@@ -19,6 +19,14 @@ fn main() -> flott::Result<()> {
             numbers(&env).print();
             numbers(&env).write_text(*folder)
         }
+        // Each number with how many of its last digit have come: whoever loses or repeats one, or its state, is found out.
+        ["counted", folder] => numbers(&env)
+            .map(|n| (n, 1_u64))
+            .key_by(|(n, _)| n % 10)
+            .reduce(|last, next| *last = (next.0, last.1 + next.1))
+            .uid("counts")
+            .map(|(n, count)| format!("{n} {count}"))
+            .write_text(*folder),
         // Five vertices, each task of which sends to one of the next.
         ["wide"] => {
             let step = |n: u64| n + 1;
@@ -34,7 +42,7 @@ fn main() -> flott::Result<()> {
 
 /// Numbers by the clock, without end.
 fn numbers(env: &StreamEnv) -> DataStream<u64> {
-    env.add_source(Generator::new(|n| n).rate_per_second(1000.0), "Numbers")
+    env.add_source(Generator::new(|n| n).rate_per_second(1000.0), "Numbers").uid("numbers")
 }
 
 fn rule(n: u64) -> u64 {

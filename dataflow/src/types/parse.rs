@@ -33,7 +33,10 @@ impl<'a> Parser<'a> {
     }
 
     fn wrong(&self, wanted: &str) -> Error {
-        Error::bad_input(format!("'{}' is no text of a type: {wanted} is wanted at byte {}", self.text, self.at))
+        Error::bad_input(format!(
+            "'{}' is no text of a type: {wanted} is wanted at byte {}",
+            self.text, self.at
+        ))
     }
 
     fn eats(&mut self, token: &str) -> bool {
@@ -292,7 +295,8 @@ mod tests {
 
     #[test]
     fn what_is_no_text_of_a_shape_is_refused_with_the_place() {
-        for text in ["", "u65", "[u8", "[u8; 70000]", "(u8", "A{b u8}", "enum A{", "\"a\"", "u8 ", "map[u8]"] {
+        for text in ["", "u65", "[u8", "[u8; 70000]", "(u8", "A{b u8}", "enum A{", "\"a\"", "u8 ", "map[u8]"]
+        {
             let error = Shape::parse(text).unwrap_err().to_string();
             assert!(error.contains(&format!("'{text}' is no text of a type")), "{error}");
         }
