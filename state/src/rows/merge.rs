@@ -45,6 +45,9 @@ impl PartialEq for Cursor<'_> {
 
 impl Eq for Cursor<'_> {}
 
+/// How many rows of a run ahead the processor is told what will be read.
+const AHEAD: usize = 16;
+
 /// Gives the rows of all runs in order, one for each key: that of the last run that has one.
 pub(crate) fn merge<'a>(
     runs: impl IntoIterator<Item = &'a Run>,
@@ -52,7 +55,10 @@ pub(crate) fn merge<'a>(
 ) -> Result<()> {
     let runs: Vec<&Run> = runs.into_iter().filter(|run| run.len() > 0).collect();
     if let [run] = runs[..] {
-        return (0..run.len()).try_for_each(|index| each(run.row(index)));
+        return (0..run.len()).try_for_each(|index| {
+            run.prefetch(index + AHEAD);
+            each(run.row(index))
+        });
     }
     let cursors = runs.into_iter().enumerate().map(|(age, run)| Reverse(Cursor { run, age, index: 0 }));
     let mut heap: BinaryHeap<Reverse<Cursor<'a>>> = cursors.collect();
@@ -66,6 +72,7 @@ pub(crate) fn merge<'a>(
             each(run.row(index))?;
             last = Some((run, index));
         }
+        run.prefetch(index + AHEAD / 2);
         if index + 1 < run.len() {
             top.0.index = index + 1;
         } else {
