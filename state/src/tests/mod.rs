@@ -7,3 +7,4 @@ mod incremental;
 mod kit;
 mod rescale;
 mod restart;
+mod stored;
