@@ -75,6 +75,10 @@ fn a_job_goes_on_from_its_savepoint_at_other_parallelisms_and_loses_or_repeats_n
     let flags = [&every[..], &["-p", "1", "-s", savepoint]].concat();
     let job = cluster.submit(&flags, &[&program, "counted", &second]);
     cluster.wait_for(&job, "RUNNING");
+    // More tasks than key groups; the job goes on as it was.
+    let refused =
+        run(&mut cluster.flott(&["rescale", "-p", "3", "--vertex", "counts=500", &job])).failed_with(1);
+    assert!(refused.contains("500"), "{refused}");
     let rescaled = json(cluster.flott(&["rescale", "--json", "-p", "2", &job]));
     assert_eq!(rescaled["vertices"][1]["parallelism"], 2, "{rescaled}");
     cluster.wait_for(&job, "RUNNING");

@@ -125,7 +125,6 @@ impl Arguments {
     ) -> Result<()> {
         let what = format!("the rescaling of job {} ('{}')", before.jid, before.name);
         let wait = Wait::begin(what.as_str(), self.timeout);
-        let mut was_taken_up = false;
         loop {
             let how_far = match client.job(&before.jid) {
                 Ok(job) if has_ended(&job.state) => {
@@ -137,11 +136,8 @@ impl Arguments {
                 Err(error) if wait.goes_on_after(&error) => "the coordinators change places".into(),
                 Err(error) => return Err(error.into_error()),
             };
-            // A coordinator that has given it up goes back to what it was.
-            let now = client.requirements(&before.jid).ok();
-            if now.as_ref() == Some(requirements) {
-                was_taken_up = true;
-            } else if was_taken_up && now.is_some() {
+            // A coordinator tells what the job is about to get; one that has given it up, what it has.
+            if client.requirements(&before.jid).is_ok_and(|now| now != *requirements) {
                 let reason = last_failure(client, &before.jid);
                 let text = format!("{what} was given up, and the job goes on as it was{reason}");
                 return Err(Error::new(ErrorKind::Io, text));
