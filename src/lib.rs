@@ -95,6 +95,8 @@ mod documents {
     struct GettingStarted;
     #[doc = include_str!("../docs/book/datastream.md")]
     struct DataStream;
+    #[doc = include_str!("../docs/book/checkpoints.md")]
+    struct Checkpoints;
     #[doc = include_str!("../docs/book/configuration.md")]
     struct Configuration;
 }
