@@ -106,6 +106,8 @@ pub struct Own {
     pub leads: bool,
     /// Callers that were turned away at its control port.
     pub callers_refused: u64,
+    /// Files of snapshots that nobody needs and that could not be deleted, each time it was tried.
+    pub deletions_failed: u64,
 }
 
 /// The numbers of a task, or of one of its operators.
@@ -145,6 +147,11 @@ pub fn render(cluster: &ClusterNumbers, process: &ProcessNumbers, own: Own, task
             "flott_coordinator_callers_refused",
             "callers that were turned away at the control port",
             own.callers_refused,
+        );
+        set(
+            "flott_coordinator_snapshot_deletions_failed",
+            "files of snapshots that could not be deleted, each time it was tried",
+            own.deletions_failed,
         );
         for job in &cluster.jobs {
             let labels = [("job_id", job.id.clone()), ("job_name", job.name.clone())];

@@ -95,6 +95,7 @@ pub struct Ledger {
     places: Places,
     jobs: BTreeMap<JobId, JobLedger>,
     actions: Vec<Action>,
+    deletions_failed: u64,
 }
 
 /// A request for a checkpoint as the settings of the job want it. `folder`: that of all its checkpoints, or of the savepoint.
@@ -127,7 +128,7 @@ pub fn checkpoint_request(
 impl Ledger {
     /// Of a coordinator that does not lead yet.
     pub fn new(places: Places) -> Self {
-        Ledger { places, jobs: BTreeMap::new(), actions: Vec::new() }
+        Ledger { places, jobs: BTreeMap::new(), actions: Vec::new(), deletions_failed: 0 }
     }
 
     /// Where snapshots go.
@@ -167,7 +168,7 @@ impl Ledger {
     /// A job has changed.
     pub fn look(&mut self, record: &JobRecord, now: Now) {
         let job = record.id();
-        let Ledger { places, jobs, actions } = self;
+        let Ledger { places, jobs, actions, .. } = self;
         if record.state().is_terminal() {
             if let Some(mut ledger) = jobs.remove(&job) {
                 ledger.close(record, now, actions);
@@ -235,9 +236,15 @@ impl Ledger {
 
     /// What could not be deleted: it is tried again with the next deletion of the job.
     pub fn not_deleted(&mut self, failed: Deletion) {
+        self.deletions_failed += (failed.files.len() + failed.trees.len()) as u64;
         if let Some(ledger) = failed.job.and_then(|job| self.jobs.get_mut(&job)) {
             ledger.not_deleted(failed);
         }
+    }
+
+    /// Files and folders that could not be deleted, each time it was tried.
+    pub fn deletions_failed(&self) -> u64 {
+        self.deletions_failed
     }
 
     /// What has come due. `is_away`: whether a worker has yet to return to this leader; nothing begins without it.

@@ -269,6 +269,7 @@ fn shared_files_go_with_the_last_checkpoint_that_needs_them() {
     // What could not be deleted is tried again with the next.
     let failed = Deletion { job: Some(JOB), files: vec!["x".into()], ..Deletion::default() };
     leader.ledger.not_deleted(failed);
+    assert_eq!(leader.ledger.deletions_failed(), 1);
     leader.pass(100);
     let deleted = deletions(leader.complete(3, &["c"]));
     assert_eq!(deleted.files, [format!("{FOLDER}/shared/b"), "x".to_string()]);

@@ -43,8 +43,6 @@ pub struct Coordinator<L, J = MemoryJournal> {
     pub(super) ledger: Ledger,
     pub(super) keeper: Keeper,
     kept: mpsc::Receiver<Done>,
-    /// Files that nobody needs and that could not be deleted, each time it was tried.
-    pub(super) deletions_failed: u64,
     /// Jobs at which the ledger has to look.
     pub(super) changed: BTreeSet<JobId>,
     /// The zero of the ledger's clock.
@@ -92,7 +90,6 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             ledger: Ledger::new(Places { checkpoints: options.checkpoint_directory.clone() }),
             keeper,
             kept,
-            deletions_failed: 0,
             changed: BTreeSet::new(),
             began: Instant::now(),
             options,

@@ -273,10 +273,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         let now = self.now();
         match done {
             Done::Stored { job, checkpoint, result } => self.ledger.stored(job, checkpoint, result, now),
-            Done::NotDeleted(failed) => {
-                self.deletions_failed += (failed.files.len() + failed.trees.len()) as u64;
-                self.ledger.not_deleted(failed);
-            }
+            Done::NotDeleted(failed) => self.ledger.not_deleted(failed),
             Done::Surveyed(job, surveyed) => {
                 if let Some(record) = self.state.job(job) {
                     self.ledger.surveyed(record, surveyed);

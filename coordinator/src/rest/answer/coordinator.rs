@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::files::{self, Files};
 use super::{body, json};
+use crate::checkpoints::Ledger;
 use crate::machine::{ClusterState, JobRecord, TaskRecord};
 use crate::metrics::{ClusterNumbers, Own, ProcessNumbers, TaskSeries, render};
 use crate::rest::body::Hosts;
@@ -77,12 +78,15 @@ async fn own_metrics(api: &Api) -> Result<Metrics, ApiError> {
 /// `/metrics`, in Prometheus' text: this process, and what the leader knows of the tasks that run on workers without metrics of
 /// their own.
 pub(super) async fn prometheus(api: &Api) -> Result<HttpResponse, ApiError> {
-    let (cluster, places) =
-        api.services.handle.read("metrics", |state| (ClusterNumbers::of(state), places(state))).await?;
+    let question = |state: &ClusterState, ledger: &Ledger| {
+        (ClusterNumbers::of(state), places(state), ledger.deletions_failed())
+    };
+    let (cluster, places, deletions_failed) =
+        api.services.handle.read_with_ledger("metrics", question).await?;
     let leads = api.services.handle.role().term().is_some();
     let tasks = if leads { tasks(api, &places) } else { Vec::new() };
     let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    let own = Own { leads, callers_refused: (api.services.callers_refused)() };
+    let own = Own { leads, callers_refused: (api.services.callers_refused)(), deletions_failed };
     let text = render(&cluster, &ProcessNumbers::read(), own, &tasks);
     Ok(HttpResponse::Ok().insert_header(kind).body(text))
 }

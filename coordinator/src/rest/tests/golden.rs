@@ -179,6 +179,7 @@ async fn prometheus_reads_flinks_names() {
         "flink_jobmanager_numRunningJobs 5",
         "flott_coordinator_leader 1",
         "flott_coordinator_callers_refused 0",
+        "flott_coordinator_snapshot_deletions_failed 0",
     ] {
         assert!(answer.body.lines().any(|found| found == line), "no '{line}' in {}", answer.body);
     }
