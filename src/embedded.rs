@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use flott_coordinator::{Coordinator, CoordinatorError, Handle, InMemoryLink, JobOutcome};
 use flott_dataflow::program::Program;
+use flott_schema::config::options::CheckpointRetention;
 use flott_schema::config::{Configuration, options};
 use flott_schema::control::ToCoordinator;
 use flott_schema::ids::{JobId, WorkerId};
@@ -138,8 +139,12 @@ async fn run_job(program: Arc<Program>, options: EmbeddedOptions) -> Result<JobR
     let link = InMemoryLink::new();
     let orders = link.attach(worker_id, QUEUE_CAPACITY);
     // No further worker can come, so there is nothing to wait for.
-    let coordinator_options =
-        flott_coordinator::Options { slot_wait_ms: 0, ..flott_coordinator::Options::default() };
+    let checkpoints = options.scratch.join(format!("flott-checkpoints-{job}"));
+    let coordinator_options = flott_coordinator::Options {
+        slot_wait_ms: 0,
+        checkpoint_directory: checkpoints.display().to_string(),
+        ..flott_coordinator::Options::default()
+    };
     let (coordinator, handle) = Coordinator::new(coordinator_options, link);
     let service = actix::spawn(coordinator.run());
 
@@ -164,6 +169,10 @@ async fn run_job(program: Arc<Program>, options: EmbeddedOptions) -> Result<JobR
     let _ = service.await;
     let _ = worker.await;
     let _ = forward.await;
+    // Of a job that names no folder, and does not want its checkpoints kept, nothing is left.
+    if options.settings.checkpoints.retention == CheckpointRetention::NoExternalizedCheckpoints {
+        let _ = std::fs::remove_dir_all(checkpoints);
+    }
     result
 }
 

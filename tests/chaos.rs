@@ -15,7 +15,7 @@ use cluster_support::{Cluster, kill};
 use process::{Ended, example_text, run};
 
 /// Numbers a second of a lane at most, see `tests/programs/checker.rs`.
-const RATE: u64 = 40 * 100;
+const RATE: u64 = 10 * 100;
 
 /// A small generator (Vigna: *SplitMix64*), so that a seed says what happens.
 struct Random(u64);
@@ -118,7 +118,7 @@ fn every_record_counts_once_whatever_is_killed() {
             }
         };
         eprintln!(
-            "{:.1} s: fault {fault} of {}: {what}; {} lines visible",
+            "{:.1} s: fault {fault} of {}: {what}; {} files visible",
             started.elapsed().as_secs_f64(),
             plan.faults,
             visible(folder.path())

@@ -2,7 +2,7 @@
 //!
 //! usage: checker_job FOLDER
 //!
-//! Four lanes count from 0, each at a few thousand numbers a second, until the file `FOLDER/end` names the number at which they end.
+//! Four lanes count from 0, each at up to a thousand numbers a second, until the file `FOLDER/end` names the number at which they end.
 //! Every number becomes a line `lane number count sum` in `FOLDER/records`: how many numbers of its key came up to it, and their sum. Each second
 //! of event time becomes a line `lane start count sum` in `FOLDER/windows`. Both are functions of lane and number alone.
 
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 const LANES: u32 = 4;
 /// Numbers of a lane in a row, and the pause behind them.
-const STEP: u64 = 40;
+const STEP: u64 = 10;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Keys of a lane.
 const KEYS: u64 = 64;

@@ -3,9 +3,10 @@
 //! [`Worker::run`] is the loop; it owns everything that belongs to jobs. It runs inside an actix system.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use actix::Addr;
 use flott_dataflow::context::{Congestion, Settings, TaskContext};
@@ -35,6 +36,10 @@ use crate::spool::{SpoolBudget, SpoolStore};
 use crate::state::JobState;
 use crate::subtask::{Cancel, Fail, Report, SnapshotEnded, Subtask, SubtaskPlan, TakeSnapshot};
 use crate::wiring::channel_number;
+
+/// How often, and after which time each, the end of a process looks whether its working files are gone.
+const TIDY_UP_STEPS: u32 = 2_000;
+const TIDY_UP_STEP: Duration = Duration::from_millis(5);
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -104,6 +109,8 @@ pub struct Worker {
     enumerators: Slot,
     jobs: HashMap<JobId, Job>,
     coordinator: mpsc::Sender<ToCoordinator>,
+    /// Folders of working files of jobs that are over.
+    leftovers: Vec<PathBuf>,
     /// The way to other executors of the job; an embedded cluster has none.
     exchange: Option<Exchange>,
 }
@@ -135,6 +142,7 @@ impl Worker {
             clock: Clock::default(),
             jobs: HashMap::new(),
             coordinator,
+            leftovers: Vec::new(),
             exchange: None,
         };
         (worker, handle)
@@ -169,6 +177,9 @@ impl Worker {
         }
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
         jobs.into_iter().for_each(|job| self.release(job));
+        for folder in std::mem::take(&mut self.leftovers) {
+            tidy_up(&folder).await;
+        }
         self.slots.iter().for_each(Slot::stop);
         self.enumerators.stop();
     }
@@ -422,9 +433,7 @@ impl Worker {
     fn release(&mut self, id: JobId) {
         if let Some(job) = self.jobs.remove(&id) {
             job.subtasks.values().for_each(|subtask| subtask.do_send(Cancel));
-            if let Some(state) = &job.state {
-                state.release(id);
-            }
+            self.leftovers.extend(job.state.as_ref().map(|state| state.release(id)));
         }
         self.handle.remove(id);
     }
@@ -520,6 +529,20 @@ impl Job {
         let enumerator = thread.start_actor(move || Enumerator::new(make));
         self.enumerators.insert(vertex.id, (epoch, enumerator.clone()));
         enumerator
+    }
+}
+
+/// Waits until the folder of a job that is over is gone: its tasks let go of it on their own threads, which takes a moment. A process that ended
+/// meanwhile would pull RocksDB away from under them.
+async fn tidy_up(folder: &Path) {
+    for _ in 0..TIDY_UP_STEPS {
+        if !folder.exists() {
+            return;
+        }
+        tokio::time::sleep(TIDY_UP_STEP).await;
+    }
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        tracing::warn!("{}: cannot be deleted: {error}", folder.display());
     }
 }
 

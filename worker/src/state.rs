@@ -1,6 +1,6 @@
 //! What keeps the state of a job's tasks: `flott-state`, in the terms of this room.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ use crate::wiring::channels_into;
 #[derive(Clone)]
 pub struct JobState {
     service: Arc<StateService>,
+    /// Its working files.
+    directory: PathBuf,
     /// For the tasks in a slot.
     memory_bytes: usize,
     /// Whether barriers may overtake records.
@@ -39,13 +41,14 @@ impl JobState {
         let (checkpoints, state) = (&spec.settings.checkpoints, &spec.settings.state);
         let folder = state.local_directories.first().map_or(scratch, Path::new);
         let directory = folder.join(format!("flott-state-{job}-{}", worker.0));
-        let mut options = StateOptions::of_job(&spec.settings, directory);
+        let mut options = StateOptions::of_job(&spec.settings, &directory);
         if !checkpoints.are_taken() {
             // To know what changes is of no use where nothing asks for it regularly.
             options.backend = Backend::HashMap;
         }
         Ok(Some(JobState {
             service: StateService::start(options)?,
+            directory,
             memory_bytes: usize::try_from(state.memory_bytes).unwrap_or(usize::MAX),
             overtaking: checkpoints.unaligned,
             on_demand: !checkpoints.are_taken(),
@@ -89,11 +92,12 @@ impl JobState {
         TaskState { job: self.clone(), graph: graph.clone(), identity, restore }
     }
 
-    /// The job is over: nothing of its state is needed here.
-    pub fn release(&self, job: JobId) {
+    /// The job is over: nothing of its state is needed here. Gives the folder of its working files, which go when the last task has let go of them.
+    pub fn release(&self, job: JobId) -> PathBuf {
         if let Err(error) = self.service.release(job) {
             tracing::warn!(%job, %error, "local copies of checkpoints are left behind");
         }
+        self.directory.clone()
     }
 }
 

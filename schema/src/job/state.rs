@@ -56,7 +56,7 @@ impl Default for StateSettings {
             high_priority_milli: 100,
             threads: 2,
             transfer_threads: 4,
-            bloom_filter: false,
+            bloom_filter: true,
         }
     }
 }

@@ -48,8 +48,8 @@ options! {
     ROCKSDB_TRANSFER_THREADS: u32 = "state.backend.rocksdb.checkpoint.transfer.thread.num", default("4"),
         check(checks::at_least_one, checks::AT_LEAST_ONE);
 
-    /// Whether lookups ask a Bloom filter before they read a block.
-    ROCKSDB_BLOOM_FILTER: bool = "state.backend.rocksdb.use-bloom-filter", default("false");
+    /// Whether lookups ask a Bloom filter before they read a block (Flink: false).
+    ROCKSDB_BLOOM_FILTER: bool = "state.backend.rocksdb.use-bloom-filter", default("true");
 
     /// Directories for temporary files: spooled results, sorting, working state.
     TMP_DIRS: Directories = "io.tmp.dirs", default("/tmp"), deprecated(&["taskmanager.tmp.dirs"]);
