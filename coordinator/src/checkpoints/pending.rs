@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use flott_schema::control::TaskState;
 use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, TaskId};
 use flott_schema::snapshot::{Manifest, ManifestOperator, ManifestVertex, SnapshotKind, TaskSnapshot};
@@ -40,7 +39,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// One that the machine has just begun: tasks that run have to hand in, those that have finished did so before.
+    /// One that the machine has just begun: tasks that run have to hand in, those that have handed in their last part did so
+    /// before.
     pub(super) fn new(job: &JobRecord, record: &CheckpointRecord, deadline_ms: u64) -> Self {
         let mut pending = Pending {
             id: record.id,
@@ -56,15 +56,13 @@ impl Pending {
             triggered_ms: record.triggered_ms,
         };
         for task in job.vertices().iter().flat_map(|vertex| vertex.tasks()) {
-            match (task.state(), task.last_snapshot()) {
-                (TaskState::Finished, Some(last)) => {
-                    pending.stats.acknowledged += 1;
-                    pending.stats.state_bytes += last.times.state_bytes;
-                    pending.parts.insert(task.attempt().task, last.clone());
-                }
-                _ => {
-                    pending.waiting.insert(task.attempt());
-                }
+            // Its end may not be known yet; it answers no order any more.
+            if let Some(last) = task.last_snapshot() {
+                pending.stats.acknowledged += 1;
+                pending.stats.state_bytes += last.times.state_bytes;
+                pending.parts.insert(task.attempt().task, last.clone());
+            } else {
+                pending.waiting.insert(task.attempt());
             }
         }
         pending

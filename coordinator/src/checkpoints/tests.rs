@@ -384,6 +384,20 @@ fn a_task_that_finishes_instead_of_handing_in_counts_by_its_last_part() {
 }
 
 #[test]
+fn a_task_whose_last_part_is_known_is_not_waited_for_though_it_has_yet_to_say_that_it_has_finished() {
+    let mut leader = Leader::of(settings());
+    let source = leader.attempt("source");
+    let snapshot = Arc::new(part(source, &[], true));
+    leader.happen(Event::LastSnapshot { job: JOB, attempt: source, snapshot, at_ms: 0 });
+    leader.pass(100);
+    assert_eq!(leader.pending(), [1]);
+    leader.part("map", 1, &[]);
+    let stored = leader.pass(0);
+    let [Action::Store { manifest, .. }] = &stored[..] else { panic!("{stored:?}") };
+    assert_eq!(manifest.tasks.iter().map(|task| task.finished).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
 fn a_failure_of_the_job_gives_up_what_is_pending_and_an_interval_passes_after_it_is_up_again() {
     let mut leader = Leader::of(settings());
     leader.pass(100);

@@ -41,7 +41,6 @@ impl Trigger {
     pub(super) fn look(&mut self, job: &JobRecord, settings: &CheckpointSettings, now_ms: u64) {
         if job.state() != JobState::Running {
             (self.due_ms, self.possible, self.periodic) = (None, false, false);
-            self.wanting.clear();
             return;
         }
         self.possible = job.snapshot_obstacle().is_none();

@@ -18,6 +18,7 @@ use super::exception::JobException;
 use super::job::{JobFailure, JobRecord, JobState};
 use super::slots::SlotTable;
 use super::step::Step;
+use super::task::TaskRecord;
 
 /// Bytes of the reason of a failed snapshot that are kept.
 const REASON_BYTES_MAX: usize = 4 << 10;
@@ -83,10 +84,10 @@ impl JobRecord {
         })
     }
 
-    /// The workers that run tasks of the job, and which.
-    fn running_tasks(&self) -> BTreeMap<WorkerId, Vec<AttemptId>> {
+    /// The workers that run tasks of the job, and which of those that are `meant`.
+    fn running_tasks(&self, meant: impl Fn(&TaskRecord) -> bool) -> BTreeMap<WorkerId, Vec<AttemptId>> {
         let mut running: BTreeMap<WorkerId, Vec<AttemptId>> = BTreeMap::new();
-        for task in self.vertices.iter().flat_map(|vertex| &vertex.tasks) {
+        for task in self.vertices.iter().flat_map(|vertex| &vertex.tasks).filter(|task| meant(task)) {
             if let (TaskState::Running, Some(slot)) = (task.state, task.slot) {
                 running.entry(slot.worker).or_default().push(task.attempt);
             }
@@ -167,7 +168,9 @@ impl Step<'_> {
                 parallelism: request.parallelism,
             });
         }
-        self.effects.extend(record.running_tasks().into_iter().map(|(worker, attempts)| {
+        // Who has handed in its last part answers no more.
+        let asked = record.running_tasks(|task| task.last.is_none());
+        self.effects.extend(asked.into_iter().map(|(worker, attempts)| {
             let (folder, shared_folder) = (folder.clone(), shared_folder.clone());
             Effect::Checkpoint {
                 worker,
@@ -282,7 +285,10 @@ impl Step<'_> {
         let position = record.positions[&attempt.task.vertex];
         let task = &mut record.vertices[position].tasks[attempt.task.subtask as usize];
         match task.state {
-            TaskState::Deploying | TaskState::Initializing | TaskState::Running if task.last.is_none() => {
+            // Reports may overtake each other: it may be known already that it has finished.
+            TaskState::Deploying | TaskState::Initializing | TaskState::Running | TaskState::Finished
+                if task.last.is_none() =>
+            {
                 task.last = Some(snapshot);
             }
             TaskState::Canceling => ignored.overtaken += 1,
@@ -326,7 +332,8 @@ impl Step<'_> {
         checkpoints.end_operation(operation, result);
     }
 
-    /// A worker is back and may have missed how snapshots began and ended: what is under way is given up, and it is told.
+    /// A worker is back and may have missed how snapshots began and ended: what is under way is given up, and its tasks are
+    /// told of what they may have seen.
     pub(super) fn end_missed(&mut self, worker: WorkerId, job: JobId) {
         // It may have ended by this very event, and been forgotten.
         let Some(record) = self.state.jobs.get(&job) else { return };
@@ -339,26 +346,28 @@ impl Step<'_> {
             self.fail_checkpoint(job, id, reason, false, CheckpointStats::default());
         }
         let Some(record) = self.state.jobs.get(&job) else { return };
-        let Some(attempts) = record.running_tasks().remove(&worker) else { return };
-        let mut ended: Vec<(u64, bool)> = record
-            .checkpoints
-            .latest()
-            .into_iter()
-            .flatten()
-            .map(|one| (one.id, one.is_completed()))
-            .collect();
-        ended.sort_unstable();
-        self.effects.extend(ended.into_iter().map(|(checkpoint, completed)| Effect::CheckpointEnded {
-            worker,
-            job,
-            checkpoint,
-            completed,
-            attempts: attempts.clone(),
-        }));
+        let latest = record.checkpoints.latest().into_iter().flatten();
+        let mut ended: Vec<&CheckpointRecord> = latest.collect();
+        ended.sort_unstable_by_key(|one| one.id);
+        for one in ended {
+            // A snapshot begins when all tasks run: those that ran later were deployed after it and know nothing of it.
+            let saw = |task: &TaskRecord| {
+                task.is_on(worker)
+                    && task.entered_ms(TaskState::Running).is_some_and(|ran_ms| ran_ms <= one.triggered_ms)
+            };
+            let told = record.running_tasks(saw);
+            self.effects.extend(told.into_iter().map(|(worker, attempts)| Effect::CheckpointEnded {
+                worker,
+                job,
+                checkpoint: one.id,
+                completed: one.is_completed(),
+                attempts,
+            }));
+        }
     }
 
     fn tell_ended(&mut self, job: JobId, ended: &[(u64, bool)]) {
-        let running = self.state.jobs[&job].running_tasks();
+        let running = self.state.jobs[&job].running_tasks(|_| true);
         for (checkpoint, completed) in ended.iter().copied() {
             self.effects.extend(running.iter().map(|(worker, attempts)| Effect::CheckpointEnded {
                 worker: *worker,

@@ -221,6 +221,28 @@ async fn a_task_that_leaves_nothing_fails_where_checkpoints_have_to_follow() {
 }
 
 #[tokio::test]
+async fn a_last_part_that_its_tasks_end_has_overtaken_is_kept_and_checkpoints_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let handle = start(folder.path(), Some(10)).await;
+    let attempt = handle.status(JOB).await.unwrap().vertices()[0].tasks()[0].attempt();
+    let report = TaskReport { job: JOB, attempt, state: TaskState::Finished, failure: None };
+    handle.worker_message(ToCoordinator::TaskState(report)).await.unwrap();
+    let job = until(&handle, |job| job.snapshot_obstacle().is_some()).await;
+    let before = job.checkpoints().completed();
+    let result = Ok(TaskSnapshot {
+        task: attempt.task,
+        finished: true,
+        operators: Vec::new(),
+        channels: Vec::new(),
+        times: SnapshotTimes::default(),
+    });
+    let report = SnapshotReport { job: JOB, attempt, checkpoint: LAST_SNAPSHOT, result };
+    handle.worker_message(ToCoordinator::Snapshot(Box::new(report))).await.unwrap();
+    // One may have been under way; the others were begun after it.
+    until(&handle, |job| job.checkpoints().completed() >= before + 3).await;
+}
+
+#[tokio::test]
 async fn a_storage_that_cannot_be_written_fails_the_snapshot_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let handle = start(folder.path(), None).await;

@@ -260,6 +260,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     let now = self.now();
                     self.ledger.last(job, attempt, &last, now);
                 }
+                // It may have been what stood in the way of the next.
+                self.changed.insert(job);
             }
             Told::Changed(job) => {
                 self.changed.insert(job);
