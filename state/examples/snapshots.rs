@@ -88,7 +88,8 @@ impl Task {
         };
         let (send, done) = sync_channel(1);
         let told = Box::new(move |result| drop(send.send(result)));
-        self.backend.end(target, TaskExtras::default(), told);
+        self.backend.passed(self.checkpoint, false);
+        self.backend.end(self.checkpoint, target, TaskExtras::default(), told);
         let handed_in = started.elapsed();
         let snapshot = done
             .recv_timeout(Duration::from_secs(600))

@@ -16,6 +16,10 @@ use crate::pool::{guarded, lock};
 use crate::rows::{ROWS_FORMAT, RowsWriter, Run, merge};
 use crate::snapshot::{Part, Pending, SnapshotTarget};
 
+/// Snapshots that are remembered when a later one is complete: the word that they were given up comes soon
+/// or not at all.
+const SUPERSEDED_MAX: usize = 16;
+
 /// Writes the rows of one operator.
 pub(crate) struct HeapStore {
     place: Arc<Place>,
@@ -28,6 +32,8 @@ struct Stored {
     names: Vec<String>,
     /// Whether the working files are to be kept when the snapshot is complete.
     keep: bool,
+    /// Whether a later one is complete.
+    is_superseded: bool,
 }
 
 impl HeapStore {
@@ -57,6 +63,25 @@ impl HeapStore {
             delete(&stored, checkpoint);
             discard(&folder_of(&place, checkpoint));
         }));
+    }
+
+    /// A later snapshot is complete, and nobody has said what became of this one: its files stay, unless it is
+    /// said yet that it was given up.
+    pub(crate) fn superseded(&self, checkpoint: u64) {
+        let mut all = lock(&self.stored);
+        let Some(stored) = all.get_mut(&checkpoint) else { return };
+        let had_backup = std::mem::take(&mut stored.keep);
+        stored.is_superseded = true;
+        while all.values().filter(|one| one.is_superseded).count() > SUPERSEDED_MAX {
+            let oldest = all.iter().find(|(_, one)| one.is_superseded).map(|(oldest, _)| *oldest);
+            oldest.and_then(|oldest| all.remove(&oldest));
+        }
+        drop(all);
+        if had_backup {
+            let place = self.place.clone();
+            // Refused where too much waits: then they go with the task's other working files.
+            drop(self.place.service.transfer.submit(move || discard(&folder_of(&place, checkpoint))));
+        }
     }
 
     /// Writes sorted runs into the next file of a snapshot.
@@ -105,23 +130,23 @@ impl Store for HeapStore {
     fn apply(&self, layer: &Layer) -> Result<()> {
         let Some(pending) = &layer.snapshot else { return Ok(()) };
         let folder = folder_of(&self.place, pending.barrier.checkpoint);
-        let Some(target) = pending.target() else {
+        if !pending.is_wanted() {
             discard(&folder);
             nothing_to_write(layer);
             return Ok(());
-        };
+        }
         if !layer.is_empty() || !folder.exists() {
             self.write(&folder, &layer.runs())?;
         }
         let storing = Storing {
             place: self.place.clone(),
             pending: pending.clone(),
-            target,
             tables: layer.tables.clone(),
             folder,
             stored: self.stored.clone(),
         };
-        self.place.service.transfer.submit(move || storing.run())
+        pending.when_settled(Box::new(move |target| storing.submit(target)));
+        Ok(())
     }
 
     fn needs_all_layers(&self) -> bool {
@@ -133,15 +158,29 @@ impl Store for HeapStore {
 struct Storing {
     place: Arc<Place>,
     pending: Arc<Pending>,
-    target: SnapshotTarget,
     tables: Vec<TableSnapshot>,
     folder: PathBuf,
     stored: Arc<Mutex<BTreeMap<u64, Stored>>>,
 }
 
 impl Storing {
-    fn run(self) {
-        let files = guarded(|| self.store());
+    /// It is known where they go, if anywhere.
+    fn submit(self, target: Option<SnapshotTarget>) {
+        let (service, pending) = (self.place.service.clone(), self.pending.clone());
+        let submitted = service.transfer.submit(move || match target {
+            Some(target) => self.run(target),
+            None => {
+                discard(&self.folder);
+                self.pending.part_done(Ok((Part::None, 0)));
+            }
+        });
+        if let Err(error) = submitted {
+            pending.part_done(Err(error));
+        }
+    }
+
+    fn run(self, target: SnapshotTarget) {
+        let files = guarded(|| self.store(&target));
         let checkpoint = self.pending.barrier.checkpoint;
         let is_savepoint = self.pending.barrier.kind.is_savepoint();
         let keep = self.place.service.options.local_backup && files.is_ok() && !is_savepoint;
@@ -150,7 +189,7 @@ impl Storing {
         }
         let part = files.map(|files| {
             let names = files.iter().map(|file| file.path.clone()).collect();
-            let stored = Stored { folder: self.target.folder.clone(), names, keep };
+            let stored = Stored { folder: target.folder.clone(), names, keep, is_superseded: false };
             lock(&self.stored).insert(checkpoint, stored);
             if self.pending.is_lost() {
                 delete(&self.stored, checkpoint);
@@ -164,7 +203,7 @@ impl Storing {
         self.pending.part_done(part);
     }
 
-    fn store(&self) -> Result<Vec<SnapshotFile>> {
+    fn store(&self, target: &SnapshotTarget) -> Result<Vec<SnapshotFile>> {
         let refused = |error| Error::io(self.folder.display(), error);
         let names: std::io::Result<Vec<String>> = fs::read_dir(&self.folder)
             .map_err(refused)?
@@ -172,7 +211,7 @@ impl Storing {
             .collect();
         let mut names = names.map_err(refused)?;
         names.sort_unstable();
-        let (target, stem, folder) = (self.target.clone(), self.place.stem.clone(), self.folder.clone());
+        let (target, stem, folder) = (target.clone(), self.place.stem.clone(), self.folder.clone());
         self.place
             .service
             .transfer

@@ -154,6 +154,14 @@ impl Keyed {
         }
     }
 
+    /// A later snapshot is complete, and nobody has said what became of this one.
+    pub(crate) fn superseded(&self, checkpoint: u64) {
+        match &self.store {
+            Kept::Heap { store, .. } => store.superseded(checkpoint),
+            Kept::Rocks(store) => store.superseded(checkpoint),
+        }
+    }
+
     /// The task is gone: nothing is begun any more.
     pub(crate) fn close(&self) {
         self.pipeline.close();

@@ -64,6 +64,8 @@ pub(crate) struct Current {
     pub(crate) lists: BTreeMap<OperatorId, Vec<ListSnapshot>>,
     /// Of each operator with tables, its layer, and the tables that have not been handed in.
     pub(crate) layers: BTreeMap<OperatorId, (Arc<Layer>, BTreeSet<u16>)>,
+    /// Whether it was given up: what is handed in is not for it.
+    pub(crate) is_abandoned: bool,
 }
 
 /// State of one operator.
@@ -161,10 +163,16 @@ impl OperatorState {
         tables
     }
 
+    /// A snapshot begins: tables are not loaded any more.
+    pub(crate) fn all_loaded(&self) {
+        if let Some(keyed) = self.keyed.get() {
+            keyed.all_loaded();
+        }
+    }
+
     /// Begins its part of a snapshot.
     pub(crate) fn begin(&self, pending: &Arc<Pending>) -> Result<Option<(Arc<Layer>, BTreeSet<u16>)>> {
         let Some(keyed) = self.keyed.get() else { return Ok(None) };
-        keyed.all_loaded();
         let tables = self.registered();
         if tables.is_empty() {
             return Ok(None);
@@ -173,8 +181,8 @@ impl OperatorState {
         Ok(Some((keyed.pipeline.begin(pending.clone(), tables)?, numbers)))
     }
 
-    /// A snapshot is settled: the task has ended its part, or it was given up.
-    pub(crate) fn settled(&self) {
+    /// The layer of a snapshot has been closed: it has passed, or was given up.
+    pub(crate) fn layer_closed(&self) {
         if let Some(keyed) = self.keyed.get() {
             keyed.pipeline.poke();
         }
@@ -189,6 +197,12 @@ impl OperatorState {
     pub(crate) fn aborted(&self, checkpoint: u64) {
         if let Some(keyed) = self.keyed.get() {
             keyed.aborted(checkpoint);
+        }
+    }
+
+    pub(crate) fn superseded(&self, checkpoint: u64) {
+        if let Some(keyed) = self.keyed.get() {
+            keyed.superseded(checkpoint);
         }
     }
 
@@ -309,8 +323,10 @@ impl StateBackend for OperatorState {
 
     fn freeze(&self, table: TableId) -> Box<dyn FrozenSink> {
         let mut current = self.shared.current.borrow_mut();
+        let is_abandoned = current.as_ref().is_some_and(|current| current.is_abandoned);
         let layer = current.as_mut().and_then(|current| current.layers.get_mut(&self.operator));
         match (layer, self.keyed.get()) {
+            (_, Some(keyed)) if is_abandoned => keyed.pipeline.late_sink(table.0),
             (Some((layer, open)), Some(keyed)) => {
                 open.remove(&table.0);
                 keyed.pipeline.sink(layer.clone(), table.0)

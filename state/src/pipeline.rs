@@ -222,9 +222,7 @@ impl Pipeline {
     pub(crate) fn begin(&self, snapshot: Arc<Pending>, tables: Vec<TableSnapshot>) -> Result<Arc<Layer>> {
         let mut state = lock(&self.state);
         self.check(&state)?;
-        if let Some(written) = state.layers.back().filter(|layer| layer.snapshot.is_none()) {
-            written.close();
-        }
+        state.close_written();
         snapshot.add_part();
         let layer = Layer::new(Some(snapshot), tables, self.run_bytes());
         state.layers.push_back(layer.clone());
@@ -237,7 +235,22 @@ impl Pipeline {
         Box::new(Sink { pipeline: self.clone(), layer, table, is_done: false })
     }
 
-    /// Looks whether there is something to do: a snapshot has been settled.
+    /// Takes rows of a table for a snapshot that is not wanted any more: they are stored where the rows that
+    /// this table wrote before are, and below those that it writes from now on.
+    pub(crate) fn late_sink(self: &Arc<Self>, table: u16) -> Box<dyn FrozenSink> {
+        if !self.store.needs_all_layers() {
+            return Box::new(Unwanted);
+        }
+        let layer = Layer::new(None, Vec::new(), self.run_bytes());
+        layer.close();
+        let sink = self.sink(layer.clone(), table);
+        let mut state = lock(&self.state);
+        state.close_written();
+        state.layers.push_back(layer);
+        sink
+    }
+
+    /// Looks whether there is something to do: layers have been closed.
     pub(crate) fn poke(self: &Arc<Self>) {
         self.schedule(&mut lock(&self.state));
     }
@@ -467,17 +480,19 @@ impl Pipeline {
 }
 
 impl State {
+    /// What is written from now on goes into another layer.
+    fn close_written(&self) {
+        if let Some(written) = self.layers.back().filter(|layer| layer.snapshot.is_none()) {
+            written.close();
+        }
+    }
+
     fn front_is_ready(&self) -> bool {
         let Some(front) = self.layers.front() else { return false };
         if front.is_open() || front.sinks_open.load(Ordering::Acquire) > 0 {
             return false;
         }
-        match &front.snapshot {
-            Some(snapshot) => {
-                snapshot.is_settled() && !self.pieces.iter().any(|piece| Arc::ptr_eq(&piece.layer, front))
-            }
-            None => true,
-        }
+        !self.pieces.iter().any(|piece| Arc::ptr_eq(&piece.layer, front))
     }
 
     fn is_encoding(&self) -> bool {
@@ -499,6 +514,15 @@ impl FrozenRows for Nothing {
     fn encode(self: Box<Self>, _: &mut dyn RowSink) -> Result<()> {
         Ok(())
     }
+}
+
+/// Takes rows that are not needed.
+struct Unwanted;
+
+impl FrozenSink for Unwanted {
+    fn rows(&mut self, _: Box<dyn FrozenRows>) {}
+
+    fn done(self: Box<Self>) {}
 }
 
 struct Sink {

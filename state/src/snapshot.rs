@@ -49,6 +49,9 @@ pub struct TaskExtras {
 /// Called once, from any thread: what the task hands in, or why it cannot.
 pub type Done = Box<dyn FnOnce(Result<TaskSnapshot>) + Send>;
 
+/// Called when it is known where files go, which is nowhere for one that is not wanted.
+pub(crate) type Settled = Box<dyn FnOnce(Option<SnapshotTarget>) + Send>;
+
 /// A snapshot on its way.
 pub(crate) struct Pending {
     pub(crate) barrier: Barrier,
@@ -60,8 +63,12 @@ struct State {
     /// The end of the task's part, and the parts that are written in the background.
     parts_open: usize,
     is_given_up: bool,
+    /// Whether the task has ended: then only lists count.
+    is_finished: bool,
     failed: Option<Error>,
     ended: Option<Ended>,
+    /// Who waits to know where files go.
+    waiting: Vec<Settled>,
     keyed: BTreeMap<OperatorId, KeyedSnapshot>,
     channels: Vec<ChannelSnapshot>,
     written_bytes: u64,
@@ -95,8 +102,10 @@ impl Pending {
             state: Mutex::new(State {
                 parts_open: 1,
                 is_given_up: false,
+                is_finished: false,
                 failed: None,
                 ended: None,
+                waiting: Vec::new(),
                 keyed: BTreeMap::new(),
                 channels: Vec::new(),
                 written_bytes: 0,
@@ -107,6 +116,11 @@ impl Pending {
     /// A part more to wait for.
     pub(crate) fn add_part(&self) {
         lock(&self.state).parts_open += 1;
+    }
+
+    /// The task has ended: nothing of its tables is wanted.
+    pub(crate) fn finish(&self) {
+        self.change(|state| state.is_finished = true);
     }
 
     /// The task has ended its part.
@@ -125,80 +139,76 @@ impl Pending {
             operators.entry(operator).or_default().enumerator = Some(state);
         }
         let (at, finished, times) = (Instant::now(), extras.finished, extras.times);
-        let mut state = lock(&self.state);
-        state.ended = Some(Ended { target, finished, operators, times, at, done: Some(done) });
-        state.parts_open -= 1;
-        let call = self.due(&mut state);
-        drop(state);
-        run(call);
+        self.change(|state| {
+            state.ended = Some(Ended { target, finished, operators, times, at, done: Some(done) });
+            state.is_finished |= finished;
+            state.parts_open -= 1;
+        });
     }
 
-    /// Where files go, once the task has ended its part. None too if they go nowhere.
-    pub(crate) fn target(&self) -> Option<SnapshotTarget> {
-        let state = lock(&self.state);
-        let is_wanted = !state.is_given_up && state.failed.is_none();
-        state.ended.as_ref().filter(|ended| is_wanted && !ended.finished).map(|ended| ended.target.clone())
+    /// Calls `settled` when it is known where files go: now, or from the thread that says so.
+    pub(crate) fn when_settled(&self, settled: Settled) {
+        self.change(|state| state.waiting.push(settled));
     }
 
-    /// Whether it is known if and where files go.
-    pub(crate) fn is_settled(&self) -> bool {
-        let state = lock(&self.state);
-        state.ended.is_some() || state.is_given_up
+    /// Whether files may be wanted.
+    pub(crate) fn is_wanted(&self) -> bool {
+        lock(&self.state).is_wanted()
     }
 
     /// Whether nobody waits for it any more.
     pub(crate) fn is_lost(&self) -> bool {
-        let state = lock(&self.state);
-        state.is_given_up || state.failed.is_some()
+        lock(&self.state).is_lost()
     }
 
     /// A part is written, with so many bytes, or cannot be.
     pub(crate) fn part_done(&self, result: Result<(Part, u64)>) {
-        let mut state = lock(&self.state);
-        state.parts_open -= 1;
-        match result {
-            Ok((part, written_bytes)) => {
-                state.written_bytes += written_bytes;
-                match part {
-                    Part::Keyed(operator, keyed) => {
-                        state.keyed.insert(operator, keyed);
+        self.change(|state| {
+            state.parts_open -= 1;
+            match result {
+                Ok((part, written_bytes)) => {
+                    state.written_bytes += written_bytes;
+                    match part {
+                        Part::Keyed(operator, keyed) => drop(state.keyed.insert(operator, keyed)),
+                        Part::Channels(channels) => state.channels = channels,
+                        Part::None => {}
                     }
-                    Part::Channels(channels) => state.channels = channels,
-                    Part::None => {}
                 }
+                Err(error) => state.fail(error),
             }
-            Err(error) => {
-                state.failed.get_or_insert(error);
-            }
-        }
-        let call = self.due(&mut state);
-        drop(state);
-        run(call);
+        });
     }
 
     /// It cannot be completed.
     pub(crate) fn fail(&self, error: Error) {
-        let mut state = lock(&self.state);
-        state.failed.get_or_insert(error);
-        let call = self.due(&mut state);
-        drop(state);
-        run(call);
+        self.change(|state| state.fail(error));
     }
 
     /// It is not wanted any more.
     pub(crate) fn give_up(&self) {
+        self.change(|state| state.is_given_up = true);
+    }
+
+    /// Changes what is known, and tells those who waited for it.
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = lock(&self.state);
-        state.is_given_up = true;
+        change(&mut state);
+        let target = state.ended.as_ref().filter(|_| state.is_wanted()).map(|ended| ended.target.clone());
+        let is_settled = target.is_some() || !state.is_wanted();
+        let waiting = if is_settled { std::mem::take(&mut state.waiting) } else { Vec::new() };
         let call = self.due(&mut state);
+        // Those who are told lock it again.
         drop(state);
-        run(call);
+        waiting.into_iter().for_each(|settled| settled(target.clone()));
+        if let Some((done, result)) = call {
+            done(result);
+        }
     }
 
     /// Whom to call with what, if it is time.
     fn due(&self, state: &mut State) -> Option<(Done, Result<TaskSnapshot>)> {
         let is_whole = state.parts_open == 0;
-        let is_lost = state.is_given_up || state.failed.is_some();
-        if !is_whole && !is_lost {
+        if !is_whole && !state.is_lost() {
             return None;
         }
         let ended = state.ended.as_mut()?;
@@ -233,14 +243,23 @@ impl Pending {
     }
 }
 
+impl State {
+    /// The first reason counts.
+    fn fail(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.is_given_up || self.failed.is_some()
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.is_lost() && !self.is_finished
+    }
+}
+
 fn inline_bytes(operators: &[OperatorSnapshot]) -> u64 {
     let lists = operators.iter().flat_map(|operator| &operator.lists).flat_map(|list| &list.items);
     let enumerators = operators.iter().filter_map(|operator| operator.enumerator.as_ref());
     lists.chain(enumerators).map(|bytes| bytes.len() as u64).sum()
-}
-
-fn run(call: Option<(Done, Result<TaskSnapshot>)>) {
-    if let Some((done, result)) = call {
-        done(result);
-    }
 }

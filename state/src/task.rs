@@ -1,29 +1,44 @@
 //! State of one task: what its operators hand in at a barrier, and what they start from.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use flott_dataflow::snapshot::{StateBackend, TaskState};
 use flott_schema::ids::OperatorId;
-use flott_schema::snapshot::{Barrier, ChannelSnapshot, Manifest, RestoreFrom, SnapshotFile};
-use flott_schema::{Context, Error, Result};
+use flott_schema::snapshot::{Barrier, ChannelSnapshot, ListSnapshot, Manifest, RestoreFrom, SnapshotFile};
+use flott_schema::{Context, Error, ErrorKind, Result};
 
 use crate::files;
 use crate::operator::{Current, OperatorState, Shared};
 use crate::options::TaskIdentity;
+use crate::pipeline::Layer;
 use crate::pool::guarded;
 use crate::restored::Restored;
 use crate::service::StateService;
 use crate::snapshot::{ChannelFrames, Done, Part, Pending, SnapshotTarget, TaskExtras};
+
+/// Snapshots that the task has taken part in and whose end is not known, and those known to be given up.
+const KEPT: usize = 64;
 
 /// State of one task. Its calls come from the task's thread; what takes time is done on the threads of the
 /// service.
 pub struct TaskBackend {
     shared: Rc<Shared>,
     operators: RefCell<BTreeMap<OperatorId, Rc<OperatorState>>>,
+    /// Snapshots that have begun, until it is known whether they are complete.
     pending: RefCell<BTreeMap<u64, Arc<Pending>>>,
+    /// Those that all operators have handed in for, until the task ends its part.
+    passed: RefCell<BTreeMap<u64, Passed>>,
+    /// The last ones that were given up: a barrier of theirs may still come.
+    given_up: RefCell<BTreeSet<u64>>,
+}
+
+/// A snapshot whose barrier has left the last operator.
+struct Passed {
+    pending: Arc<Pending>,
+    lists: BTreeMap<OperatorId, Vec<ListSnapshot>>,
 }
 
 impl TaskBackend {
@@ -50,7 +65,8 @@ impl TaskBackend {
         let restored = restored.map(|(from, manifest)| Restored { from, manifest });
         let operators = task.operators.clone();
         let shared = Shared::new(service.clone(), task, restored);
-        let backend = TaskBackend { shared, operators: RefCell::default(), pending: RefCell::default() };
+        let (operators_open, pending, passed, given_up) = Default::default();
+        let backend = TaskBackend { shared, operators: operators_open, pending, passed, given_up };
         for operator in operators {
             let state = OperatorState::open(backend.shared.clone(), operator)?;
             backend.operators.borrow_mut().insert(operator, Rc::new(state));
@@ -92,50 +108,81 @@ impl TaskBackend {
         self.operators.borrow().values().try_for_each(|operator| operator.check_claimed())
     }
 
-    /// Begins the task's part of a snapshot. The operators hand in what they have; then comes `end`. After an
-    /// error the task must fail: rows got lost, and no later snapshot can be right.
+    /// Begins the task's part of a snapshot. The operators hand in what they have; then comes
+    /// [`passed`](Self::passed). One that was given up before may begin: then nothing is stored for it. After
+    /// an error the task must fail: rows got lost, and no later snapshot can be right.
     pub fn begin(&self, barrier: &Barrier) -> Result<()> {
-        let unfinished = self.shared.current.take();
-        if let Some(Current { pending, layers, .. }) = unfinished {
-            layers.values().for_each(|(layer, _)| layer.close());
-            self.aborted(pending.barrier.checkpoint);
+        let unfinished = self.shared.current.borrow().as_ref().map(|one| one.pending.barrier.checkpoint);
+        if let Some(unfinished) = unfinished {
+            self.aborted(unfinished);
+            self.shared.current.take();
         }
+        let checkpoint = barrier.checkpoint;
+        let is_abandoned = self.given_up.borrow().contains(&checkpoint);
         let pending = Arc::new(Pending::new(self.shared.task.attempt.task, *barrier));
         let operators = self.operators.borrow();
         operators.values().try_for_each(|operator| operator.check_usable())?;
-        self.pending.borrow_mut().insert(barrier.checkpoint, pending.clone());
         let mut layers = BTreeMap::new();
-        for (id, operator) in operators.iter() {
-            if let Some(layer) = operator.begin(&pending)? {
-                layers.insert(*id, layer);
+        operators.values().for_each(|operator| operator.all_loaded());
+        if !is_abandoned {
+            self.pending.borrow_mut().insert(checkpoint, pending.clone());
+            for (id, operator) in operators.iter() {
+                if let Some(layer) = operator.begin(&pending)? {
+                    layers.insert(*id, layer);
+                }
             }
         }
-        *self.shared.current.borrow_mut() = Some(Current { pending, lists: BTreeMap::new(), layers });
+        let current = Current { pending, lists: BTreeMap::new(), layers, is_abandoned };
+        *self.shared.current.borrow_mut() = Some(current);
+        drop(operators);
+        self.bound();
         Ok(())
     }
 
-    /// Ends the task's part of the snapshot at hand: operators have set their lists, and given sinks for all
-    /// tables. `done` is called when all of it is stored, or with the reason why it cannot be.
-    pub fn end(&self, target: SnapshotTarget, mut extras: TaskExtras, done: Done) {
-        let Some(Current { pending, lists, layers }) = self.shared.current.take() else {
-            done(Err(Error::internal("a snapshot was ended that was not begun")));
+    /// The barrier of the snapshot at hand has left the last operator: all have set their lists, and taken
+    /// sinks for all tables, unless the task has `finished`. Rows may still come through these sinks. What is
+    /// handed in behind it belongs to another snapshot.
+    pub fn passed(&self, checkpoint: u64, finished: bool) {
+        let current =
+            self.shared.current.borrow_mut().take_if(|one| one.pending.barrier.checkpoint == checkpoint);
+        let Some(Current { pending, lists, layers, is_abandoned }) = current else { return };
+        if is_abandoned {
             return;
-        };
-        let forgotten = layers.iter().find(|(_, (_, open))| !open.is_empty() && !extras.finished);
-        if let Some((operator, (_, open))) = forgotten {
+        }
+        if finished {
+            pending.finish();
+        } else if let Some((operator, (_, open))) = layers.iter().find(|(_, (_, open))| !open.is_empty()) {
             pending.fail(Error::internal(format!(
-                "operator {operator} did not hand in its table with number {} for snapshot {}",
+                "operator {operator} did not hand in its table with number {} for snapshot {checkpoint}",
                 open.first().copied().unwrap_or_default(),
-                pending.barrier.checkpoint
             )));
         }
+        self.passed.borrow_mut().insert(checkpoint, Passed { pending, lists });
+        self.close(&layers);
+    }
+
+    /// No more sinks are taken for these layers: what is behind them can be stored.
+    fn close(&self, layers: &BTreeMap<OperatorId, (Arc<Layer>, BTreeSet<u16>)>) {
+        layers.values().for_each(|(layer, _)| layer.close());
+        self.operators.borrow().values().for_each(|operator| operator.layer_closed());
+    }
+
+    /// Ends the task's part of a snapshot that has [`passed`](Self::passed): at any time and in any order.
+    /// `done` is called when all of it is stored, or with the reason why it cannot be.
+    pub fn end(&self, checkpoint: u64, target: SnapshotTarget, mut extras: TaskExtras, done: Done) {
+        let Some(Passed { pending, lists }) = self.passed.borrow_mut().remove(&checkpoint) else {
+            done(Err(if self.given_up.borrow().contains(&checkpoint) {
+                given_up(checkpoint)
+            } else {
+                Error::internal(format!("snapshot {checkpoint} was ended, and its barrier has not passed"))
+            }));
+            return;
+        };
         let channels = std::mem::take(&mut extras.channels);
         if !channels.is_empty() {
             self.store_channels(&pending, target.folder.clone(), channels);
         }
         pending.end(target, extras, lists, done);
-        layers.values().for_each(|(layer, _)| layer.close());
-        self.operators.borrow().values().for_each(|operator| operator.settled());
     }
 
     fn store_channels(&self, pending: &Arc<Pending>, folder: String, channels: Vec<ChannelFrames>) {
@@ -164,20 +211,64 @@ impl TaskBackend {
         }
     }
 
-    /// A snapshot is complete: later ones may build on it.
+    /// A snapshot is complete: later ones may build on it. Older checkpoints whose end is not known are not
+    /// waited for any more; savepoints, which the user asked for, are.
     pub fn completed(&self, checkpoint: u64) {
-        self.pending.borrow_mut().remove(&checkpoint);
+        let of_user = |one: &Pending| one.barrier.kind.is_savepoint();
+        let completed = self.pending.borrow_mut().remove(&checkpoint);
         self.operators.borrow().values().for_each(|operator| operator.completed(checkpoint));
+        if completed.is_some_and(|completed| of_user(&completed)) {
+            return;
+        }
+        let pending = self.pending.borrow();
+        let older = pending.range(..checkpoint).filter(|(_, one)| !of_user(one));
+        let older: Vec<u64> = older.map(|(older, _)| *older).collect();
+        drop(pending);
+        older.into_iter().for_each(|older| self.supersede(older));
     }
 
-    /// A snapshot was given up: what has been stored for it alone is deleted.
+    /// A snapshot was given up: what has been stored for it alone is deleted, and its barrier may still come.
     pub fn aborted(&self, checkpoint: u64) {
-        if let Some(pending) = self.pending.borrow_mut().remove(&checkpoint) {
+        self.give_up(checkpoint);
+        self.operators.borrow().values().for_each(|operator| operator.aborted(checkpoint));
+    }
+
+    /// Nobody waits for a snapshot any more. If it was handed in, and complete without this task having been
+    /// told, its files are needed: they stay.
+    fn supersede(&self, checkpoint: u64) {
+        self.give_up(checkpoint);
+        self.operators.borrow().values().for_each(|operator| operator.superseded(checkpoint));
+    }
+
+    fn give_up(&self, checkpoint: u64) {
+        self.passed.borrow_mut().remove(&checkpoint);
+        let pending = self.pending.borrow_mut().remove(&checkpoint);
+        if let Some(pending) = pending {
             pending.give_up();
         }
-        for operator in self.operators.borrow().values() {
-            operator.aborted(checkpoint);
-            operator.settled();
+        let mut given_up = self.given_up.borrow_mut();
+        given_up.insert(checkpoint);
+        if given_up.len() > KEPT {
+            given_up.pop_first();
+        }
+        drop(given_up);
+        let mut current = self.shared.current.borrow_mut();
+        let current = current.as_mut().filter(|one| one.pending.barrier.checkpoint == checkpoint);
+        // What operators still hand in for it goes to where rows are worked with, and nothing waits for that.
+        let layers = current.map(|current| {
+            current.is_abandoned = true;
+            std::mem::take(&mut current.layers)
+        });
+        if let Some(layers) = layers {
+            self.close(&layers);
+        }
+    }
+
+    /// Does not wait any more for the oldest snapshots, where there are too many whose end nobody tells.
+    fn bound(&self) {
+        while self.pending.borrow().len() > KEPT {
+            let Some(oldest) = self.pending.borrow().keys().next().copied() else { return };
+            self.supersede(oldest);
         }
     }
 
@@ -185,6 +276,10 @@ impl TaskBackend {
     pub(crate) fn state_of(&self, operator: OperatorId) -> Rc<OperatorState> {
         self.operators.borrow()[&operator].clone()
     }
+}
+
+fn given_up(checkpoint: u64) -> Error {
+    Error::new(ErrorKind::Cancelled, format!("snapshot {checkpoint} was given up"))
 }
 
 impl TaskState for TaskBackend {

@@ -142,7 +142,8 @@ fn snapshot(backend: &TaskBackend, task: &mut Op, folder: &str) -> RestoreFrom {
     task.barrier(1).unwrap();
     let (send, part) = sync_channel(1);
     let target = SnapshotTarget { folder: folder.into(), shared_folder: None };
-    backend.end(target, TaskExtras::default(), Box::new(move |result| send.send(result).unwrap()));
+    backend.passed(1, false);
+    backend.end(1, target, TaskExtras::default(), Box::new(move |result| send.send(result).unwrap()));
     let part: TaskSnapshot = loop {
         task.poll().unwrap();
         if let Ok(part) = part.recv_timeout(Duration::from_millis(1)) {

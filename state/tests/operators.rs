@@ -202,7 +202,8 @@ impl Tasks {
             let (send, part) = sync_channel(1);
             // Nobody listens any more when a snapshot is given up at the end.
             let told = Box::new(move |result| drop(send.send(result)));
-            backend.end(target.clone(), TaskExtras::default(), told);
+            backend.passed(checkpoint, false);
+            backend.end(checkpoint, target.clone(), TaskExtras::default(), told);
             part
         };
         let parts = self.tasks.iter_mut().zip(&self.backends).map(begin).collect();

@@ -174,7 +174,9 @@ impl StateKeeper for Keeper {
                 "records were recorded on a channel that the task does not have",
             )));
         };
-        self.backend.end(target, TaskExtras { finished, enumerator, channels, times }, taken);
+        let checkpoint = order.barrier.checkpoint;
+        self.backend.passed(checkpoint, finished);
+        self.backend.end(checkpoint, target, TaskExtras { finished, enumerator, channels, times }, taken);
     }
 
     fn ended(&self, checkpoint: u64, completed: bool) {

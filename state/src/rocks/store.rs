@@ -28,16 +28,21 @@ pub(crate) struct RocksStore {
     is_closed: Arc<AtomicBool>,
 }
 
-/// A snapshot being written.
-struct Writing {
+/// A snapshot whose files are held, and which waits to know where they go.
+struct Held {
     place: Arc<Place>,
     pending: Arc<Pending>,
-    target: SnapshotTarget,
     tables: Vec<TableSnapshot>,
     /// Links to the files of the database at the barrier.
     folder: PathBuf,
     uploads: Arc<Mutex<Uploads>>,
     is_closed: Arc<AtomicBool>,
+}
+
+/// A snapshot being written.
+struct Writing {
+    held: Held,
+    target: SnapshotTarget,
 }
 
 impl RocksStore {
@@ -67,6 +72,15 @@ impl RocksStore {
                 }
             });
             drop(moved);
+        }
+    }
+
+    /// A later snapshot is complete, and nobody has said what became of this one.
+    pub(crate) fn superseded(&self, checkpoint: u64) {
+        let local = lock(&self.uploads).superseded(checkpoint);
+        if let Some(folder) = local {
+            // Refused where too much waits: then it goes with the task's other working files.
+            drop(self.place.service.transfer.submit(move || discard(&folder)));
         }
     }
 
@@ -103,23 +117,23 @@ impl Store for RocksStore {
             self.database.write(|row| layer.each(row))?;
         }
         let Some(pending) = &layer.snapshot else { return Ok(()) };
-        let Some(target) = pending.target() else {
+        if !pending.is_wanted() {
             nothing_to_write(layer);
             return Ok(());
-        };
-        let writing = Writing {
+        }
+        let checkpoint = pending.barrier.checkpoint;
+        let held = Held {
             place: self.place.clone(),
             pending: pending.clone(),
-            target,
             tables: layer.tables.clone(),
-            folder: self.place.path(&format!("checkpoint-{}", pending.barrier.checkpoint)),
+            folder: self.place.path(&format!("checkpoint-{checkpoint}")),
             uploads: self.uploads.clone(),
             is_closed: self.is_closed.clone(),
         };
         // From here on an error is one of the snapshot, not of the state.
-        if let Err(error) = self.database.checkpoint(&writing.folder).and_then(|()| writing.begin()) {
-            discard(&self.place.path(&format!("checkpoint-{}", pending.barrier.checkpoint)));
-            lock(&self.uploads).forget(pending.barrier.checkpoint);
+        if let Err(error) = self.database.checkpoint(&held.folder).and_then(|()| held.begin()) {
+            discard(&self.place.path(&format!("checkpoint-{checkpoint}")));
+            lock(&self.uploads).forget(checkpoint);
             pending.part_done(Err(error));
         }
         Ok(())
@@ -155,55 +169,90 @@ fn list(folder: &Path) -> Result<Files> {
     Ok(Files { sorted, manifest })
 }
 
-impl Writing {
+impl Held {
     fn checkpoint(&self) -> u64 {
         self.pending.barrier.checkpoint
     }
 
-    /// Decides which files have to be stored, and has that done.
+    /// Decides which files have to be stored, before a later snapshot does, and has that done when it is known
+    /// where they go.
     fn begin(self) -> Result<()> {
-        let service = self.place.service.clone();
-        if self.pending.barrier.kind == SnapshotKind::Savepoint(SavepointFormat::Canonical) {
-            return service.transfer.submit(move || {
-                let result = guarded(|| self.write_rows());
-                discard(&self.folder);
-                self.pending.part_done(result);
-            });
+        let kind = self.pending.barrier.kind;
+        let files = match kind {
+            SnapshotKind::Savepoint(SavepointFormat::Canonical) => None,
+            _ => Some(list(&self.folder)?),
+        };
+        if let Some(files) = &files {
+            let names = files.sorted.iter().map(String::as_str);
+            lock(&self.uploads).begin(self.checkpoint(), kind, names);
         }
-        let files = list(&self.folder)?;
-        let names = files.sorted.iter().map(String::as_str);
-        let is_savepoint = self.pending.barrier.kind.is_savepoint();
+        let pending = self.pending.clone();
+        pending.when_settled(Box::new(move |target| self.submit(target, files)));
+        Ok(())
+    }
+
+    /// It is known where the files go, if anywhere.
+    fn submit(self, target: Option<SnapshotTarget>, files: Option<Files>) {
+        let (service, pending, uploads) =
+            (self.place.service.clone(), self.pending.clone(), self.uploads.clone());
+        let submitted = service.transfer.submit(move || match (target, files) {
+            (Some(target), Some(files)) => Writing { held: self, target }.run(files),
+            (Some(target), None) => {
+                let writing = Writing { held: self, target };
+                let result = guarded(|| writing.write_rows());
+                discard(&writing.held.folder);
+                writing.held.pending.part_done(result);
+            }
+            (None, _) => {
+                discard(&self.folder);
+                lock(&self.uploads).forget(self.checkpoint());
+                self.pending.part_done(Ok((Part::None, 0)));
+            }
+        });
+        if let Err(error) = submitted {
+            lock(&uploads).forget(pending.barrier.checkpoint);
+            pending.part_done(Err(error));
+        }
+    }
+}
+
+impl Writing {
+    fn run(self, files: Files) {
+        let checkpoint = self.held.checkpoint();
+        let is_savepoint = self.held.pending.barrier.kind.is_savepoint();
         let shared = self.shared_folder();
-        let again = lock(&self.uploads).begin(self.checkpoint(), is_savepoint, shared.as_deref(), names);
-        service.transfer.submit(move || {
-            let writing = Arc::new(self);
-            let mut stored = Stored::default();
-            let result = guarded(|| writing.store(files, again, shared, &mut stored));
-            if writing.place.service.options.local_backup && !is_savepoint && result.is_ok() {
-                stored.local = Some(writing.folder.clone());
-            } else {
-                discard(&writing.folder);
-            }
-            // One that nobody waits for was or will be aborted: whoever comes second deletes.
-            let mut uploads = lock(&writing.uploads);
-            let mut unwanted = uploads.stored(writing.checkpoint(), stored);
-            if unwanted.is_none() && (result.is_err() || writing.pending.is_lost()) {
-                unwanted = uploads.aborted(writing.checkpoint());
-            }
-            drop(uploads);
-            if let Some(stored) = unwanted {
-                delete(stored);
-            }
-            writing.pending.part_done(result);
-        })
+        let again = lock(&self.held.uploads).aim(checkpoint, shared.as_deref());
+        let writing = Arc::new(self);
+        let held = &writing.held;
+        let mut stored = Stored::default();
+        let result = guarded(|| writing.store(files, again, shared, &mut stored));
+        if held.place.service.options.local_backup && !is_savepoint && result.is_ok() {
+            stored.local = Some(held.folder.clone());
+        } else {
+            discard(&held.folder);
+        }
+        // One that nobody waits for was or will be aborted: whoever comes second deletes.
+        let mut uploads = lock(&held.uploads);
+        let mut unwanted = uploads.stored(checkpoint, stored);
+        if unwanted.is_none() && (result.is_err() || held.pending.is_lost()) {
+            unwanted = uploads.aborted(checkpoint);
+        }
+        drop(uploads);
+        if let Some(stored) = unwanted {
+            delete(stored);
+        }
+        held.pending.part_done(result);
     }
 
     /// The folder of shared files, if it lies beside that of the snapshot: so they can be named relative to
     /// it.
     fn shared_folder(&self) -> Option<String> {
-        let shared =
-            self.target.shared_folder.as_deref().filter(|_| !self.pending.barrier.kind.is_savepoint())?;
-        if self.pending.barrier.kind != SnapshotKind::Checkpoint {
+        let shared = self
+            .target
+            .shared_folder
+            .as_deref()
+            .filter(|_| !self.held.pending.barrier.kind.is_savepoint())?;
+        if self.held.pending.barrier.kind != SnapshotKind::Checkpoint {
             return None;
         }
         let (parent, _) = self.target.folder.trim_end_matches('/').rsplit_once('/')?;
@@ -212,9 +261,10 @@ impl Writing {
     }
 
     fn snapshot(&self, format: &str, files: Vec<SnapshotFile>) -> Part {
-        let key_groups: KeyGroupRange = self.place.key_groups;
-        let keyed = KeyedSnapshot { key_groups, format: format.into(), tables: self.tables.clone(), files };
-        Part::Keyed(self.place.operator, keyed)
+        let key_groups: KeyGroupRange = self.held.place.key_groups;
+        let keyed =
+            KeyedSnapshot { key_groups, format: format.into(), tables: self.held.tables.clone(), files };
+        Part::Keyed(self.held.place.operator, keyed)
     }
 
     fn store(
@@ -228,14 +278,19 @@ impl Writing {
         let written = Arc::new(Mutex::new(Vec::new()));
         let (writing, folder, log) = (self.clone(), shared.clone(), written.clone());
         let uploaded = self
+            .held
             .place
             .service
             .transfer
             .for_each(new, move |name: &String| writing.store_file(name, folder.as_deref(), &log));
         stored.written = std::mem::take(&mut *lock(&written));
         let uploaded = uploaded?;
-        let manifest =
-            put_own(&self.target, &self.place.stem, &files.manifest, &self.folder.join(&files.manifest))?;
+        let manifest = put_own(
+            &self.target,
+            &self.held.place.stem,
+            &files.manifest,
+            &self.held.folder.join(&files.manifest),
+        )?;
         stored.written.push((self.target.folder.clone(), manifest.path.clone()));
         let written_bytes = uploaded.iter().chain([&manifest]).map(|file| file.size).sum();
         let mut all: Vec<SnapshotFile> = again.into_values().chain(uploaded).collect();
@@ -253,18 +308,18 @@ impl Writing {
         shared: Option<&str>,
         log: &Mutex<Vec<(String, String)>>,
     ) -> Result<SnapshotFile> {
-        if self.pending.is_lost() || self.is_closed.load(Ordering::Acquire) {
+        if self.held.pending.is_lost() || self.held.is_closed.load(Ordering::Acquire) {
             return Err(Error::internal("the snapshot is not wanted any more")
                 .with_kind(flott_schema::ErrorKind::Cancelled));
         }
-        let local = self.folder.join(name);
+        let local = self.held.folder.join(name);
         let Some(shared) = shared else {
-            let file = put_own(&self.target, &self.place.stem, name, &local)?;
+            let file = put_own(&self.target, &self.held.place.stem, name, &local)?;
             lock(log).push((self.target.folder.clone(), file.path.clone()));
             return Ok(file);
         };
         // With the id of the checkpoint: what is given up can be deleted, whatever others have stored since.
-        let unique = format!("{}-{}.{name}", self.place.stem, self.checkpoint());
+        let unique = format!("{}-{}.{name}", self.held.place.stem, self.held.checkpoint());
         let file = files::put_file(shared, &unique, &local)?;
         lock(log).push((shared.to_owned(), unique.clone()));
         let folder = shared.rsplit('/').next().unwrap_or(shared);
@@ -273,15 +328,15 @@ impl Writing {
 
     /// Writes all rows in the form that every backend reads.
     fn write_rows(&self) -> Result<(Part, u64)> {
-        let service = &self.place.service;
-        let database = Database::open_to_read(&self.folder, &service.tuning)?;
-        let path = self.folder.join("rows");
-        let mut writer = RowsWriter::create(&path, self.place.key_groups, service.options.compress)?;
-        database.each(self.place.key_groups, None, &mut |key_group, table, key, value| {
+        let service = &self.held.place.service;
+        let database = Database::open_to_read(&self.held.folder, &service.tuning)?;
+        let path = self.held.folder.join("rows");
+        let mut writer = RowsWriter::create(&path, self.held.place.key_groups, service.options.compress)?;
+        database.each(self.held.place.key_groups, None, &mut |key_group, table, key, value| {
             writer.row(key_group, table, key, value)
         })?;
         writer.finish()?;
-        let file = put_own(&self.target, &self.place.stem, "rows", &path)?;
+        let file = put_own(&self.target, &self.held.place.stem, "rows", &path)?;
         let size = file.size;
         Ok((self.snapshot(ROWS_FORMAT, vec![file]), size))
     }

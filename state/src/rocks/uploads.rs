@@ -4,10 +4,14 @@
 //! What a pending checkpoint has stored is not named by another one: it may be given up, and its files are
 //! deleted then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use flott_schema::snapshot::SnapshotFile;
+use flott_schema::snapshot::{SnapshotFile, SnapshotKind};
+
+/// Snapshots that are remembered when a later one is complete: the word that they were given up comes soon
+/// or not at all.
+const SUPERSEDED_MAX: usize = 16;
 
 /// What is known of stored files.
 #[derive(Debug, Default)]
@@ -22,8 +26,8 @@ struct PendingUpload {
     /// The user's snapshots share nothing, and checkpoints nothing with them.
     is_savepoint: bool,
     shared_folder: Option<String>,
-    /// Files it names again.
-    reused: BTreeSet<String>,
+    /// Files it names again, by their names in the database.
+    reused: BTreeMap<String, SnapshotFile>,
     is_given_up: bool,
     /// Once it is stored.
     stored: Option<Stored>,
@@ -47,7 +51,7 @@ impl Uploads {
         Uploads { completed: Some((shared_folder, files)), pending: BTreeMap::new() }
     }
 
-    /// Begins a snapshot of files with these names; gives those that it need not store.
+    /// Begins a snapshot of files with these names, where it is not yet known where it goes.
     ///
     /// A file must outlive the snapshot that names it again. When a checkpoint that is pending now is
     /// completed, the one before it may go with all files that no completed one names. So a file is named
@@ -55,30 +59,35 @@ impl Uploads {
     pub(super) fn begin<'a>(
         &mut self,
         checkpoint: u64,
-        is_savepoint: bool,
-        shared_folder: Option<&str>,
+        kind: SnapshotKind,
         names: impl Iterator<Item = &'a str>,
-    ) -> BTreeMap<String, SnapshotFile> {
-        let mut again = BTreeMap::new();
-        if let (Some(folder), Some((known, completed)), false) =
-            (shared_folder, &self.completed, is_savepoint)
-            && folder == known
-        {
+    ) {
+        let mut pending = PendingUpload { is_savepoint: kind.is_savepoint(), ..PendingUpload::default() };
+        if let (SnapshotKind::Checkpoint, Some((_, completed))) = (kind, &self.completed) {
             let is_kept = |name: &str| {
                 let is_harmless = |one: &PendingUpload| one.is_savepoint || one.is_given_up;
-                self.pending.values().all(|one| is_harmless(one) || one.reused.contains(name))
+                self.pending.values().all(|one| is_harmless(one) || one.reused.contains_key(name))
             };
             let files = names.filter(|name| is_kept(name)).filter_map(|name| completed.get(name));
-            again = files.map(|file| (file.name.clone(), file.clone())).collect();
+            pending.reused = files.map(|file| (file.name.clone(), file.clone())).collect();
+            pending.shared_folder = self.completed.as_ref().map(|(folder, _)| folder.clone());
         }
-        let pending = PendingUpload {
-            is_savepoint,
-            shared_folder: shared_folder.map(str::to_owned),
-            reused: again.keys().cloned().collect(),
-            ..PendingUpload::default()
-        };
         self.pending.insert(checkpoint, pending);
-        again
+    }
+
+    /// The snapshot goes to this shared folder, if it shares anything; gives the files that it need not
+    /// store.
+    pub(super) fn aim(
+        &mut self,
+        checkpoint: u64,
+        shared_folder: Option<&str>,
+    ) -> BTreeMap<String, SnapshotFile> {
+        let Some(pending) = self.pending.get_mut(&checkpoint) else { return BTreeMap::new() };
+        if pending.shared_folder.as_deref() != shared_folder {
+            pending.reused.clear();
+            pending.shared_folder = shared_folder.map(str::to_owned);
+        }
+        pending.reused.clone()
     }
 
     /// The snapshot is stored. Given back if it was given up meanwhile: then its files are to be deleted.
@@ -97,7 +106,7 @@ impl Uploads {
 
     /// The snapshot is complete. Gives its working files, if there are any to be kept.
     pub(super) fn completed(&mut self, checkpoint: u64) -> Option<PathBuf> {
-        let pending = self.pending.remove(&checkpoint)?;
+        let pending = self.pending.remove(&checkpoint).filter(|pending| !pending.is_given_up)?;
         let stored = pending.stored?;
         if !pending.is_savepoint {
             // One that shares nothing leaves nothing to share.
@@ -106,6 +115,20 @@ impl Uploads {
             });
         }
         stored.local
+    }
+
+    /// A later snapshot is complete, and nobody has said what became of this one. If it was handed in it may be
+    /// complete too: then its files stay, unless it is said yet that it was given up. Gives its working files.
+    pub(super) fn superseded(&mut self, checkpoint: u64) -> Option<PathBuf> {
+        let pending = self.pending.get_mut(&checkpoint)?;
+        pending.is_given_up = true;
+        let local = pending.stored.as_mut()?.local.take();
+        let is_over = |one: &PendingUpload| one.is_given_up && one.stored.is_some();
+        while self.pending.values().filter(|one| is_over(one)).count() > SUPERSEDED_MAX {
+            let oldest = self.pending.iter().find(|(_, one)| is_over(one)).map(|(oldest, _)| *oldest);
+            self.pending.remove(&oldest?);
+        }
+        local
     }
 
     /// Nothing is or will be stored of the snapshot.
@@ -125,6 +148,8 @@ impl Uploads {
 
 #[cfg(test)]
 mod tests {
+    use flott_schema::snapshot::SavepointFormat;
+
     use super::*;
 
     fn file(name: &str, by: u64) -> SnapshotFile {
@@ -136,8 +161,8 @@ mod tests {
     }
 
     fn begin(uploads: &mut Uploads, checkpoint: u64, names: &[&str]) -> Vec<String> {
-        let again = uploads.begin(checkpoint, false, Some("shared"), names.iter().copied());
-        again.into_values().map(|file| file.path).collect()
+        uploads.begin(checkpoint, SnapshotKind::Checkpoint, names.iter().copied());
+        uploads.aim(checkpoint, Some("shared")).into_values().map(|file| file.path).collect()
     }
 
     #[test]
@@ -162,6 +187,28 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_end_was_missed_keeps_its_files_and_hinders_nothing() {
+        let mut uploads = Uploads::default();
+        begin(&mut uploads, 1, &["a", "b"]);
+        uploads.stored(1, stored(&[("a", 1), ("b", 1)]));
+        uploads.completed(1);
+        begin(&mut uploads, 2, &["b"]);
+        uploads.stored(2, Stored { local: Some("local".into()), ..stored(&[("b", 1)]) });
+        assert_eq!(begin(&mut uploads, 3, &["a"]), [""; 0], "2 may be complete, and 1 gone");
+        assert_eq!(uploads.superseded(2), Some("local".into()));
+        assert!(uploads.superseded(2).is_none());
+        assert_eq!(begin(&mut uploads, 4, &["a"]), [""; 0], "3 has not named it again");
+        assert!(uploads.superseded(3).is_none());
+        assert_eq!(begin(&mut uploads, 5, &["a"]), [""; 0], "4 neither");
+        assert!(uploads.superseded(4).is_none());
+        assert!(uploads.superseded(5).is_none());
+        assert_eq!(begin(&mut uploads, 6, &["a"]), ["../shared/a-1"]);
+        assert!(uploads.stored(3, stored(&[("a", 3)])).is_some(), "it was given up before it was stored");
+        assert_eq!(uploads.aborted(2).unwrap().shared.len(), 1, "the word came late");
+        assert!(uploads.aborted(2).is_none());
+    }
+
+    #[test]
     fn what_a_pending_checkpoint_stores_anew_may_go_with_the_one_before_it() {
         let mut uploads = Uploads::default();
         begin(&mut uploads, 1, &["a"]);
@@ -183,13 +230,15 @@ mod tests {
         begin(&mut uploads, 1, &["a"]);
         uploads.stored(1, stored(&[("a", 1)]));
         uploads.completed(1);
-        uploads.begin(2, true, None, ["a"].into_iter());
+        uploads.begin(2, SnapshotKind::Savepoint(SavepointFormat::Native), ["a"].into_iter());
+        assert!(uploads.aim(2, None).is_empty());
         uploads.stored(2, Stored::default());
         uploads.completed(2);
         assert_eq!(begin(&mut uploads, 3, &["a"]), ["../shared/a-1"]);
         uploads.aborted(3);
         uploads.stored(3, Stored::default());
-        uploads.begin(4, false, None, ["a"].into_iter());
+        uploads.begin(4, SnapshotKind::FullCheckpoint, ["a"].into_iter());
+        assert!(uploads.aim(4, None).is_empty());
         uploads.stored(4, Stored::default());
         uploads.completed(4);
         assert!(begin(&mut uploads, 5, &["a"]).is_empty());

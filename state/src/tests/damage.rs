@@ -104,7 +104,13 @@ fn a_folder_that_cannot_be_written_fails_the_snapshot_and_not_the_state() {
                 task.second.freeze();
                 let (send, done) = std::sync::mpsc::sync_channel(1);
                 let told = Box::new(move |result| send.send(result).unwrap());
-                task.backend.end(cluster.target(checkpoint, kind), crate::TaskExtras::default(), told);
+                task.backend.passed(checkpoint, false);
+                task.backend.end(
+                    checkpoint,
+                    cluster.target(checkpoint, kind),
+                    crate::TaskExtras::default(),
+                    told,
+                );
                 results.push(wait(&done));
             }
             for result in results {
@@ -170,7 +176,9 @@ fn a_table_that_is_not_handed_in_fails_the_snapshot() {
     tasks[0].first.freeze();
     let (send, done) = std::sync::mpsc::sync_channel(1);
     let told = Box::new(move |result| send.send(result).unwrap());
+    tasks[0].backend.passed(checkpoint, false);
     tasks[0].backend.end(
+        checkpoint,
         cluster.target(checkpoint, SnapshotKind::Checkpoint),
         crate::TaskExtras::default(),
         told,

@@ -52,7 +52,9 @@ fn rows_can_be_fetched_wherever_they_are_at_the_moment() {
     second.freeze();
     let (send, done) = std::sync::mpsc::sync_channel(1);
     let told = Box::new(move |result| send.send(result).unwrap());
+    tasks[0].backend.passed(checkpoint, false);
     tasks[0].backend.end(
+        checkpoint,
         cluster.target(checkpoint, SnapshotKind::Checkpoint),
         crate::TaskExtras::default(),
         told,

@@ -120,7 +120,8 @@ fn a_task_that_had_finished_keeps_its_lists_alone() {
     let (send, done) = sync_channel(1);
     let extras = TaskExtras { finished: true, ..TaskExtras::default() };
     let told = Box::new(move |result| send.send(result).unwrap());
-    tasks[0].backend.end(cluster.target(checkpoint, SnapshotKind::Checkpoint), extras, told);
+    tasks[0].backend.passed(checkpoint, extras.finished);
+    tasks[0].backend.end(checkpoint, cluster.target(checkpoint, SnapshotKind::Checkpoint), extras, told);
     let snapshot = wait(&done).unwrap();
     assert!(snapshot.finished && snapshot.files().count() == 0);
     let taken = cluster.manifest(checkpoint, SnapshotKind::Checkpoint, vec![snapshot]);
@@ -148,7 +149,8 @@ fn records_in_flight_come_back_at_the_same_parallelism_and_are_refused_at_anothe
     let extras = TaskExtras { channels: channels.clone(), enumerator, times, finished: false };
     let (send, done) = sync_channel(1);
     let told = Box::new(move |result| send.send(result).unwrap());
-    tasks[0].backend.end(cluster.target(checkpoint, SnapshotKind::Checkpoint), extras, told);
+    tasks[0].backend.passed(checkpoint, extras.finished);
+    tasks[0].backend.end(checkpoint, cluster.target(checkpoint, SnapshotKind::Checkpoint), extras, told);
     let snapshot = wait(&done).unwrap();
     assert_eq!((snapshot.times.persisted_bytes, snapshot.times.alignment_ms), (3, 5));
     let taken = cluster.manifest(checkpoint, SnapshotKind::Checkpoint, vec![snapshot]);
