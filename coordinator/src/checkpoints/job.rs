@@ -1,5 +1,6 @@
 //! The ledger of one job.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -85,10 +86,15 @@ impl JobLedger {
         for id in subsumed {
             self.discard(id, actions);
         }
+        let deadline_ms = now.clock_ms.saturating_add(self.settings.timeout_ms);
+        for one in self.pending.values_mut().filter(|one| one.awaits_its_turn) {
+            if !record.awaits_its_turn(one.id) {
+                (one.awaits_its_turn, one.deadline_ms) = (false, deadline_ms);
+            }
+        }
         for one in checkpoints.pending() {
-            if !self.pending.contains_key(&one.id) {
-                let deadline_ms = now.clock_ms.saturating_add(self.settings.timeout_ms);
-                self.pending.insert(one.id, Pending::new(record, one, deadline_ms));
+            if let Entry::Vacant(place) = self.pending.entry(one.id) {
+                place.insert(Pending::new(record, one, deadline_ms));
                 if one.purpose == Purpose::GoOn {
                     self.trigger.began(&self.settings, now.clock_ms);
                 }
@@ -248,6 +254,9 @@ impl JobLedger {
         for id in late {
             let pending = &self.pending[&id];
             let waits = match pending.stage {
+                Stage::Collecting if pending.awaits_its_turn => {
+                    "it waited for those before it to end".to_string()
+                }
                 Stage::Collecting => format!("it waited for {}", pending.missing()),
                 Stage::Storing | Stage::Ending => "its manifest was being written".to_string(),
             };
@@ -281,8 +290,8 @@ impl JobLedger {
         if self.surveying {
             return None;
         }
-        let ordinary = self.pending.values().filter(|one| !one.kind.is_savepoint()).count();
-        self.trigger.next_ms(&self.settings, ordinary)
+        // The user's are barriers under way like any others.
+        self.trigger.next_ms(&self.settings, self.pending.len())
     }
 
     /// A snapshot, task by task, if it is remembered.

@@ -151,7 +151,8 @@ impl Ledger {
     pub fn take_over(&mut self, state: &ClusterState, now: Now) {
         self.clear();
         for record in state.jobs().filter(|job| !job.state().is_terminal()) {
-            for pending in record.checkpoints().pending() {
+            // The last first: none is to begin because those before it have ended.
+            for pending in record.checkpoints().pending().rev() {
                 self.actions.push(Action::Propose(Event::CheckpointFailed {
                     job: record.id(),
                     checkpoint: pending.id,

@@ -29,6 +29,8 @@ pub(super) struct Pending {
     pub(super) kind: SnapshotKind,
     pub(super) folder: String,
     pub(super) deadline_ms: u64,
+    /// Whether it has yet to begin, since others are being taken.
+    pub(super) awaits_its_turn: bool,
     pub(super) stage: Stage,
     pub(super) stats: CheckpointStats,
     pub(super) details: CheckpointDetails,
@@ -47,6 +49,7 @@ impl Pending {
             kind: record.kind,
             folder: record.folder.clone(),
             deadline_ms,
+            awaits_its_turn: job.awaits_its_turn(record.id),
             stage: Stage::Collecting,
             stats: CheckpointStats::default(),
             details: CheckpointDetails { id: record.id, parts: BTreeMap::new() },

@@ -116,6 +116,13 @@ impl Leader {
         }
     }
 
+    fn ask_for_savepoint(&mut self, operation: u128) {
+        let kind = SnapshotKind::Savepoint(SavepointFormat::Canonical);
+        let (job, operation) = (self.job(), OperationId(operation));
+        let request = self.ledger.user_request(job, kind, Purpose::GoOn, None, operation).unwrap();
+        self.happen(Event::CheckpointRequested { job: JOB, request, at_ms: 0 });
+    }
+
     fn pending(&self) -> Vec<u64> {
         self.job().checkpoints().pending().map(|one| one.id).collect()
     }
@@ -312,6 +319,68 @@ fn a_savepoint_is_never_deleted_and_shares_nothing() {
         leader.ledger.user_request(leader.job(), kind, Purpose::GoOn, Some("/other"), operation).unwrap();
     leader.happen(Event::CheckpointRequested { job: JOB, request, at_ms: 0 });
     assert_eq!(deletions(leader.pass(1_000)).trees, ["/other/savepoint-000000-000000000abc"]);
+}
+
+#[test]
+fn no_checkpoint_begins_while_a_savepoint_is_taken() {
+    let mut leader = Leader::of(settings());
+    leader.ask_for_savepoint(1);
+    leader.pass(500);
+    assert_eq!(leader.pending(), [1]);
+    leader.complete(1, &[]);
+    assert_eq!(leader.pending(), [2], "the interval has long been over");
+    // One that was under way into the log when a savepoint came is dropped, and comes again.
+    let mut leader = Leader::of(settings());
+    leader.clock_ms = 100;
+    let now = leader.now();
+    leader.ledger.tick(&leader.state, now, |_| false);
+    let [Action::Propose(late)] = &leader.ledger.take_actions()[..] else { panic!("no checkpoint is due") };
+    leader.ask_for_savepoint(1);
+    leader.happen(late.clone());
+    leader.pass(0);
+    assert_eq!(leader.pending(), [1]);
+    leader.complete(1, &[]);
+    leader.pass(100);
+    assert_eq!(leader.pending(), [2]);
+}
+
+#[test]
+fn a_savepoint_waits_until_the_checkpoint_before_it_has_ended_and_then_has_its_whole_time() {
+    let mut leader = Leader::of(settings());
+    leader.pass(100);
+    leader.pass(900);
+    leader.ask_for_savepoint(1);
+    assert!(leader.job().awaits_its_turn(2) && !leader.job().awaits_its_turn(1));
+    leader.complete(1, &[]);
+    assert!(!leader.job().awaits_its_turn(2));
+    leader.pass(999);
+    assert_eq!(leader.pending(), [2]);
+    leader.complete(2, &[]);
+    assert!(matches!(leader.job().checkpoints().operation(OperationId(1)).unwrap().result, Some(Ok(_))));
+}
+
+#[test]
+fn a_savepoint_does_not_wait_longer_than_it_may_and_does_not_count_as_a_failure() {
+    let mut leader =
+        Leader::of(CheckpointSettings { timeout_ms: 1_000, tolerable_failures: 0, ..settings() });
+    leader.ask_for_savepoint(1);
+    leader.pass(500);
+    leader.ask_for_savepoint(2);
+    // The first is about to end, and does not.
+    leader.part("source", 1, &[]);
+    leader.part("map", 1, &[]);
+    leader.pass(0);
+    let now = leader.now();
+    leader.ledger.stored(JOB, 1, Ok(1), now);
+    let completed = leader.ledger.take_actions();
+    leader.pass(1_000);
+    let result = leader.job().checkpoints().operation(OperationId(2)).unwrap().result.clone();
+    let reason = result.unwrap().unwrap_err();
+    assert!(reason.ends_with("within 1000 ms; it waited for those before it to end"), "{reason}");
+    assert_eq!((leader.pending(), leader.job().state()), (vec![1], JobState::Running));
+    let [Action::Propose(completed)] = &completed[..] else { panic!("{completed:?}") };
+    leader.happen(completed.clone());
+    assert_eq!(leader.pending(), [0; 0]);
 }
 
 #[test]

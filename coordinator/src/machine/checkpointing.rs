@@ -50,6 +50,11 @@ impl JobRecord {
         if self.checkpoints.last_id >= CHECKPOINT_ID_MAX {
             return Some("no id is left for another snapshot".into());
         }
+        self.task_obstacle()
+    }
+
+    /// Why its tasks cannot take a snapshot at this moment, if they cannot.
+    fn task_obstacle(&self) -> Option<String> {
         let mut running = false;
         for (vertex, record) in self.graph().vertices.iter().zip(&self.vertices) {
             // What the counts say needs no look at each task.
@@ -82,6 +87,23 @@ impl JobRecord {
             Purpose::Rescale => self.rescale_obstacle(&request.parallelism, slots),
             _ => None,
         })
+    }
+
+    /// Snapshots under way that have begun, the oldest first: no more than may be taken at once. Those behind them wait for
+    /// their turn, and begin in the order of their ids.
+    fn begun(&self) -> impl Iterator<Item = u64> {
+        let concurrent_max = self.spec.settings.checkpoints.max_concurrent.max(1) as usize;
+        self.checkpoints.pending.keys().copied().take(concurrent_max)
+    }
+
+    /// Whether a snapshot under way has yet to begin, since others are being taken.
+    pub fn awaits_its_turn(&self, id: u64) -> bool {
+        self.checkpoints.pending.contains_key(&id) && self.begun().all(|begun| begun != id)
+    }
+
+    /// Whether another snapshot would begin at once.
+    fn has_room(&self) -> bool {
+        self.checkpoints.pending.len() < self.spec.settings.checkpoints.max_concurrent.max(1) as usize
     }
 
     /// The workers that run tasks of the job, and which of those that are `meant`.
@@ -127,7 +149,12 @@ impl Step<'_> {
             self.state.ignored.repeated += 1;
             return;
         }
-        if let Some(obstacle) = record.request_obstacle(&request, &self.state.slots) {
+        // The interval has no need to queue: it comes again.
+        let crowded = || {
+            let waits = request.operation.is_none() && !record.has_room();
+            waits.then(|| "as many snapshots are under way as may be".to_string())
+        };
+        if let Some(obstacle) = record.request_obstacle(&request, &self.state.slots).or_else(crowded) {
             self.state.ignored.refused_checkpoint += 1;
             if let Some(operation) = request.operation {
                 record.checkpoints.begin_operation(operation, request.purpose, 0, at_ms);
@@ -151,7 +178,6 @@ impl Step<'_> {
             stats: CheckpointStats::default(),
             outcome: CheckpointOutcome::Pending,
         };
-        let (barrier, shared_folder) = (begun.barrier(), begun.shared_folder());
         let checkpoints = &mut record.checkpoints;
         checkpoints.last_id = id;
         checkpoints.pending.insert(id, begun);
@@ -168,6 +194,17 @@ impl Step<'_> {
                 parallelism: request.parallelism,
             });
         }
+        if !record.awaits_its_turn(id) {
+            self.order_snapshot(job, id);
+        }
+        self.touch(job, false);
+    }
+
+    /// Has a snapshot under way taken by the tasks.
+    fn order_snapshot(&mut self, job: JobId, id: u64) {
+        let record = &self.state.jobs[&job];
+        let one = &record.checkpoints.pending[&id];
+        let (barrier, folder, shared_folder) = (one.barrier(), &one.folder, one.shared_folder());
         // Who has handed in its last part answers no more.
         let asked = record.running_tasks(|task| task.last.is_none());
         self.effects.extend(asked.into_iter().map(|(worker, attempts)| {
@@ -177,11 +214,41 @@ impl Step<'_> {
                 order: CheckpointOrder { job, barrier, folder, shared_folder, attempts },
             }
         }));
+    }
+
+    /// Snapshots have ended: begins those whose turn it is now, `begun` being the ones that had begun before.
+    fn begin_waiting(&mut self, job: JobId, mut begun: Vec<u64>) {
+        loop {
+            // It may be over by what ended last.
+            let Some(record) = self.state.jobs.get(&job).filter(|record| record.state == JobState::Running)
+            else {
+                return;
+            };
+            let Some(next) = record.begun().find(|id| !begun.contains(id)) else { return };
+            match record.task_obstacle() {
+                None => self.order_snapshot(job, next),
+                Some(obstacle) => self.give_up_waiting(job, next, obstacle),
+            }
+            begun.push(next);
+        }
+    }
+
+    /// Gives up a snapshot of which no task has heard.
+    fn give_up_waiting(&mut self, job: JobId, id: u64, reason: String) {
+        let at_ms = self.state.now_ms;
+        let Some((record, one)) = self.take_pending(job, id) else { return };
+        record.checkpoints.give_up(one, cut(reason), at_ms);
+        record.checkpoints.closing.take_if(|closing| closing.checkpoint == id);
         self.touch(job, false);
+    }
+
+    fn begun(&self, job: JobId) -> Vec<u64> {
+        self.state.jobs.get(&job).map_or_else(Vec::new, |record| record.begun().collect())
     }
 
     pub(super) fn complete_checkpoint(&mut self, job: JobId, id: u64, stats: CheckpointStats) {
         let at_ms = self.state.now_ms;
+        let begun = self.begun(job);
         let Some((record, mut done)) = self.take_pending(job, id) else { return };
         done.stats = stats;
         let (operation, purpose, folder) = (done.operation, done.purpose, done.folder.clone());
@@ -218,6 +285,7 @@ impl Step<'_> {
         if purpose == Purpose::Cancel {
             self.cancel(job);
         }
+        self.begin_waiting(job, begun);
         self.touch(job, false);
     }
 
@@ -230,7 +298,11 @@ impl Step<'_> {
         counts: bool,
         stats: CheckpointStats,
     ) {
+        if self.state.jobs.get(&job).is_some_and(|record| record.awaits_its_turn(id)) {
+            return self.give_up_waiting(job, id, reason);
+        }
         let at_ms = self.state.now_ms;
+        let begun = self.begun(job);
         let Some((record, mut one)) = self.take_pending(job, id) else { return };
         one.stats = stats;
         let (kind, purpose) = (one.kind, one.purpose);
@@ -238,9 +310,7 @@ impl Step<'_> {
         let checkpoints = &mut record.checkpoints;
         let reason = cut(reason);
         checkpoints.give_up(one, reason.clone(), at_ms);
-        if checkpoints.closing.as_ref().is_some_and(|closing| closing.checkpoint == id) {
-            checkpoints.closing = None;
-        }
+        checkpoints.closing.take_if(|closing| closing.checkpoint == id);
         let counts = counts && !kind.is_savepoint();
         checkpoints.failures_in_a_row += u32::from(counts);
         let failures = checkpoints.failures_in_a_row;
@@ -253,7 +323,7 @@ impl Step<'_> {
                 "checkpoint {id} failed, and {failures} in a row are more than execution.checkpointing.\
                  tolerable-failed-checkpoints allows, which is {tolerable}: {reason}"
             ),
-            _ => return,
+            _ => return self.begin_waiting(job, begun),
         };
         let record = self.state.jobs.get_mut(&job).expect("its job is known");
         record.checkpoints.failures_in_a_row = 0;
@@ -340,8 +410,8 @@ impl Step<'_> {
         if record.checkpoints.last_id == 0 {
             return;
         }
-        let open: Vec<u64> = record.checkpoints.pending.keys().copied().collect();
-        for id in open {
+        // Of those that wait for their turn nothing was missed.
+        for id in self.begun(job) {
             let reason = format!("the connection to worker {} was lost meanwhile", worker.0);
             self.fail_checkpoint(job, id, reason, false, CheckpointStats::default());
         }

@@ -73,7 +73,7 @@ pub struct SnapshotRequest {
 }
 
 impl Handle {
-    /// Has a snapshot begun. Returns when the request is committed; what comes of it is told by
+    /// Has a snapshot begun, once those under way leave room for it. Returns when the request is committed; what comes of it is told by
     /// [`JobCheckpoints::operation`](crate::machine::JobCheckpoints::operation). A change of parallelism that cannot be is refused
     /// at once.
     pub async fn request_snapshot(

@@ -1,8 +1,8 @@
 //! Runs the scripts in `testdata/`: after each event the effects and the state it led to. `UPDATE=1` rewrites them.
 //!
 //! Above the first event, `graph NAME streaming|batch: VERTEX PARALLELISM, ...; EDGE, ...` names graphs, and
-//! `restart NAME none | fixed ATTEMPTS DELAY | rate MAX INTERVAL DELAY | exponential INITIAL MAX MULTIPLIER RESET ATTEMPTS [all]`
-//! restart strategies. Events: `> register w1 SLOTS`, `> lost w1`, `> submit j1 GRAPH [STRATEGY]`,
+//! `restart NAME none | fixed ATTEMPTS DELAY | rate MAX INTERVAL DELAY | exponential INITIAL MAX MULTIPLIER RESET ATTEMPTS [all] [overlap]`
+//! restart strategies; with `overlap` two snapshots may be taken at once. Events: `> register w1 SLOTS`, `> lost w1`, `> submit j1 GRAPH [STRATEGY]`,
 //! `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]` (the current attempt where none is given), `> all j1 VERTEX STATE` (one
 //! report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`, `> delay j1 [NUMBER]`. Time is ten milliseconds an event;
 //! `> returned w1 [j1 VERTEX/SUBTASK[#ATTEMPT] STATE, ...]` is a worker that is back with these tasks;
@@ -173,9 +173,13 @@ impl Player {
             },
             other => panic!("no strategy: {other}"),
         };
-        let restart_all = words.last() == Some(&"all");
-        let checkpoints =
-            CheckpointSettings { num_retained: 2, tolerable_failures: 1, ..CheckpointSettings::default() };
+        let restart_all = words.contains(&"all");
+        let checkpoints = CheckpointSettings {
+            num_retained: 2,
+            tolerable_failures: 1,
+            max_concurrent: if words.contains(&"overlap") { 2 } else { 1 },
+            ..CheckpointSettings::default()
+        };
         let settings = JobSettings { restart, restart_all, checkpoints, ..JobSettings::default() };
         self.strategies.insert(words[0].to_string(), settings);
     }

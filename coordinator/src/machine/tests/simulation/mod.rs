@@ -241,6 +241,7 @@ impl World {
             checkpoints: CheckpointSettings {
                 num_retained: 1 + self.random.below(3) as u32,
                 tolerable_failures: self.random.below(3) as u32,
+                max_concurrent: 1 + self.random.below(2) as u32,
                 ..CheckpointSettings::default()
             },
             ..JobSettings::default()
