@@ -281,6 +281,13 @@ impl OperatorState {
             keyed.pipeline.drain();
         }
     }
+
+    /// Layers that are not stored, though all that can be stored is.
+    #[cfg(test)]
+    pub(crate) fn layers_left(&self) -> usize {
+        self.drain();
+        self.keyed.get().map_or(0, |keyed| keyed.pipeline.layers())
+    }
 }
 
 impl StateBackend for OperatorState {

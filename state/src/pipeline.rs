@@ -324,6 +324,12 @@ impl Pipeline {
         }
     }
 
+    /// Layers that are not stored.
+    #[cfg(test)]
+    pub(crate) fn layers(&self) -> usize {
+        lock(&self.state).layers.len()
+    }
+
     /// An error if the state is not usable any more.
     pub(crate) fn check_usable(&self) -> Result<()> {
         self.check(&lock(&self.state))

@@ -29,6 +29,8 @@ enum Step {
     /// up.
     Overlap {
         completes: bool,
+        /// The second is stored first.
+        swapped: bool,
     },
     /// All tasks fail, and start from the last completed checkpoint at this parallelism.
     Restart(u32),
@@ -48,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::WriteOut),
         5 => kind.prop_map(Step::Snapshot),
         2 => any::<bool>().prop_map(|early| Step::Abort { early }),
-        2 => any::<bool>().prop_map(|completes| Step::Overlap { completes }),
+        2 => any::<(bool, bool)>().prop_map(|(completes, swapped)| Step::Overlap { completes, swapped }),
         1 => prop_oneof![Just(1u32), Just(2), Just(3)].prop_map(Step::Restart),
         1 => Just(Step::Compact),
     ]
@@ -120,14 +122,19 @@ fn run(backend: Backend, last_alone: bool, small: bool, steps: &[Step]) {
                     abort(&tasks);
                 }
             }
-            Step::Overlap { completes } => {
+            Step::Overlap { completes, swapped } => {
                 let kind = SnapshotKind::Checkpoint;
                 let first = cluster.begin(&mut tasks, kind);
-                let first_taken = cluster.end(&mut tasks, first, kind).unwrap();
+                tasks.iter_mut().for_each(|task| task.hand_in(first));
+                let mut first_taken = None;
+                if !swapped {
+                    first_taken = Some(cluster.store(&tasks, first, kind).unwrap());
+                }
                 let rows = all_rows(&tasks);
                 set(&mut tasks, false, 3, Some("between"));
                 let second = cluster.begin(&mut tasks, kind);
                 let second_taken = cluster.end(&mut tasks, second, kind).unwrap();
+                let first_taken = first_taken.unwrap_or_else(|| cluster.store(&tasks, first, kind).unwrap());
                 if *completes {
                     tasks.iter().for_each(|task| task.backend.completed(first));
                     kept.completed(first_taken, rows);

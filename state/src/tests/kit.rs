@@ -139,6 +139,25 @@ impl Task {
     }
 }
 
+impl Task {
+    /// Hands in everything, and lets the barrier pass.
+    pub(super) fn hand_in(&mut self, checkpoint: u64) {
+        self.first.freeze();
+        self.second.freeze();
+        let other = self.backend.operator(other_operator(), "other");
+        for (name, mode) in
+            [("split", ListMode::Split), ("union", ListMode::Union), ("broadcast", ListMode::Broadcast)]
+        {
+            let items = match mode {
+                ListMode::Broadcast => vec![b"all".to_vec()],
+                _ => (0..3).map(|n| format!("{}.{n}", self.subtask).into_bytes()).collect(),
+            };
+            other.set_list(name, mode, "str", items).unwrap();
+        }
+        self.backend.passed(checkpoint, false);
+    }
+}
+
 /// Where the tasks run, and where snapshots go.
 pub(super) struct Cluster {
     pub(super) directory: tempfile::TempDir,
@@ -235,32 +254,19 @@ impl Cluster {
 
     /// Hands in everything, and waits until it is stored.
     pub(super) fn end(&self, tasks: &mut [Task], checkpoint: u64, kind: SnapshotKind) -> Result<Taken> {
-        let waiting: Vec<_> = tasks
-            .iter_mut()
-            .map(|task| {
-                task.first.freeze();
-                task.second.freeze();
-                for (name, mode) in [
-                    ("split", ListMode::Split),
-                    ("union", ListMode::Union),
-                    ("broadcast", ListMode::Broadcast),
-                ] {
-                    let items = match mode {
-                        ListMode::Broadcast => vec![b"all".to_vec()],
-                        _ => (0..3).map(|n| format!("{}.{n}", task.subtask).into_bytes()).collect(),
-                    };
-                    task.backend
-                        .operator(other_operator(), "other")
-                        .set_list(name, mode, "str", items)
-                        .unwrap();
-                }
-                let (send, done) = sync_channel(1);
-                let told = Box::new(move |result| send.send(result).unwrap());
-                task.backend.passed(checkpoint, false);
-                task.backend.end(checkpoint, self.target(checkpoint, kind), TaskExtras::default(), told);
-                done
-            })
-            .collect();
+        tasks.iter_mut().for_each(|task| task.hand_in(checkpoint));
+        self.store(tasks, checkpoint, kind)
+    }
+
+    /// Waits until what was handed in is stored.
+    pub(super) fn store(&self, tasks: &[Task], checkpoint: u64, kind: SnapshotKind) -> Result<Taken> {
+        let end = |task: &Task| {
+            let (send, done) = sync_channel(1);
+            let told = Box::new(move |result| send.send(result).unwrap());
+            task.backend.end(checkpoint, self.target(checkpoint, kind), TaskExtras::default(), told);
+            done
+        };
+        let waiting: Vec<_> = tasks.iter().map(end).collect();
         // All have ended before one is looked at.
         let results: Vec<Result<TaskSnapshot>> = waiting.iter().map(wait).collect();
         let parts: Result<Vec<TaskSnapshot>> = results.into_iter().collect();
