@@ -20,6 +20,10 @@ use crate::machine::{CheckpointRecord, CheckpointStats, Event, JobRecord, JobSta
 /// Snapshots that have ended whose details are kept.
 const DETAILS_MAX: usize = 10;
 
+/// How long after it failed what the leader before has left is looked at again: at first, and at most.
+const SURVEY_PAUSE_MIN_MS: u64 = 1_000;
+const SURVEY_PAUSE_MAX_MS: u64 = 60_000;
+
 /// Files that could not be deleted and are tried again, at most.
 const RETRIED_MAX: usize = 10_000;
 
@@ -36,8 +40,11 @@ pub(super) struct JobLedger {
     registry: Registry,
     /// Whether the registry is whole; else nothing that is shared is deleted.
     surveyed: bool,
-    /// Whether what the leader before has left is being looked at: nothing new begins meanwhile.
-    surveying: bool,
+    /// When to look again at what the leader before has left, after it could not be seen.
+    survey_again_ms: Option<u64>,
+    survey_pause_ms: u64,
+    /// Shared files that were there and nobody was known to need, while what is being taken may.
+    unsettled: Vec<String>,
     pub(super) trigger: Trigger,
     ended: VecDeque<CheckpointDetails>,
     failed_deletions: Deletion,
@@ -56,18 +63,24 @@ impl JobLedger {
             retained,
             registry: Registry::default(),
             surveyed: true,
-            surveying: false,
+            survey_again_ms: None,
+            survey_pause_ms: SURVEY_PAUSE_MIN_MS,
+            unsettled: Vec::new(),
             trigger: Trigger::default(),
             ended: VecDeque::new(),
             failed_deletions: Deletion::default(),
         };
         // One of an earlier leader may have left files.
-        if checkpoints.last_id() > 0 && checkpoints.latest().iter().any(Option::is_some) {
-            (ledger.surveyed, ledger.surveying) = (false, true);
-            let retained = checkpoints.retained().map(|one| (one.id, one.folder.clone())).collect();
-            actions.push(Action::Survey(Survey { job: ledger.job, folder: ledger.folder.clone(), retained }));
+        if checkpoints.pending().len() > 0 || checkpoints.latest().iter().any(Option::is_some) {
+            ledger.surveyed = false;
+            ledger.survey(record, actions);
         }
         ledger
+    }
+
+    fn survey(&self, record: &JobRecord, actions: &mut Vec<Action>) {
+        let retained = record.checkpoints().retained().map(|one| (one.id, one.folder.clone())).collect();
+        actions.push(Action::Survey(Survey { job: self.job, folder: self.folder.clone(), retained }));
     }
 
     /// The job has changed: what is under way and what is kept is compared with what was.
@@ -86,6 +99,7 @@ impl JobLedger {
         for id in subsumed {
             self.discard(id, actions);
         }
+        self.settle(actions);
         let deadline_ms = now.clock_ms.saturating_add(self.settings.timeout_ms);
         for one in self.pending.values_mut().filter(|one| one.awaits_its_turn) {
             if !record.awaits_its_turn(one.id) {
@@ -202,11 +216,14 @@ impl JobLedger {
         }
     }
 
-    /// What the leader before has left is known.
-    pub(super) fn surveyed(&mut self, surveyed: Surveyed, last_id: u64, actions: &mut Vec<Action>) {
-        self.surveying = false;
+    /// What the leader before has left is known, or could not be seen.
+    pub(super) fn surveyed(&mut self, surveyed: Surveyed, last_id: u64, now: Now, actions: &mut Vec<Action>) {
         let Surveyed { manifests, files, folders, .. } = surveyed;
-        let Some(manifests) = manifests else { return };
+        let Some(manifests) = manifests else {
+            self.survey_again_ms = Some(now.clock_ms.saturating_add(self.survey_pause_ms));
+            self.survey_pause_ms = (self.survey_pause_ms * 2).min(SURVEY_PAUSE_MAX_MS);
+            return;
+        };
         for (id, names) in manifests {
             // It may have been subsumed meanwhile; then nothing needs them on its account.
             if self.retained.contains(&id) {
@@ -214,17 +231,28 @@ impl JobLedger {
             }
         }
         self.surveyed = true;
+        self.unsettled = files.into_iter().filter(|name| !self.registry.is_needed(name)).collect();
         let mut deletion = Deletion { job: Some(self.job), ..Deletion::default() };
         let is_over =
             |id: &u64| *id <= last_id && !self.retained.contains(id) && !self.pending.contains_key(id);
         deletion.trees.extend(folders.into_iter().filter(is_over).map(|id| self.own_folder(id)));
-        // What is being written now is not known yet.
-        if self.pending.is_empty() {
-            let unneeded = files.into_iter().filter(|name| !self.registry.is_needed(name));
-            deletion.files.extend(unneeded.map(|name| self.shared_file(&name)));
-        }
         if !deletion.is_empty() {
             actions.push(Action::Delete(deletion));
+        }
+        self.settle(actions);
+    }
+
+    /// Deletes what was there and nobody needs, once nothing is under way: what is being written is not known before it is
+    /// handed in.
+    fn settle(&mut self, actions: &mut Vec<Action>) {
+        if !self.pending.is_empty() || self.unsettled.is_empty() {
+            return;
+        }
+        let unneeded =
+            std::mem::take(&mut self.unsettled).into_iter().filter(|name| !self.registry.is_needed(name));
+        let files: Vec<String> = unneeded.map(|name| self.shared_file(&name)).collect();
+        if !files.is_empty() {
+            actions.push(Action::Delete(Deletion { job: Some(self.job), files, ..Deletion::default() }));
         }
     }
 
@@ -245,6 +273,9 @@ impl JobLedger {
         is_away: impl Fn(WorkerId) -> bool,
         actions: &mut Vec<Action>,
     ) {
+        if self.survey_again_ms.take_if(|again_ms| *again_ms <= now.clock_ms).is_some() {
+            self.survey(record, actions);
+        }
         let late: Vec<u64> = self
             .pending
             .values()
@@ -283,13 +314,10 @@ impl JobLedger {
     pub(super) fn next_due_ms(&self) -> Option<u64> {
         let open = self.pending.values().filter(|one| one.stage != Stage::Ending);
         let deadline = open.map(|one| one.deadline_ms).min();
-        [deadline, self.begins_ms()].into_iter().flatten().min()
+        [deadline, self.begins_ms(), self.survey_again_ms].into_iter().flatten().min()
     }
 
     fn begins_ms(&self) -> Option<u64> {
-        if self.surveying {
-            return None;
-        }
         // The user's are barriers under way like any others.
         self.trigger.next_ms(&self.settings, self.pending.len())
     }

@@ -175,7 +175,7 @@ fn look(survey: &Survey) -> Surveyed {
         Ok(manifests) => found.manifests = Some(manifests),
         Err(error) => {
             let job = survey.job;
-            tracing::error!(%job, %error, "a checkpoint cannot be read: files that it may share are kept for ever");
+            tracing::error!(%job, %error, "a checkpoint cannot be read: files that it may share are kept until it can");
             return found;
         }
     }

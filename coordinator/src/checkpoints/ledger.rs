@@ -228,10 +228,10 @@ impl Ledger {
         }
     }
 
-    /// What the leader before has left.
-    pub fn surveyed(&mut self, record: &JobRecord, surveyed: Surveyed) {
+    /// What the leader before has left. Where it could not be seen, it is looked at again after a while.
+    pub fn surveyed(&mut self, record: &JobRecord, surveyed: Surveyed, now: Now) {
         if let Some(ledger) = self.jobs.get_mut(&record.id()) {
-            ledger.surveyed(surveyed, record.checkpoints().last_id(), &mut self.actions);
+            ledger.surveyed(surveyed, record.checkpoints().last_id(), now, &mut self.actions);
         }
     }
 

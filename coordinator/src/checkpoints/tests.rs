@@ -505,33 +505,48 @@ fn a_new_leader_gives_up_what_was_pending_and_learns_which_files_are_shared() {
     assert_eq!(survey.retained, [(1, format!("{FOLDER}/chk-1"))]);
     assert_eq!(pending.trees, [format!("{FOLDER}/chk-2")]);
     assert_eq!(leader.pending(), [0; 0]);
-    // Nothing begins before that is known.
+    // Checkpoints go on before that is known.
     leader.pass(500);
-    assert_eq!(leader.pending(), [0; 0]);
+    assert_eq!(leader.pending(), [3]);
     let surveyed = Surveyed {
         manifests: Some(vec![(1, vec!["a".into(), "b".into()])]),
         files: ["a", "b", "stale"].map(String::from).to_vec(),
         folders: vec![0, 1, 2],
     };
-    leader.ledger.surveyed(leader.state.job(JOB).unwrap(), surveyed);
+    leader.ledger.surveyed(leader.state.job(JOB).unwrap(), surveyed, now);
     let deleted = deletions(leader.pass(0));
-    assert_eq!(deleted.files, [format!("{FOLDER}/shared/stale")]);
+    assert!(deleted.files.is_empty(), "what is there may be of the one that is being taken");
     assert_eq!(deleted.trees, [format!("{FOLDER}/chk-0"), format!("{FOLDER}/chk-2")]);
-    assert_eq!(leader.pending(), [3]);
     let deleted = deletions(leader.complete(3, &["b"]));
-    assert_eq!(deleted.files, [format!("{FOLDER}/shared/a")]);
+    assert_eq!(deleted.files, ["a", "stale"].map(|name| format!("{FOLDER}/shared/{name}")));
 }
 
 #[test]
-fn without_the_manifests_nothing_shared_is_deleted() {
+fn without_the_manifests_nothing_shared_is_deleted_and_they_are_looked_for_again() {
     let mut leader = Leader::of(settings());
     leader.pass(100);
     leader.complete(1, &["a"]);
     let now = leader.now();
     leader.ledger.take_over(&leader.state, now);
     leader.pass(0);
-    leader.ledger.surveyed(leader.state.job(JOB).unwrap(), Surveyed::default());
+    leader.ledger.surveyed(leader.state.job(JOB).unwrap(), Surveyed::default(), now);
     leader.pass(100);
     let deleted = deletions(leader.complete(2, &["b"]));
     assert_eq!((deleted.files.len(), deleted.trees), (0, vec![format!("{FOLDER}/chk-1")]));
+    let again = leader.pass(900);
+    let [Action::Survey(survey)] = &again[..] else { panic!("{again:?}") };
+    assert_eq!(survey.retained, [(2, format!("{FOLDER}/chk-2"))]);
+    assert_eq!(leader.pending(), [3]);
+    let surveyed = Surveyed {
+        manifests: Some(vec![(2, vec!["b".into()])]),
+        files: vec!["a".into(), "b".into()],
+        folders: vec![2, 3],
+    };
+    let now = leader.now();
+    leader.ledger.surveyed(leader.state.job(JOB).unwrap(), surveyed, now);
+    let deleted = deletions(leader.complete(3, &["b"]));
+    assert_eq!(
+        (deleted.files, deleted.trees),
+        (vec![format!("{FOLDER}/shared/a")], vec![format!("{FOLDER}/chk-2")])
+    );
 }

@@ -278,7 +278,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             Done::NotDeleted(failed) => self.ledger.not_deleted(failed),
             Done::Surveyed(job, surveyed) => {
                 if let Some(record) = self.state.job(job) {
-                    self.ledger.surveyed(record, surveyed);
+                    self.ledger.surveyed(record, surveyed, now);
                 }
             }
         }
@@ -327,8 +327,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 if !self.keeper.survey(survey)
                     && let Some(record) = self.state.job(job)
                 {
-                    // Nothing is known then, so that nothing shared is deleted.
-                    self.ledger.surveyed(record, crate::checkpoints::ledger::Surveyed::default());
+                    // Nothing shared is deleted until it is tried again.
+                    self.ledger.surveyed(record, crate::checkpoints::ledger::Surveyed::default(), now);
                 }
             }
         }
