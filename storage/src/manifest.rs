@@ -35,6 +35,26 @@ pub fn read(folder: &Storage) -> Result<Manifest> {
     decode(&bytes).map_err(|error| error.at(place(folder)))
 }
 
+/// Deletes a savepoint: its manifest, so that it is none any more should the rest take long or fail, then the files that the manifest names, then
+/// the folder, if nothing else is in it. Files of others in the folder stay. A checkpoint is refused: its files may be shared, and its job deletes it.
+pub fn dispose(folder: &Storage) -> Result<()> {
+    let manifest = read(folder)?;
+    if !manifest.kind.is_savepoint() {
+        return Err(Error::bad_input(format!(
+            "'{folder}' is a checkpoint of job {}, not a savepoint; it is the job's to delete",
+            manifest.job
+        )));
+    }
+    folder.delete(MANIFEST_FILE)?;
+    for file in manifest.tasks.iter().flat_map(|task| task.files()) {
+        // A savepoint shares nothing, whatever somebody has written into its manifest.
+        if !file.path.contains("..") {
+            folder.delete(&file.path)?;
+        }
+    }
+    folder.delete_if_empty().map(drop)
+}
+
 /// The folder of the snapshot that a user names by its folder or by its manifest.
 pub fn folder_of(uri: &str) -> Result<Storage> {
     let folder = uri.trim_end_matches('/');

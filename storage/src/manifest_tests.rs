@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use flott_schema::ids::{JobId, OperatorId, TaskId, VertexId};
+use flott_schema::key_group::KeyGroupRange;
 use flott_schema::snapshot::{
-    ListMode, ListSnapshot, ManifestOperator, ManifestVertex, OperatorSnapshot, SavepointFormat,
-    SnapshotKind, SnapshotTimes, TaskSnapshot,
+    KeyedSnapshot, ListMode, ListSnapshot, ManifestOperator, ManifestVertex, OperatorSnapshot,
+    SavepointFormat, SnapshotKind, SnapshotTimes, TaskSnapshot,
 };
 use proptest::prelude::*;
 
@@ -131,4 +132,39 @@ proptest! {
         bytes.extend(&body);
         let _ = decode(&bytes);
     }
+}
+
+#[test]
+fn disposing_of_a_savepoint_leaves_the_files_of_others_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let place = parent.path().join("savepoint");
+    let folder = Storage::open(place.to_str().unwrap()).unwrap();
+    folder.create().unwrap();
+    let mut content = manifest();
+    content.tasks[0].operators[0].keyed.push(KeyedSnapshot {
+        key_groups: KeyGroupRange { start: 0, end: 128 },
+        format: "rows-1".into(),
+        tables: vec![],
+        files: vec![folder.put_atomic("rows", b"rows").unwrap()],
+    });
+    write(&folder, &content).unwrap();
+    std::fs::write(place.join("thesis.txt"), "mine").unwrap();
+    std::fs::create_dir(place.join("photos")).unwrap();
+    dispose(&folder).unwrap();
+    let mut left: Vec<_> = folder.list().unwrap().into_iter().map(|entry| entry.name).collect();
+    left.sort();
+    assert_eq!(left, ["photos", "thesis.txt"]);
+    assert!(dispose(&folder).unwrap_err().to_string().contains("holds no snapshot"));
+
+    // With nothing of others in it, the folder goes too.
+    let other = Storage::open(parent.path().join("other").to_str().unwrap()).unwrap();
+    other.create().unwrap();
+    write(&other, &manifest()).unwrap();
+    dispose(&other).unwrap();
+    assert!(!parent.path().join("other").exists());
+    let checkpoint = Manifest { kind: SnapshotKind::Checkpoint, ..manifest() };
+    other.create().unwrap();
+    write(&other, &checkpoint).unwrap();
+    assert!(dispose(&other).unwrap_err().to_string().contains("is a checkpoint of job"));
+    assert!(other.exists(MANIFEST_FILE).unwrap());
 }

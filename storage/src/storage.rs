@@ -145,6 +145,15 @@ impl Storage {
         local::delete_tree(self.root())
     }
 
+    /// Deletes the folder if nothing is in it; says whether it is gone.
+    pub fn delete_if_empty(&self) -> Result<bool> {
+        match self.list() {
+            Ok(entries) if entries.is_empty() => self.delete_tree(),
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn root(&self) -> &Path {
         let Location::Local(path) = &self.location;
         path

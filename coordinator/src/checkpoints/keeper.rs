@@ -188,13 +188,5 @@ fn look(survey: &Survey) -> Surveyed {
 }
 
 fn dispose(folder: &str) -> Result<()> {
-    let folder = manifest::folder_of(folder)?;
-    let read = manifest::read(&folder)?;
-    if !read.kind.is_savepoint() {
-        return Err(flott_schema::Error::bad_input(format!(
-            "'{folder}' is a checkpoint of job {}, which deletes it itself; only savepoints are disposed of",
-            read.job
-        )));
-    }
-    folder.delete_tree().map(drop)
+    manifest::dispose(&manifest::folder_of(folder)?)
 }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use flott::Result;
 use flott::client::{Client, ClientError};
 use flott::storage::manifest;
-use flott::{Error, Result};
 use serde_json::json;
 
 use super::super::connection::{Connection, length};
@@ -57,17 +57,6 @@ impl Arguments {
     }
 }
 
-/// Only what is a whole savepoint is deleted: files of checkpoints may be shared, and their jobs delete them.
 fn delete_here(path: &str) -> Result<()> {
-    let folder = manifest::folder_of(path)?;
-    let manifest = manifest::read(&folder)?;
-    if !manifest.kind.is_savepoint() {
-        return Err(Error::bad_input(format!(
-            "'{path}' is a checkpoint of job {}, not a savepoint; it is the job's to delete",
-            manifest.job
-        )));
-    }
-    // Without its manifest it is no savepoint any more, should the rest take long or fail.
-    folder.delete(flott::schema::snapshot::MANIFEST_FILE)?;
-    folder.delete_tree().map(drop)
+    manifest::dispose(&manifest::folder_of(path)?)
 }
