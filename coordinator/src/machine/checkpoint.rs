@@ -348,9 +348,11 @@ impl JobCheckpoints {
         self.operations.iter().find(|operation| operation.id == id)
     }
 
-    /// What tasks are to be started from now: the newest complete snapshot, else the one the job came with.
+    /// What tasks are to be started from now: the newest complete snapshot, else the one the job came with. A savepoint counts only if the job
+    /// was to end with it: sinks have not committed with others, which are the user's and may be gone (Flink: FLIP-203).
     pub(super) fn newest(&self) -> Option<RestoreFrom> {
-        let newest = self.retained.back().into_iter().chain(self.savepoints.iter());
+        let ending = self.savepoints.iter().filter(|one| one.purpose.ends_tasks());
+        let newest = self.retained.back().into_iter().chain(ending);
         newest.max_by_key(|one| one.id).map(CheckpointRecord::to_restore)
     }
 

@@ -7,8 +7,10 @@
 use std::collections::BTreeSet;
 
 use flott_schema::control::TaskState;
+use flott_schema::error::ErrorKind;
 use flott_schema::graph::Exchange;
 use flott_schema::ids::JobId;
+use flott_schema::job::RestartStrategy;
 
 use super::event::Effect;
 use super::exception::{FailedTask, JobException};
@@ -24,7 +26,11 @@ impl Step<'_> {
     pub(super) fn fail(&mut self, job: JobId, mut exception: JobException, failed: BTreeSet<usize>) {
         let ClusterState { jobs, slots, now_ms, limits, .. } = &mut *self.state;
         let record = jobs.get_mut(&job).expect("its job is known");
-        let strategy = record.spec.settings.restart;
+        // What only somebody can put right fails again, however often it is tried.
+        let strategy = match exception.cause.kind() {
+            ErrorKind::Configuration | ErrorKind::Graph => RestartStrategy::None,
+            _ => record.spec.settings.restart,
+        };
         let Verdict::Restart { delay_ms, is_new } = record.memory.note_failure(&strategy, job, *now_ms)
         else {
             record.failure = Some(exception.cause.clone());

@@ -85,6 +85,14 @@ pub enum JobFailure {
 }
 
 impl JobFailure {
+    /// Who may act.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            JobFailure::Task(failure) => failure.kind,
+            JobFailure::Job { kind, .. } => *kind,
+        }
+    }
+
     /// The failure as an error; a task's names vertex and subtask.
     pub fn to_error(&self) -> Error {
         match self {

@@ -21,6 +21,8 @@ pub(super) struct Snapshots {
     last: BTreeMap<JobId, u64>,
     /// Those that are complete, by folder.
     complete: BTreeMap<JobId, BTreeMap<u64, String>>,
+    /// Those that a job may go back to: not the savepoints beside which it goes on.
+    restorable: BTreeMap<JobId, BTreeMap<u64, String>>,
     requests: u128,
     pub(super) completed: u32,
     pub(super) failed: u32,
@@ -109,6 +111,10 @@ impl World {
         let pending = self.state.job(job).and_then(|job| job.checkpoints().pending_one(checkpoint)).cloned();
         if let Some(pending) = pending {
             self.snapshots.completed += 1;
+            if !pending.kind.is_savepoint() || pending.purpose.ends_tasks() {
+                let restorable = self.snapshots.restorable.entry(job).or_default();
+                restorable.insert(checkpoint, pending.folder.clone());
+            }
             self.snapshots.complete.entry(job).or_default().insert(checkpoint, pending.folder);
             if pending.purpose == Purpose::Cancel {
                 self.jobs.get_mut(&job).unwrap().cancelled = true;
@@ -156,7 +162,7 @@ impl World {
 
     /// Tasks start from the newest complete snapshot of their job, and from nothing else.
     pub(super) fn check_restore(&mut self, job: JobId, restore: Option<&Arc<RestoreFrom>>) {
-        let newest = self.snapshots.complete.get(&job).and_then(|complete| complete.last_key_value());
+        let newest = self.snapshots.restorable.get(&job).and_then(|complete| complete.last_key_value());
         let expected = newest.map(|(id, folder)| (*id, folder.as_str()));
         assert_eq!(restore.map(|restore| (restore.checkpoint, restore.folder.as_str())), expected);
         self.snapshots.restored += u32::from(restore.is_some());
