@@ -24,7 +24,7 @@ pub fn run(case: &Case, folder: &Path) -> Outcome {
     for key in 0..case.keys {
         rows.put(key.to_be_bytes(), [0; 8]);
     }
-    database.write_opt(&rows, &without_log).expect("a write");
+    database.write_opt(rows, &without_log).expect("a write");
     database.flush().expect("a flush");
     let before = crate::cpu_seconds();
     let key = case.key();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use actix::{Actor, Context, Handler, Message};
 use flott_dataflow::source::{Assignment, ErasedEnumerator};
 use flott_schema::control::LAST_SNAPSHOT;
-use flott_schema::{Error, Result};
+use flott_schema::{Error, ErrorKind, Result};
 
 use crate::panics;
 
@@ -36,8 +36,11 @@ pub struct Enumerator {
     enumerator: Result<Box<dyn ErasedEnumerator>>,
     /// The last snapshot it has taken part in.
     epoch: u64,
-    states: BTreeMap<u64, Result<Vec<u8>>>,
+    states: BTreeMap<u64, Stored>,
 }
+
+/// A state, or why there is none.
+type Stored = std::result::Result<Vec<u8>, (ErrorKind, String)>;
 
 impl Enumerator {
     /// An actor around an enumerator that `make` makes on the actor's thread.
@@ -64,11 +67,14 @@ impl Enumerator {
             return self.state();
         }
         self.advance(checkpoint);
-        let state = self.states.remove(&checkpoint);
-        self.states.retain(|other, _| *other > checkpoint);
-        state.unwrap_or_else(|| {
-            Err(Error::internal(format!("the split enumerator has gone past checkpoint {checkpoint}")))
-        })
+        // Of one that was passed over, the state is that of the next: no split was given between them.
+        match self.states.range(checkpoint..).next() {
+            Some((_, Ok(state))) => Ok(state.clone()),
+            Some((_, Err((kind, message)))) => Err(Error::new(*kind, message.clone())),
+            None => {
+                Err(Error::internal(format!("the split enumerator has no state of checkpoint {checkpoint}")))
+            }
+        }
     }
 
     fn state(&self) -> Result<Vec<u8>> {
@@ -81,7 +87,7 @@ impl Enumerator {
     fn advance(&mut self, checkpoint: u64) {
         if checkpoint > self.epoch {
             self.epoch = checkpoint;
-            self.states.insert(checkpoint, self.state());
+            self.states.insert(checkpoint, self.state().map_err(|error| (error.kind(), error.to_string())));
             while self.states.len() > STATES_KEPT {
                 self.states.pop_first();
             }
@@ -182,10 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_that_has_been_passed_over_is_an_error() {
+    fn the_state_of_a_snapshot_that_was_passed_over_is_that_of_the_next() {
         let mut bytes = bytes();
-        bytes.state_in(5).unwrap();
-        assert!(bytes.state_in(4).is_err());
+        assert_eq!(bytes.split(0, 0).unwrap(), split(0));
+        assert_eq!(bytes.split(0, 5).unwrap(), split(1));
+        assert_eq!(bytes.state_in(4).unwrap(), [1]);
+        assert_eq!(bytes.state_in(5).unwrap(), [1]);
         // Nobody asks for these; they do not pile up.
         (6..100).for_each(|epoch| drop(bytes.split(0, epoch)));
         assert!(bytes.states.len() <= STATES_KEPT);

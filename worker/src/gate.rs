@@ -3,7 +3,7 @@
 //! Combines watermarks (minimum over the channels that are neither idle nor ended), aligns barriers (a channel whose
 //! barrier has come waits until all have), and notes the end of inputs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -20,6 +20,9 @@ use crate::frame;
 use crate::metrics::{Traffic, add};
 use crate::overtaking::{Announced, Recording, frames};
 use crate::spool::SpoolReader;
+
+/// Ids of snapshots that were given up which are remembered: of each a barrier may still be on its way.
+const GIVEN_UP_KEPT: usize = 64;
 
 /// What a gate gives the task.
 pub enum Input {
@@ -90,6 +93,8 @@ pub struct InputGate {
     aligning: Option<Aligning>,
     /// The last barrier that was put out or given up.
     last_barrier: u64,
+    /// Snapshots that were given up lately.
+    given_up: BTreeSet<u64>,
     /// How the last alignment went.
     alignment: SnapshotTimes,
     /// Barriers may overtake: what comes is looked at before it is taken.
@@ -115,6 +120,7 @@ impl InputGate {
             idle: false,
             aligning: None,
             last_barrier: 0,
+            given_up: BTreeSet::new(),
             alignment: SnapshotTimes::default(),
             overtaking: false,
             announced: None,
@@ -286,7 +292,7 @@ impl InputGate {
     }
 
     fn accept_barrier(&mut self, number: usize, barrier: Barrier) {
-        if barrier.checkpoint <= self.last_barrier {
+        if self.is_over(&barrier) {
             return;
         }
         if self.announced.is_none_or(|known| known.barrier.checkpoint < barrier.checkpoint) {
@@ -306,6 +312,11 @@ impl InputGate {
         channel.barrier = barrier.checkpoint;
         channel.aligned = barrier.alignment != Alignment::None;
         self.align();
+    }
+
+    /// Whether a barrier is of a snapshot that nothing is to be done for any more.
+    fn is_over(&self, barrier: &Barrier) -> bool {
+        barrier.checkpoint <= self.last_barrier || self.given_up.contains(&barrier.checkpoint)
     }
 
     /// What waited behind barriers goes first, each channel in its order.
@@ -350,6 +361,7 @@ impl InputGate {
             }
             if let Item::Signal(Signal::Barrier(barrier)) = &item
                 && barrier.checkpoint > self.last_barrier
+                && !self.given_up.contains(&barrier.checkpoint)
                 && self.announced.is_none_or(|known| known.barrier.checkpoint < barrier.checkpoint)
             {
                 self.announced = Announced::of(*barrier, now);
@@ -415,12 +427,23 @@ impl InputGate {
 
     /// The records that a barrier has overtaken, once all of them have come.
     pub fn take_recording(&mut self) -> Option<Recording> {
+        if self.recording.take_if(|recording| recording.is_broken()).is_some() {
+            return None;
+        }
         self.recording.take_if(|recording| recording.is_complete())
     }
 
-    /// A snapshot was given up: nothing is recorded for it any more.
+    /// A snapshot was given up: nothing is recorded for it any more, no channel waits for its barrier, and what comes late of it is nothing.
     pub fn give_up(&mut self, checkpoint: u64) {
         self.recording.take_if(|recording| recording.checkpoint == checkpoint);
+        self.announced.take_if(|announced| announced.barrier.checkpoint == checkpoint);
+        self.given_up.insert(checkpoint);
+        while self.given_up.len() > GIVEN_UP_KEPT {
+            self.given_up.pop_first();
+        }
+        if self.aligning.take_if(|aligning| aligning.barrier.checkpoint == checkpoint).is_some() {
+            self.go_on();
+        }
     }
 
     /// Puts recorded frames of a channel in front of what will come on it.

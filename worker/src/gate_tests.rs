@@ -246,3 +246,39 @@ fn what_comes_behind_the_overtaking_is_recorded_also_when_the_task_reads_on() {
     assert_eq!(drain(&mut gate), ["0:[21]"]);
     assert_eq!(recorded(&gate.take_recording().expect("the barrier has come")), [(1, vec![20])]);
 }
+
+#[test]
+fn a_snapshot_that_was_given_up_holds_nothing_back_however_late_its_barriers_are() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    signal(&mut writers[0], barrier(1));
+    data(&mut writers[0], 1);
+    assert!(drain(&mut gate).is_empty());
+    gate.give_up(1);
+    assert_eq!(drain(&mut gate), ["0:[1]"]);
+    signal(&mut writers[1], barrier(1));
+    data(&mut writers[1], 2);
+    assert_eq!(drain(&mut gate), ["0:[2]"]);
+    signal(&mut writers[0], barrier(2));
+    signal(&mut writers[1], barrier(2));
+    assert_eq!(drain(&mut gate), ["barrier 2"]);
+}
+
+#[test]
+fn a_recording_ends_with_a_newer_barrier_in_the_place_of_its_own() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    let mut cx = Context::from_waker(Waker::noop());
+    signal(&mut writers[0], barrier_with(1, Alignment::UnalignedAfter(0)));
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(drain(&mut gate), ["barrier 1"]);
+    signal(&mut writers[1], barrier(2));
+    data(&mut writers[1], 1);
+    assert_eq!(drain(&mut gate), Vec::<String>::new());
+    assert!(gate.take_recording().is_none());
+    signal(&mut writers[0], barrier(2));
+    assert_eq!(drain(&mut gate), ["barrier 2", "0:[1]"]);
+    // Nor is anything recorded for one that was given up before its barriers came.
+    gate.give_up(3);
+    signal(&mut writers[0], barrier_with(3, Alignment::UnalignedAfter(0)));
+    gate.look_ahead(&mut cx).unwrap();
+    assert!(drain(&mut gate).is_empty() && gate.take_recording().is_none());
+}

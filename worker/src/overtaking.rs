@@ -44,17 +44,24 @@ pub struct Recording {
     pub channels: BTreeMap<u32, Vec<u8>>,
     /// Channels whose barrier has yet to come.
     open: Vec<u32>,
+    /// A barrier has not come on some channel and will not any more.
+    broken: bool,
 }
 
 impl Recording {
     /// Of these channels.
     pub fn new(checkpoint: u64, open: Vec<u32>) -> Self {
-        Recording { checkpoint, channels: BTreeMap::new(), open }
+        Recording { checkpoint, channels: BTreeMap::new(), open, broken: false }
     }
 
     /// Whether all barriers have come.
     pub fn is_complete(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Whether it can never be complete: its snapshot was given up elsewhere.
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Looks at an item of a channel; `false` if it is the barrier itself, which has done its work.
@@ -64,6 +71,10 @@ impl Recording {
             Item::Signal(Signal::Barrier(barrier)) if barrier.checkpoint == self.checkpoint => {
                 self.open.swap_remove(position);
                 return Ok(false);
+            }
+            Item::Signal(Signal::Barrier(barrier)) if barrier.checkpoint > self.checkpoint => {
+                self.broken = true;
+                self.open.clear();
             }
             Item::Signal(Signal::EndOfInput) => drop(self.open.swap_remove(position)),
             Item::Signal(_) | Item::Failed(_) => {}

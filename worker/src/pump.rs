@@ -200,7 +200,7 @@ impl Pump {
                 splits.stopped = None;
             }
         }
-        if completed {
+        if completed && snapshots.commits_with(checkpoint) {
             self.ctx.snapshots.completed(checkpoint)?;
             self.stopped |= self.stops_with == Some(checkpoint);
         }
@@ -218,6 +218,13 @@ impl Pump {
                 splits.epoch
             }
             Origin::Gate(_) => 0,
+        }
+    }
+
+    /// The enumerator had nothing yet, and may have something now.
+    pub fn ask_again(&mut self) {
+        if let Origin::Source(splits) = &mut self.origin {
+            splits.requested = false;
         }
     }
 

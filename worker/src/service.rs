@@ -35,7 +35,7 @@ use crate::snapshots::{Reporter, TaskSnapshots};
 use crate::spool::{SpoolBudget, SpoolStore};
 use crate::state::JobState;
 use crate::subtask::{Cancel, Fail, Report, SnapshotEnded, Subtask, SubtaskPlan, TakeSnapshot};
-use crate::wiring::channel_number;
+use crate::wiring::{ChannelSpec, channel_number, channels_into};
 
 /// How often, and after which time each, the end of a process looks whether its working files are gone.
 const TIDY_UP_STEPS: u32 = 2_000;
@@ -352,6 +352,12 @@ impl Worker {
                 Some(inputs) => {
                     let mut gate = inputs.gate(&program, task.vertex)?;
                     for (edge, source, frames) in opened.iter().flat_map(|opened| &opened.channels) {
+                        let known = ChannelSpec { edge: *edge as usize, source: *source };
+                        if !channels_into(&graph, task).contains(&known) {
+                            return Err(Error::configuration(format!(
+                                "the checkpoint has records in flight on a channel (edge {edge}, from subtask {source}) that the job                                  does not have now; start from a savepoint or from an aligned checkpoint"
+                            )));
+                        }
                         gate.restore(channel_number(&graph, task, *edge as usize, *source), frames)?;
                     }
                     Origin::Gate(Box::new(gate))

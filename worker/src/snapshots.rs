@@ -3,7 +3,7 @@
 //! A snapshot of a task begins when the barrier reaches its first operator and is handed over when the barrier has left its last; files are
 //! written behind that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
@@ -21,6 +21,15 @@ use crate::overtaking::Recording;
 
 /// What is kept of snapshots that are not complete: the rest comes soon or not at all.
 const KEPT: usize = 16;
+/// Ids of snapshots that are remembered: of each something may still be on its way.
+const IDS_KEPT: usize = 64;
+
+fn remember(ids: &mut BTreeSet<u64>, id: u64) {
+    ids.insert(id);
+    while ids.len() > IDS_KEPT {
+        ids.pop_first();
+    }
+}
 
 /// Takes what became of a task's part, on any thread.
 pub type Taken = Box<dyn FnOnce(Result<TaskSnapshot>) + Send>;
@@ -44,7 +53,9 @@ pub trait StateKeeper {
     fn opened(&self) -> Result<()>;
     /// Operators hand in their state from now on.
     fn begin(&self, barrier: &Barrier) -> Result<()>;
-    /// They all have; the rest happens on other threads.
+    /// They all have: the barrier has left the last one, or the task had ended before.
+    fn passed(&self, checkpoint: u64, finished: bool);
+    /// Says where what they have handed in goes; the rest happens on other threads. May come long after `passed`, and not in order.
     fn end(&self, order: &CheckpointOrder, extras: Extras, taken: Taken);
     /// The snapshot is complete, or was given up.
     fn ended(&self, checkpoint: u64, completed: bool);
@@ -104,6 +115,11 @@ pub struct TaskSnapshots {
     enumerator_states: BTreeMap<u64, Result<Vec<u8>>>,
     /// Records that the last barrier has overtaken.
     recording: Option<Recording>,
+    /// Snapshots that were given up lately.
+    given_up: BTreeSet<u64>,
+    /// Savepoints beside which the job goes on, lately. Sinks do not commit with them, as in Flink (FLIP-203): they are the user's, and may be gone
+    /// when the job has to go back to a checkpoint before them.
+    beside: BTreeSet<u64>,
     /// Parts that are being written.
     writing: Arc<Writing>,
     /// The last barrier begun, and when.
@@ -173,6 +189,8 @@ impl TaskSnapshots {
             passed: BTreeMap::new(),
             enumerator_states: BTreeMap::new(),
             recording: None,
+            given_up: BTreeSet::new(),
+            beside: BTreeSet::new(),
             writing: Arc::default(),
             begun: None,
             last: 0,
@@ -217,7 +235,15 @@ impl TaskSnapshots {
 
     fn take_part(&mut self, passed: Passed) {
         let checkpoint = passed.barrier.checkpoint;
+        self.keeper.passed(checkpoint, passed.finished);
         self.last = self.last.max(checkpoint);
+        if passed.barrier.kind.is_savepoint() && !passed.barrier.after.stops() {
+            remember(&mut self.beside, checkpoint);
+        }
+        if self.given_up.contains(&checkpoint) {
+            // The barrier came late: nobody will ask for it.
+            return self.keeper.ended(checkpoint, false);
+        }
         self.passed.insert(checkpoint, passed);
         while self.passed.len() > KEPT {
             self.passed.pop_first();
@@ -270,8 +296,6 @@ impl TaskSnapshots {
         let Some(Passed { barrier, times, finished }) = self.passed.remove(&checkpoint) else { return };
         let recording = self.recording.take_if(|recording| recording.checkpoint == checkpoint);
         let state = self.enumerator_states.remove(&checkpoint);
-        // What is older will not be asked for any more.
-        self.orders.retain(|other, _| *other > checkpoint);
         let reporter = self.reporter.clone();
         let enumerator = match (self.enumerator, state) {
             (Some(operator), Some(Ok(state))) => Some((operator, state)),
@@ -296,6 +320,15 @@ impl TaskSnapshots {
         self.passed.remove(&checkpoint);
         self.enumerator_states.remove(&checkpoint);
         self.keeper.ended(checkpoint, completed);
+        if !completed {
+            self.recording.take_if(|recording| recording.checkpoint == checkpoint);
+            remember(&mut self.given_up, checkpoint);
+        }
+    }
+
+    /// Whether sinks commit when this snapshot is complete.
+    pub fn commits_with(&self, checkpoint: u64) -> bool {
+        !self.beside.contains(&checkpoint)
     }
 
     /// The task has ended, and what its sinks have to commit waits for a snapshot: takes part in the newest one that it is asked for.

@@ -10,7 +10,7 @@ use flott_schema::graph::{ExecutionMode, JobGraph, Vertex};
 use flott_schema::ids::{AttemptId, JobId, OperatorId, TaskId, WorkerId};
 use flott_schema::job::JobSpec;
 use flott_schema::snapshot::{Barrier, RestoreFrom};
-use flott_schema::{Error, Result};
+use flott_schema::{Error, ErrorKind, Result};
 use flott_state::{
     Backend, ChannelFrames, SnapshotTarget, StateOptions, StateService, TaskBackend, TaskExtras, TaskIdentity,
 };
@@ -57,7 +57,11 @@ impl JobState {
 
     /// Refuses a snapshot with state that no operator of the job claims, unless it may be dropped.
     pub fn check(&self, from: &RestoreFrom, graph: &JobGraph) -> Result<()> {
-        let manifest = self.service.manifest(from)?;
+        let manifest = self.service.manifest(from).map_err(|error| match error.kind() {
+            // No snapshot, or not one that this Flott reads: it does not get better by trying again.
+            ErrorKind::BadInput => Error::configuration(error.to_string()),
+            _ => error,
+        })?;
         let operators = graph.vertices.iter().flat_map(|vertex| &vertex.operators);
         flott_state::check_operators(
             from,
@@ -160,6 +164,10 @@ impl StateKeeper for Keeper {
         self.backend.begin(barrier)
     }
 
+    fn passed(&self, checkpoint: u64, finished: bool) {
+        self.backend.passed(checkpoint, finished);
+    }
+
     fn end(&self, order: &CheckpointOrder, extras: Extras, taken: Taken) {
         let target =
             SnapshotTarget { folder: order.folder.clone(), shared_folder: order.shared_folder.clone() };
@@ -174,9 +182,12 @@ impl StateKeeper for Keeper {
                 "records were recorded on a channel that the task does not have",
             )));
         };
-        let checkpoint = order.barrier.checkpoint;
-        self.backend.passed(checkpoint, finished);
-        self.backend.end(checkpoint, target, TaskExtras { finished, enumerator, channels, times }, taken);
+        self.backend.end(
+            order.barrier.checkpoint,
+            target,
+            TaskExtras { finished, enumerator, channels, times },
+            taken,
+        );
     }
 
     fn ended(&self, checkpoint: u64, completed: bool) {

@@ -232,8 +232,10 @@ impl Handler<SplitAnswer> for Subtask {
             Ok(Assignment::Split(split)) => panics::guard(|| pump.give_split(Some(&split))),
             Ok(Assignment::NoMore) => panics::guard(|| pump.give_split(None)),
             Ok(Assignment::Later(wait_ms)) => {
-                ctx.run_later(Duration::from_millis(wait_ms.max(1)), |subtask, ctx| {
-                    subtask.request_split(ctx)
+                // It asks again in its turn: not in front of a barrier that it has yet to pass.
+                ctx.run_later(Duration::from_millis(wait_ms.max(1)), |_subtask, ctx| {
+                    // A message, so that the data loop is polled behind it.
+                    ctx.address().do_send(AskAgain);
                 });
                 Ok(())
             }
@@ -243,6 +245,23 @@ impl Handler<SplitAnswer> for Subtask {
             self.end(Err(error), ctx);
         }
         // The data loop is polled behind the mailbox, in this same wake-up.
+    }
+}
+
+/// The enumerator may have a split now.
+struct AskAgain;
+
+impl Message for AskAgain {
+    type Result = ();
+}
+
+impl Handler<AskAgain> for Subtask {
+    type Result = ();
+
+    fn handle(&mut self, _again: AskAgain, _ctx: &mut Self::Context) {
+        if let Some(pump) = &mut self.pump {
+            pump.ask_again();
+        }
     }
 }
 
