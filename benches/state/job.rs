@@ -43,13 +43,13 @@ pub fn run(case: &Case, folder: &Path) -> Outcome {
 
 /// Reads manifests while the job runs: those of a job that finishes go with it.
 struct Watcher {
-    stop: std::sync::mpsc::Sender<()>,
+    stop: std::sync::mpsc::SyncSender<()>,
     thread: std::thread::JoinHandle<Outcome>,
 }
 
 impl Watcher {
     fn start(folder: std::path::PathBuf) -> Self {
-        let (stop, stopped) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
             let mut seen = std::collections::BTreeSet::new();
             let mut outcome = Outcome::default();

@@ -52,8 +52,8 @@ pub struct Arguments {
     #[arg(long, requires = "savepoint")]
     allow_non_restored_state: bool,
 
-    /// To whom the savepoint's files belong afterwards: no-claim leaves them to you, claim gives them to the job, which deletes them
-    /// when it needs them no more
+    /// To whom the savepoint's files belong afterwards: no-claim leaves them to you, claim lets the job's checkpoints
+    /// share them
     #[arg(long, value_name = "MODE", requires = "savepoint")]
     claim_mode: Option<String>,
 
