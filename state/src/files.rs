@@ -39,6 +39,12 @@ pub(crate) fn get_backup(folder: &Path, file: &SnapshotFile, local: &Path) -> bo
     folder.join(&file.name).exists() && got().is_ok()
 }
 
+/// Whether a file that stands in `folder` is still there.
+pub(crate) fn is_there(folder: &str, file: &SnapshotFile) -> bool {
+    let name = file.path.rsplit('/').next().unwrap_or_default();
+    Storage::open(folder).and_then(|folder| folder.exists(name)).unwrap_or(false)
+}
+
 /// Deletes a file; one that is not there is deleted already.
 pub(crate) fn delete(folder: &str, name: &str) -> Result<()> {
     Storage::open(folder)?.delete(name).map(drop)

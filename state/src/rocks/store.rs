@@ -221,7 +221,11 @@ impl Writing {
         let checkpoint = self.held.checkpoint();
         let is_savepoint = self.held.pending.barrier.kind.is_savepoint();
         let shared = self.shared_folder();
-        let again = lock(&self.held.uploads).aim(checkpoint, shared.as_deref());
+        let mut again = lock(&self.held.uploads).aim(checkpoint, shared.as_deref());
+        if let Some(folder) = &shared {
+            // What somebody has deleted is stored again: a snapshot names nothing that is not there.
+            again.retain(|_, file| files::is_there(folder, file));
+        }
         let writing = Arc::new(self);
         let held = &writing.held;
         let mut stored = Stored::default();

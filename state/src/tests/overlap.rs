@@ -292,3 +292,19 @@ fn a_checkpoint_whose_end_was_missed_keeps_its_files_and_later_ones_stay_increme
     eventually("its file stays behind", || !is_there(&files_of_second, &own));
     assert!(shared(&fourth).iter().all(|path| is_there(&fourth, path)));
 }
+
+#[test]
+fn shared_files_that_somebody_has_deleted_are_stored_again() {
+    let mut cluster = Cluster::new(Backend::RocksDb);
+    let mut tasks = cluster.tasks(1, None);
+    tasks[0].first.set(1, Some("one"));
+    let first = cluster.take(&mut tasks, SnapshotKind::Checkpoint);
+    let shared = cluster.target(1, SnapshotKind::Checkpoint).shared_folder.unwrap();
+    std::fs::remove_dir_all(&shared).unwrap();
+    tasks[0].first.set(2, Some("two"));
+    let second = cluster.take(&mut tasks, SnapshotKind::Checkpoint);
+    drop(tasks);
+    let (rows, _) = cluster.restored(1, &second);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert!(cluster.try_task(0, 1, Some(&first)).is_err(), "that one is lost");
+}
