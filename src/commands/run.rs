@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -102,6 +103,7 @@ impl Arguments {
             for name in [variables::SUBMIT, variables::DETACHED, variables::SUBMITTED] {
                 command.env_remove(name);
             }
+            end_with_this_process(&mut command);
             return Ok(ended(&program, supervise(command, &program)?));
         };
         let notes = Notes::new()?;
@@ -221,6 +223,21 @@ fn advice_for_missing(program: &Path) -> String {
         None => "; build the job first (`cargo build --release`) and name the program, such as \
                  target/release/NAME"
             .to_string(),
+    }
+}
+
+/// Has the program told to end when this process is gone, however: an embedded cluster that nobody sees would write on beside the next run.
+fn end_with_this_process(command: &mut Command) {
+    let prepare = || {
+        // SAFETY: prctl with these arguments takes numbers only.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+    unsafe {
+        command.pre_exec(prepare);
     }
 }
 

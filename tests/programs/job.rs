@@ -17,7 +17,7 @@ fn main() -> flott::Result<()> {
         ["endless"] => numbers(&env).print(),
         ["endless", folder] => {
             numbers(&env).print();
-            numbers(&env).write_text(*folder)
+            numbers(&env).uid("more-numbers").write_text(*folder)
         }
         // Each number with how many of its last digit have come: whoever loses or repeats one, or its state, is found out.
         ["counted", folder] => numbers(&env)
