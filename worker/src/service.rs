@@ -54,6 +54,8 @@ pub struct Options {
     pub spool_memory_bytes: usize,
     /// Where spooled results overflow to.
     pub scratch: PathBuf,
+    /// Where working files of state go, unless the job says; `scratch` without.
+    pub state_folder: Option<PathBuf>,
     /// Encodes and decodes every batch between tasks, as between processes: for tests of the codecs.
     pub encode_local: bool,
 }
@@ -67,6 +69,7 @@ impl Options {
             channel_capacity: 8,
             spool_memory_bytes: 64 << 20,
             scratch: std::env::temp_dir(),
+            state_folder: None,
             encode_local: false,
         }
     }
@@ -268,7 +271,8 @@ impl Worker {
             encode: self.options.encode_local,
         };
         let links = Links::new(graph.clone(), options, exchange, spools);
-        let state = JobState::start(id, spec, &self.options.scratch, self.options.worker)?;
+        let state_folder = self.options.state_folder.as_ref().unwrap_or(&self.options.scratch);
+        let state = JobState::start(id, spec, state_folder, self.options.worker)?;
         let job = Job {
             program,
             graph: graph.clone(),

@@ -1,5 +1,6 @@
 //! An executor from its hello to its end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
         channel_capacity: environment.channel_capacity,
         spool_memory_bytes: environment.spool_memory_bytes,
         scratch: environment.scratch.clone(),
+        // The worker deletes that folder in the end, also where an executor was killed.
+        state_folder: environment.control.parent().map(PathBuf::from),
         ..Options::new(worker, environment.slots)
     };
     let (reports, outbox) = mpsc::channel(REPORTS_MAX);
