@@ -107,7 +107,13 @@ impl worker_session::Server for Played {
         params: worker_session::ReportParams,
         _results: worker_session::ReportResults,
     ) -> capnp::Result<()> {
-        let reports = fields::list("reports", params.get()?.get_reports()).unwrap();
+        let form = params.get()?;
+        let mut reports: Vec<TaskReport> = fields::list("reports", form.get_reports()).unwrap();
+        let mixed: Vec<flott_schema::control::Report> = fields::list("mixed", form.get_mixed()).unwrap();
+        reports.extend(mixed.into_iter().filter_map(|report| match report {
+            flott_schema::control::Report::Task(report) => Some(report),
+            flott_schema::control::Report::LastSnapshot(_) => None,
+        }));
         self.said.send(Said::Reports(reports)).await.map_err(|_| capnp::Error::failed("over".into()))
     }
 }
