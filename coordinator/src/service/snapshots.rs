@@ -203,7 +203,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     fn too_large(&self, job: JobId, attempt: AttemptId, size_bytes: usize) -> Event {
         let message = format!(
             "the state that is left when the task finishes has {size_bytes} bytes, and the coordinators keep \
-             {EVENT_BYTES_MAX}; lower execution.checkpointing.data-inline-threshold, or commit more often"
+             {EVENT_BYTES_MAX}; take checkpoints more often, so that less waits to be committed"
         );
         self.failed(job, attempt, ErrorKind::Resources, message)
     }
