@@ -9,10 +9,12 @@
 //! (key group, table, key, value); a key's bytes are a prefix that the table chooses (say, a window) and the key in its wire form.
 
 use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use flott_schema::Result;
 use flott_schema::ids::OperatorId;
+use flott_schema::key_group::KeyGroupRange;
 
 pub use flott_schema::snapshot::{AfterBarrier, Alignment, Barrier, ListMode, SnapshotKind};
 
@@ -62,6 +64,52 @@ pub trait FrozenSink {
 /// A key whose row is wanted.
 pub type WantedKey<'a> = (u16, &'a [u8]);
 
+/// Which rows of a table a scan gives: of each of these key groups, those whose keys lie in a range of bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanRange {
+    /// Key groups of the task.
+    pub key_groups: KeyGroupRange,
+    /// The first key.
+    pub from: Vec<u8>,
+    /// The key that all stay below, if there is one.
+    pub below: Option<Vec<u8>>,
+}
+
+impl ScanRange {
+    /// All rows of these key groups.
+    pub fn all(key_groups: KeyGroupRange) -> Self {
+        ScanRange { key_groups, from: Vec::new(), below: None }
+    }
+
+    /// The rows whose keys begin with `prefix`.
+    pub fn of_prefix(key_groups: KeyGroupRange, prefix: Vec<u8>) -> Self {
+        let mut below = prefix.clone();
+        while below.pop_if(|last| *last == u8::MAX).is_some() {}
+        let below = below.pop().map(|last| {
+            below.push(last + 1);
+            below
+        });
+        ScanRange { key_groups, from: prefix, below }
+    }
+
+    /// Whether a key is not behind the range.
+    pub fn is_below(&self, key: &[u8]) -> bool {
+        self.below.as_ref().is_none_or(|below| key < &below[..])
+    }
+}
+
+/// The row that a scan stopped behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanPlace {
+    /// Its key group.
+    pub key_group: u16,
+    /// Its key.
+    pub key: Vec<u8>,
+}
+
+/// Takes a row (key group, key, value), and says whether the scan goes on.
+pub type ScannedRow<'a> = &'a mut dyn FnMut(u16, &[u8], &[u8]) -> Result<ControlFlow<()>>;
+
 /// State of one operator in one task. Calls come from the task's thread.
 pub trait StateBackend {
     /// Registers a table in `open`. An error says why the restored table of that name cannot be read as this one.
@@ -95,6 +143,18 @@ pub trait StateBackend {
         _found: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
     ) -> Result<()> {
         Ok(())
+    }
+
+    /// Gives the rows of a table in the order of key group and key, those that were handed in or written a moment ago among them, until all were
+    /// given or `row` has the scan stop. Gives the place behind which it goes on in another call, where it finds what was written meanwhile.
+    fn scan(
+        &self,
+        _table: TableId,
+        _range: &ScanRange,
+        _after: Option<&ScanPlace>,
+        _row: ScannedRow<'_>,
+    ) -> Result<Option<ScanPlace>> {
+        Ok(None)
     }
 
     /// Writes rows outside of a snapshot, so that the table may forget them. They can be fetched when this returns, and are newer than any

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use flott_dataflow::snapshot::{FrozenRows, WantedKey};
+use flott_dataflow::snapshot::{FrozenRows, ScanPlace, ScanRange, ScannedRow, WantedKey};
 use flott_schema::snapshot::RestoreFrom;
 use flott_schema::{Error, Result};
 
@@ -15,6 +15,7 @@ use crate::pipeline::{Pipeline, Store};
 use crate::place::{Place, discard};
 use crate::restored::RestoredPart;
 use crate::rocks::{Database, RocksStore, restore};
+use crate::scan::scan;
 use crate::source::RowSource;
 
 /// Rows of one operator in a task.
@@ -128,6 +129,20 @@ impl Keyed {
             }
         }
         store.database.get(table, keys, &missing, found)
+    }
+
+    /// Gives rows in their order, those that are on their way among them.
+    pub(crate) fn scan(
+        &self,
+        table: u16,
+        range: &ScanRange,
+        after: Option<&ScanPlace>,
+        row: ScannedRow<'_>,
+    ) -> Result<Option<ScanPlace>> {
+        let Kept::Rocks(store) = &self.store else { return Err(forgets_nothing()) };
+        // What is stored from here on is found in both.
+        let waiting = self.pipeline.waiting()?;
+        scan(&store.database, &waiting, table, range, after, row)
     }
 
     /// Takes rows that their table forgets.

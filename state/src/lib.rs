@@ -5,7 +5,7 @@
 //! way; `pipeline`, the way of rows from tables to files; `keyed`, the rows of an operator by either of the
 //! two backends, `heap` and [`rocks`]; `evolution`, values whose type has changed; [`rows`], rows as bytes
 //! and the file of rows that both read; `restored`, what a task takes from a manifest; `source`, rows of a
-//! snapshot in whatever form; `show`, rows for people; `files`, to and from the storage of snapshots; `place` and `pool`, working
+//! snapshot in whatever form; `scan`, rows of a table in their order; `show`, rows for people; `files`, to and from the storage of snapshots; `place` and `pool`, working
 //! files and threads.
 //!
 //! Who may call it: the worker, which opens a [`TaskBackend`] for each task and gives it to the operators as
@@ -25,6 +25,7 @@ mod pool;
 mod restored;
 pub mod rocks;
 pub mod rows;
+mod scan;
 mod service;
 mod show;
 mod snapshot;

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flott_dataflow::snapshot::{
-    FrozenRows, FrozenSink, ListMode, StateBackend, TableId, TableSpec, WantedKey,
+    FrozenRows, FrozenSink, ListMode, ScanPlace, ScanRange, ScannedRow, StateBackend, TableId, TableSpec,
+    WantedKey,
 };
 use flott_schema::ids::OperatorId;
 use flott_schema::snapshot::{ListSnapshot, TableSnapshot};
@@ -359,6 +360,16 @@ impl StateBackend for OperatorState {
         found: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
     ) -> Result<()> {
         self.keyed()?.fetch(table.0, keys, found).at(|| self.place())
+    }
+
+    fn scan(
+        &self,
+        table: TableId,
+        range: &ScanRange,
+        after: Option<&ScanPlace>,
+        row: ScannedRow<'_>,
+    ) -> Result<Option<ScanPlace>> {
+        self.keyed()?.scan(table.0, range, after, row).at(|| self.place())
     }
 
     fn write(&self, table: TableId, rows: Box<dyn FrozenRows>) -> Result<()> {

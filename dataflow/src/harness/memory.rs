@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow};
 use std::rc::Rc;
 
 use flott_schema::ids::OperatorId;
@@ -9,7 +10,8 @@ use flott_schema::key_group::KeyGroupRange;
 use flott_schema::{Error, Result};
 
 use crate::snapshot::{
-    FrozenRows, FrozenSink, ListMode, RowSink, StateBackend, TableId, TableSpec, TaskState, WantedKey,
+    FrozenRows, FrozenSink, ListMode, RowSink, ScanPlace, ScanRange, ScannedRow, StateBackend, TableId,
+    TableSpec, TaskState, WantedKey,
 };
 
 /// What a [`MemoryState`] asks of its operators.
@@ -399,6 +401,36 @@ impl StateBackend for MemoryBackend {
             }
         }
         Ok(())
+    }
+
+    fn scan(
+        &self,
+        table: TableId,
+        range: &ScanRange,
+        after: Option<&ScanPlace>,
+        row: ScannedRow<'_>,
+    ) -> Result<Option<ScanPlace>> {
+        let groups = range.key_groups;
+        if groups.start < self.0.key_groups.start || groups.end > self.0.key_groups.end {
+            return Err(Error::internal(format!("rows of key groups {groups:?} are not all this task's")));
+        }
+        let begin = match after {
+            Some(place) => Bound::Excluded((place.key_group, place.key.clone())),
+            None => Bound::Included((groups.start as u16, range.from.clone())),
+        };
+        let rows = self.0.tables.borrow()[usize::from(table.0)].rows.clone();
+        for ((group, key), value) in rows.range((begin, Bound::Unbounded)) {
+            if u32::from(*group) >= groups.end {
+                break;
+            }
+            if key[..] < range.from[..] || !range.is_below(key) {
+                continue;
+            }
+            if row(*group, key, value)? == ControlFlow::Break(()) {
+                return Ok(Some(ScanPlace { key_group: *group, key: key.clone() }));
+            }
+        }
+        Ok(None)
     }
 
     fn write(&self, table: TableId, rows: Box<dyn FrozenRows>) -> Result<()> {

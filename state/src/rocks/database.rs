@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{DB, Options, SstFileWriter, WriteOptions};
+use rocksdb::{DB, DBRawIterator, Options, SstFileWriter, WriteOptions};
 
 use flott_dataflow::snapshot::WantedKey;
 use flott_schema::key_group::KeyGroupRange;
@@ -125,6 +125,12 @@ impl Database {
         Ok(())
     }
 
+    /// The rows of one table, to be looked through in their order.
+    pub(crate) fn rows_of(&self, table: u16) -> TableRows<'_> {
+        let iterator = self.database.raw_iterator_opt(Tuning::page());
+        TableRows { database: self, iterator, table, sought: Vec::new() }
+    }
+
     /// Gives the rows (key group, table, key, value) of these key groups, and of one table if one is named,
     /// in their order.
     pub(crate) fn each(
@@ -231,6 +237,49 @@ impl Database {
     #[cfg(test)]
     pub(crate) fn compact(&self) {
         self.database.compact_range::<&[u8], &[u8]>(None, None);
+    }
+}
+
+/// A place among the rows of one table.
+pub(crate) struct TableRows<'a> {
+    database: &'a Database,
+    iterator: DBRawIterator<'a>,
+    table: u16,
+    sought: Vec<u8>,
+}
+
+impl TableRows<'_> {
+    /// Goes to the first row of a key group from `key` on, or to what comes behind it; never back.
+    pub(crate) fn seek(&mut self, key_group: u16, key: &[u8]) -> Result<()> {
+        let is_first = self.sought.is_empty();
+        self.sought.clear();
+        self.sought.extend_from_slice(&head(key_group, self.table));
+        self.sought.extend_from_slice(key);
+        // Where key groups in between have no rows it is there already, or at the end.
+        let is_there = match self.iterator.key() {
+            Some(at) => at >= &self.sought[..],
+            None => !is_first,
+        };
+        if !is_there {
+            self.iterator.seek(&self.sought);
+        }
+        self.check()
+    }
+
+    /// The row (key, value), if it is one of this key group and table.
+    pub(crate) fn row(&self, key_group: u16) -> Option<(&[u8], &[u8])> {
+        let (key, value) = self.iterator.item()?;
+        key.strip_prefix(&head(key_group, self.table)).map(|key| (key, value))
+    }
+
+    /// Goes to the next row.
+    pub(crate) fn next(&mut self) -> Result<()> {
+        self.iterator.next();
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.iterator.status().map_err(|error| self.database.refused(&error))
     }
 }
 

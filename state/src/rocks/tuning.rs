@@ -89,6 +89,14 @@ impl Tuning {
         options
     }
 
+    /// For reading some rows in their order.
+    pub(crate) fn page() -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        options
+    }
+
     /// For reading all rows once.
     pub(crate) fn scan() -> ReadOptions {
         let mut options = ReadOptions::default();

@@ -159,6 +159,13 @@ impl Run {
         self.entries[index].prefix
     }
 
+    /// The index of the first row of a table's key, or of what comes behind it.
+    pub(crate) fn position(&self, key_group: u16, table: u16, key: &[u8]) -> usize {
+        let prefix = prefix_of(key_group, table, key);
+        let order = |entry: &Entry| entry.prefix.cmp(&prefix).then_with(|| entry.key(&self.bytes).cmp(key));
+        self.entries.partition_point(|entry| order(entry).is_lt())
+    }
+
     /// The value of a key's row; `Some(None)` if the row says that there is none any more.
     pub(crate) fn get(&self, key_group: u16, table: u16, key: &[u8]) -> Option<Option<&[u8]>> {
         let prefix = prefix_of(key_group, table, key);

@@ -8,4 +8,5 @@ mod kit;
 mod overlap;
 mod rescale;
 mod restart;
+mod scan;
 mod stored;
