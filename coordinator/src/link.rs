@@ -30,6 +30,14 @@ pub enum LinkError {
     Closed(WorkerId),
 }
 
+/// The part of a worker's queue that may be full before snapshots wait: one of so many.
+const BEHIND_SHARE: usize = 16;
+
+/// Whether a queue with so much room left is fuller than snapshots may make it.
+pub(crate) fn is_behind(room: usize, capacity: usize) -> bool {
+    capacity - room > capacity / BEHIND_SHARE
+}
+
 /// Carries messages to workers, in order for each worker.
 pub trait WorkerLink {
     /// Hands over a message. It must not block: the link holds a bounded queue for each worker, and an error means that
@@ -49,6 +57,13 @@ pub trait WorkerLink {
 
     /// Whether somebody watches over the worker's connection, and tells when it is lost.
     fn is_connected(&self, worker: WorkerId) -> bool {
+        let _ = worker;
+        false
+    }
+
+    /// Whether so many orders wait for the worker that no snapshot should begin on it: each is two orders more, and neither may be lost. The
+    /// rest of its queue is for the orders that end things; those are no more than it has tasks and snapshots.
+    fn is_behind(&self, worker: WorkerId) -> bool {
         let _ = worker;
         false
     }
@@ -99,5 +114,9 @@ impl WorkerLink for InMemoryLink {
 
     fn forget(&mut self, worker: WorkerId) {
         self.lock().remove(&worker);
+    }
+
+    fn is_behind(&self, worker: WorkerId) -> bool {
+        self.lock().get(&worker).is_some_and(|queue| is_behind(queue.capacity(), queue.max_capacity()))
     }
 }

@@ -13,6 +13,7 @@ use flott_schema::Result;
 
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
+use crate::snapshot::Background;
 
 /// A sink of records.
 pub trait Sink<T: Record>: Clone + Send + 'static {
@@ -62,8 +63,14 @@ pub trait SinkWriter<T>: 'static {
         Ok(())
     }
     /// Ends what was written since the last call, so that it can be committed: at a barrier and at the end of the input. What is not part of a
-    /// committable must be safe in the outside system when this returns: it is not written again.
+    /// committable must be safe in the outside system when this returns, or [unfinished](SinkWriter::unfinished) work is done: it is not written again.
     fn prepare_commit(&mut self, end_of_input: bool) -> Result<Vec<Self::Committable>>;
+    /// What has still to be done before all that was prepared is safe, and takes time that the task's thread should not spend: nothing is
+    /// committed before, and no snapshot complete. Called behind `prepare_commit`. If it fails, the writer must not prepare any more: its
+    /// next call is to fail.
+    fn unfinished(&mut self) -> Option<Background> {
+        None
+    }
     /// What a later writer has to know to go on from here, as items that may be dealt out to several writers. Called behind
     /// `prepare_commit`, for the checkpoint with this id.
     fn snapshot(&mut self, _checkpoint: u64) -> Result<Vec<Vec<u8>>> {

@@ -35,6 +35,9 @@ pub struct TableSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub u16);
 
+/// Work for another thread.
+pub type Background = Box<dyn FnOnce() -> Result<()> + Send>;
+
 /// Takes rows in their stored form.
 pub trait RowSink {
     /// A row of the table at hand; without a value: there is none any more. The last of several rows of one key counts.
@@ -165,6 +168,12 @@ pub trait StateBackend {
 
     /// Sets the items of a list state for the snapshot at hand, within `snapshot`.
     fn set_list(&self, name: &str, mode: ListMode, item_type: &str, items: Vec<Vec<u8>>) -> Result<()>;
+
+    /// Has work done that the snapshot at hand waits for, within `snapshot`: on another thread, if there is one for it. An error of the work
+    /// makes the snapshot fail.
+    fn complete_later(&self, work: Background) -> Result<()> {
+        work()
+    }
 
     /// The restored items of a list state, in `open`; none if there was no such state.
     fn list(&self, name: &str) -> Result<Vec<Vec<u8>>>;

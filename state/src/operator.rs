@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flott_dataflow::snapshot::{
-    FrozenRows, FrozenSink, ListMode, ScanPlace, ScanRange, ScannedRow, StateBackend, TableId, TableSpec,
-    WantedKey,
+    Background, FrozenRows, FrozenSink, ListMode, ScanPlace, ScanRange, ScannedRow, StateBackend, TableId,
+    TableSpec, WantedKey,
 };
 use flott_schema::ids::OperatorId;
 use flott_schema::snapshot::{ListSnapshot, TableSnapshot};
@@ -18,10 +18,11 @@ use crate::keyed::Keyed;
 use crate::options::{Backend, TaskIdentity};
 use crate::pipeline::{Layer, Pipeline};
 use crate::place::Place;
+use crate::pool::guarded;
 use crate::restored::{Restored, RestoredOperator};
 use crate::rocks::Tuning;
 use crate::service::StateService;
-use crate::snapshot::Pending;
+use crate::snapshot::{Part, Pending};
 
 /// What the operators of a task share.
 pub(crate) struct Shared {
@@ -387,6 +388,20 @@ impl StateBackend for OperatorState {
             return Err(Error::user(format!("there is more than one state named '{name}'")).at(self.place()));
         }
         lists.push(ListSnapshot { name: name.into(), mode, item_type: item_type.into(), items });
+        Ok(())
+    }
+
+    fn complete_later(&self, work: Background) -> Result<()> {
+        let pending = self.shared.current.borrow().as_ref().map(|current| current.pending.clone());
+        let Some(pending) = pending else { return work() };
+        pending.add_part();
+        let part_of = pending.clone();
+        let submitted = self.shared.service.transfer.submit(move || {
+            part_of.part_done(guarded(work).map(|()| (Part::None, 0)));
+        });
+        if let Err(error) = submitted {
+            pending.part_done(Err(error));
+        }
         Ok(())
     }
 

@@ -137,6 +137,17 @@ impl Storage {
         local::delete(&self.below(name)?)
     }
 
+    /// Deletes files, each of which may be gone already. Gives those that may still be there, with the first reason.
+    pub fn delete_all<'a>(&self, names: &[&'a str]) -> Option<(Vec<&'a str>, Error)> {
+        let mut kept: Option<(Vec<&str>, Error)> = None;
+        for name in names {
+            if let Err(error) = self.delete(name) {
+                kept.get_or_insert_with(|| (Vec::new(), error)).0.push(name);
+            }
+        }
+        kept
+    }
+
     /// Deletes the folder and all there is in it; says whether there was one.
     pub fn delete_tree(&self) -> Result<bool> {
         if self.root().parent().is_none() {

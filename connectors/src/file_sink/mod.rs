@@ -12,6 +12,7 @@ mod lineage;
 mod part_file;
 mod single_file;
 mod sink;
+mod unsynced;
 mod writer;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use flott_schema::{Error, Result};
 
 use super::commit::{FileCommittable, create_folder, failed};
 use super::encoder::Encoder;
+use super::unsynced::Unsynced;
 use crate::files::Compression;
 
 /// Bytes gathered before they are written.
@@ -47,7 +48,7 @@ impl Drop for Hidden {
     }
 }
 
-/// A file complete on disk, still hidden.
+/// A file that is complete and still hidden.
 pub struct FinishedFile {
     /// Deletes it unless it is kept.
     pub hidden: Hidden,
@@ -126,16 +127,14 @@ impl Output {
         }
     }
 
-    /// Completes what is compressed, and has all of it written to disk.
+    /// Completes what is compressed.
     fn finish(self) -> io::Result<Counted> {
-        let counted = match self {
-            Output::Lost => return Err(lost()),
-            Output::Plain(file) => file,
-            Output::Gzip(encoder) => encoder.finish()?,
-            Output::Zstd(encoder) => encoder.finish()?,
-        };
-        counted.file.sync_all()?;
-        Ok(counted)
+        match self {
+            Output::Lost => Err(lost()),
+            Output::Plain(file) => Ok(file),
+            Output::Gzip(encoder) => encoder.finish(),
+            Output::Zstd(encoder) => encoder.finish(),
+        }
     }
 }
 
@@ -207,17 +206,18 @@ impl PartFile {
         Ok(part)
     }
 
-    /// Has all that was written brought to disk, so that a later writer can go on behind it. From now on the file is not deleted.
-    pub fn persist(&mut self) -> Result<Persisted> {
+    /// Writes all there is, so that a later writer can go on behind it once it is on the disk. From now on the file is not deleted.
+    pub fn persist(&mut self, unsynced: &Unsynced) -> Result<Persisted> {
         self.write_buffer()?;
         let output = std::mem::replace(&mut self.output, Output::Lost);
         let again = output.finish().and_then(|counted| {
-            let length = counted.bytes;
+            let (length, file) = (counted.bytes, counted.file.try_clone()?);
             // What is compressed goes on as another member.
-            Ok((Output::new(counted, self.compression)?, length))
+            Ok((Output::new(counted, self.compression)?, length, file))
         });
-        let (output, length) = again.map_err(|error| failed(&self.committable.in_progress, error))?;
+        let (output, length, file) = again.map_err(|error| failed(&self.committable.in_progress, error))?;
         self.output = output;
+        unsynced.add(file, self.committable.in_progress.clone())?;
         self.hidden.kept = true;
         Ok(Persisted { path: self.hidden.path.clone(), length, is_empty: self.is_empty })
     }
@@ -241,11 +241,12 @@ impl PartFile {
         written.map_err(|error| failed(&self.committable.in_progress, error))
     }
 
-    /// Completes the file and has it written to disk.
-    pub fn finish(mut self) -> Result<FinishedFile> {
+    /// Completes the file, which must be on the disk before it is committed.
+    pub fn finish(mut self, unsynced: &Unsynced) -> Result<FinishedFile> {
         self.write_buffer()?;
         let PartFile { output, hidden, committable, .. } = self;
-        output.finish().map_err(|error| failed(&committable.in_progress, error))?;
+        let counted = output.finish().map_err(|error| failed(&committable.in_progress, error))?;
+        unsynced.add(counted.file, committable.in_progress.clone())?;
         Ok(FinishedFile { hidden, committable })
     }
 }

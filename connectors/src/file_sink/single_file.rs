@@ -10,6 +10,7 @@ use flott_dataflow::codec::{decode_value, encode_value};
 use flott_dataflow::context::{OperatorContext, TaskContext};
 use flott_dataflow::function::Function;
 use flott_dataflow::sink::{Sink, SinkWriter};
+use flott_dataflow::snapshot::Background;
 use flott_schema::ids::JobId;
 use flott_schema::{Error, Result};
 
@@ -18,6 +19,7 @@ use super::encoder::{EncodeWith, Encoder, LineEncoder};
 use super::lineage::{Lineage, remove_if_there, siblings};
 use super::part_file::{PartFile, Persisted, unique_token};
 use super::sink::check_utf8;
+use super::unsynced::Unsynced;
 use crate::csv::CsvEncoder;
 use crate::files::Compression;
 use crate::json::JsonEncoder;
@@ -111,6 +113,7 @@ impl<E> SingleFile<E> {
             hidden_start: self.hidden_start(ctx),
             takes_snapshots: ctx.state.is_some(),
             persisted: None,
+            unsynced: Unsynced::default(),
         })
     }
 }
@@ -192,6 +195,7 @@ pub struct SingleFileWriter<E> {
     takes_snapshots: bool,
     /// As of the last barrier.
     persisted: Option<Persisted>,
+    unsynced: Unsynced,
 }
 
 impl<E> SingleFileWriter<E> {
@@ -231,17 +235,23 @@ impl<T, E: Encoder<T>> SinkWriter<T> for SingleFileWriter<E> {
     }
 
     fn prepare_commit(&mut self, end_of_input: bool) -> Result<Vec<FileCommittable>> {
+        self.unsynced.check()?;
         self.persisted = None;
         if !end_of_input {
             if !self.takes_snapshots {
                 return Err(Error::internal("a sink without state was asked to take part in a checkpoint"));
             }
-            self.persisted = self.part.as_mut().map(PartFile::persist).transpose()?;
+            let persist = |part: &mut PartFile| part.persist(&self.unsynced);
+            self.persisted = self.part.as_mut().map(persist).transpose()?;
             return Ok(Vec::new());
         }
-        let finished = self.take_part()?.finish()?;
+        let finished = self.take_part()?.finish(&self.unsynced)?;
         finished.hidden.keep();
         Ok(vec![finished.committable])
+    }
+
+    fn unfinished(&mut self) -> Option<Background> {
+        Some(self.unsynced.work())
     }
 
     fn snapshot(&mut self, _checkpoint: u64) -> Result<Vec<Vec<u8>>> {

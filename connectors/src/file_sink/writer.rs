@@ -7,6 +7,7 @@ use std::rc::Rc;
 use flott_dataflow::batch::Batch;
 use flott_dataflow::context::{OperatorContext, TaskContext};
 use flott_dataflow::sink::SinkWriter;
+use flott_dataflow::snapshot::Background;
 use flott_schema::{Error, Result};
 
 use super::buckets::{BucketRuns, Buckets};
@@ -14,6 +15,7 @@ use super::commit::{FileCommittable, failed};
 use super::encoder::Encoder;
 use super::lineage::Lineage;
 use super::part_file::{FinishedFile, PartFile, unique_token};
+use super::unsynced::Unsynced;
 use crate::files::Compression;
 
 /// Records written between two looks at a file's size.
@@ -67,6 +69,7 @@ pub struct FileWriter<T, E> {
     next_number: u64,
     /// Complete and not committed.
     finished: Vec<FinishedFile>,
+    unsynced: Unsynced,
     /// No file is due before.
     deadline_ms: i64,
 }
@@ -99,6 +102,7 @@ impl<T, E: Encoder<T>> FileWriter<T, E> {
             open_count: 0,
             next_number: 0,
             finished: Vec::new(),
+            unsynced: Unsynced::default(),
             deadline_ms: i64::MAX,
         }
     }
@@ -169,8 +173,9 @@ impl<T, E: Encoder<T>> FileWriter<T, E> {
     fn roll(&mut self, bucket: &str) -> Result<()> {
         let Some(part) = self.parts.get_mut(bucket).and_then(Option::take) else { return Ok(()) };
         self.open_count -= 1;
-        let finished = part.finish()?;
+        let finished = part.finish(&self.unsynced)?;
         if self.commit_when_rolled {
+            self.unsynced.sync()?;
             finished.committable.commit(false)?;
             finished.hidden.keep();
         } else {
@@ -246,6 +251,7 @@ impl<T: 'static, E: Encoder<T>> SinkWriter<T> for FileWriter<T, E> {
     }
 
     fn prepare_commit(&mut self, _end_of_input: bool) -> Result<Vec<FileCommittable>> {
+        self.unsynced.check()?;
         self.roll_where(|_| true)?;
         self.deadline_ms = i64::MAX;
         let finished = std::mem::take(&mut self.finished).into_iter();
@@ -255,6 +261,10 @@ impl<T: 'static, E: Encoder<T>> SinkWriter<T> for FileWriter<T, E> {
                 file.committable
             })
             .collect())
+    }
+
+    fn unfinished(&mut self) -> Option<Background> {
+        Some(self.unsynced.work())
     }
 
     fn snapshot(&mut self, _checkpoint: u64) -> Result<Vec<Vec<u8>>> {

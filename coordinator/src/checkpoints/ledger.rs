@@ -248,7 +248,8 @@ impl Ledger {
         self.deletions_failed
     }
 
-    /// What has come due. `is_away`: whether a worker has yet to return to this leader; nothing begins without it.
+    /// What has come due. `is_away`: whether a worker has yet to return to this leader, or is behind with its orders; nothing begins
+    /// without it.
     pub fn tick(&mut self, state: &ClusterState, now: Now, is_away: impl Fn(WorkerId) -> bool) {
         for (job, ledger) in &mut self.jobs {
             if ledger.next_due_ms().is_some_and(|due_ms| due_ms <= now.clock_ms)

@@ -9,7 +9,7 @@
 //! * [`ledger`]: [`Ledger`], decisions without I/O: what is told goes in, [`Action`]s come out; `job`: of one job; `trigger`: when
 //!   the next is due
 //! * `pending`: a snapshot that is being taken; [`registry`]: files that checkpoints share; [`details`]: what people ask for
-//! * [`keeper`]: the thread that writes manifests and deletes files; [`places`]: where snapshots go
+//! * [`keeper`]: the threads that write manifests and delete files; [`places`]: where snapshots go
 
 pub mod details;
 mod job;

@@ -8,7 +8,7 @@ use flott_schema::ids::WorkerId;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use crate::link::{LinkError, WorkerLink};
+use crate::link::{LinkError, WorkerLink, is_behind};
 
 /// The link to workers in other processes: a bounded queue for each, which its session empties. Clones share the queues.
 ///
@@ -144,6 +144,14 @@ impl WorkerLink for RpcLink {
         self.lock().of.contains_key(&worker)
     }
 
+    fn is_behind(&self, worker: WorkerId) -> bool {
+        let queues = self.lock();
+        queues
+            .of
+            .get(&worker)
+            .is_some_and(|queue| is_behind(queue.orders.capacity(), queue.orders.max_capacity()))
+    }
+
     fn lead(&mut self, term: Option<u64>) {
         let mut queues = self.lock();
         queues.term = term;
@@ -189,6 +197,20 @@ mod tests {
         assert_eq!(link.send(WORKER, release(3)), Err(LinkError::Full { worker: WORKER, capacity: 2 }));
         drop(attached);
         assert_eq!(link.send(WORKER, release(3)), Err(LinkError::Closed(WORKER)));
+    }
+
+    #[test]
+    fn a_worker_is_behind_long_before_its_queue_is_full() {
+        let mut link = leading();
+        let mut attached = link.attach(WORKER, 3, 32, false).unwrap();
+        for job in 1..=2 {
+            link.send(WORKER, release(job)).unwrap();
+            assert!(!link.is_behind(WORKER));
+        }
+        link.send(WORKER, release(3)).unwrap();
+        assert!(link.is_behind(WORKER));
+        attached.orders.try_recv().unwrap();
+        assert!(!link.is_behind(WORKER) && !link.is_behind(WorkerId(8)));
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub struct Options {
     pub heartbeat_interval_ms: u64,
     /// Silence after which a worker is given up.
     pub heartbeat_timeout_ms: u64,
-    /// Orders that a worker may leave unread before it is given up.
+    /// Orders that a worker may leave unread before it is given up. No checkpoint begins on one that leaves a sixteenth of them
+    /// unread, so that checkpoints cost no worker its place.
     pub orders_capacity: usize,
     /// How long a caller may take to say hello.
     pub hello_timeout_ms: u64,
@@ -72,7 +73,7 @@ impl Default for Options {
             token: Token::none(),
             heartbeat_interval_ms: 10_000,
             heartbeat_timeout_ms: 50_000,
-            orders_capacity: 1_024,
+            orders_capacity: 8_192,
             hello_timeout_ms: 10_000,
             connections_max: 8_192,
             ask_timeout_ms: 10_000,

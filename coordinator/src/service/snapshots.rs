@@ -294,8 +294,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         for record in changed.into_iter().filter_map(|job| self.state.job(job)) {
             self.ledger.look(record, now);
         }
-        let timers = &self.timers;
-        self.ledger.tick(&self.state, now, |worker| timers.expects(worker));
+        let (timers, link) = (&self.timers, &self.link);
+        self.ledger.tick(&self.state, now, |worker| timers.expects(worker) || link.is_behind(worker));
         let mut proposed = false;
         loop {
             let actions = self.ledger.take_actions();

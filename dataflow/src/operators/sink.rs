@@ -106,6 +106,11 @@ where
         }
         let prepared = writer.prepare_commit(ends)?;
         let mut commits = self.commits.borrow_mut();
+        match (writer.unfinished(), signal, &self.ctx.state) {
+            (Some(work), Signal::Barrier(_), Some(state)) => state.complete_later(work)?,
+            (Some(work), ..) => work()?,
+            (None, ..) => {}
+        }
         match signal {
             Signal::Barrier(barrier) => {
                 let state = writer.snapshot(barrier.checkpoint)?;

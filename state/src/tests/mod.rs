@@ -5,6 +5,7 @@ mod damage;
 mod fetch;
 mod incremental;
 mod kit;
+mod later;
 mod overlap;
 mod rescale;
 mod restart;
