@@ -226,6 +226,21 @@ impl<K: Key, V> KeyTable<K, V> {
         Some(self.entries.swap_remove(entry))
     }
 
+    /// Gives back room, if most of it is unused.
+    pub fn shrink(&mut self) {
+        if self.entries.capacity() / 4 > self.entries.len() {
+            self.entries.shrink_to_fit();
+        }
+        let needed = (self.entries.len() * 2).next_power_of_two().max(SMALLEST);
+        if self.capacity() / 4 > needed {
+            self.bits = needed.trailing_zeros();
+            self.buckets = vec![EMPTY; needed + GROUP - 1];
+            for entry in 0..self.entries.len() {
+                self.place(stable_hash(&self.entries[entry].0), entry);
+            }
+        }
+    }
+
     /// Prefetches for position `index` of a batch: call with each index in turn before the lookup.
     #[inline(always)]
     pub fn prefetch_ahead(&self, hashes: &[u64], index: usize) {
@@ -328,6 +343,7 @@ mod tests {
         Remove(u16),
         Get(u16),
         Clear,
+        Shrink,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -336,6 +352,7 @@ mod tests {
             4 => (0u16..300).prop_map(Step::Remove),
             2 => (0u16..300).prop_map(Step::Get),
             1 => Just(Step::Clear),
+            1 => Just(Step::Shrink),
         ];
         prop::collection::vec(step, 0..600)
     }
@@ -360,6 +377,7 @@ mod tests {
                         prop_assert_eq!(table.take_entries().into_iter().collect::<HashMap<_, _>>(), std::mem::take(&mut model));
                     }
                     Step::Clear => {}
+                    Step::Shrink => table.shrink(),
                 }
                 prop_assert_eq!(table.len(), model.len());
             }

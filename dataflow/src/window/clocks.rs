@@ -3,6 +3,8 @@
 //! The tasks of an operator need not have come equally far, and rows may be restored in another task than the one that wrote them. So each
 //! task says how far it was, for which key groups; whether a window has fired is then known for each restored row.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use flott_schema::Result;
@@ -38,6 +40,15 @@ impl Progress {
     /// The beginning of time.
     pub(crate) const NONE: Self =
         Progress { watermark_ms: i64::MIN, clock_ms: i64::MIN, fired_end: i64::MIN };
+
+    /// A job that was drained, and starts again nevertheless, begins with a new event time.
+    fn as_saved(self) -> Self {
+        match self {
+            Progress { clock_ms: MAX_WATERMARK, .. } => Progress::NONE,
+            Progress { watermark_ms: MAX_WATERMARK, .. } => Progress { watermark_ms: i64::MIN, ..self },
+            _ => self,
+        }
+    }
 }
 
 /// How far the tasks were that wrote the snapshot.
@@ -72,15 +83,33 @@ impl SavedClocks {
 
 /// Hands in how far this task is.
 pub(crate) fn save(ctx: &OperatorContext, progress: Progress) -> Result<()> {
+    save_further(ctx, progress, &BTreeMap::new())
+}
+
+/// Hands in how far this task is; for some key groups, windows up to these ends have fired though they have not for the others.
+pub(crate) fn save_further(
+    ctx: &OperatorContext,
+    progress: Progress,
+    further: &BTreeMap<u16, i64>,
+) -> Result<()> {
     let Some(state) = &ctx.state else { return Ok(()) };
-    // A job that was drained, and starts again nevertheless, begins with a new event time.
-    let progress = match progress {
-        Progress { clock_ms: MAX_WATERMARK, .. } => Progress::NONE,
-        Progress { watermark_ms: MAX_WATERMARK, .. } => Progress { watermark_ms: i64::MIN, ..progress },
-        progress => progress,
-    };
     let groups = ctx.task.key_groups();
-    let mut item = Vec::new();
-    encode_value(&SavedClock { key_groups: (groups.start, groups.end), progress }, &mut item)?;
-    state.set_list(CLOCKS, ListMode::Union, "", vec![item])
+    let mut clocks: Vec<SavedClock> = Vec::new();
+    for group in groups.start..groups.end {
+        let further_end = further.get(&(group as u16)).copied().unwrap_or(i64::MIN);
+        let progress = Progress { fired_end: progress.fired_end.max(further_end), ..progress }.as_saved();
+        match clocks.last_mut() {
+            Some(last) if last.progress == progress => last.key_groups.1 = group + 1,
+            _ => clocks.push(SavedClock { key_groups: (group, group + 1), progress }),
+        }
+    }
+    let items: Result<Vec<Vec<u8>>> = clocks
+        .iter()
+        .map(|clock| {
+            let mut item = Vec::new();
+            encode_value(clock, &mut item)?;
+            Ok(item)
+        })
+        .collect();
+    state.set_list(CLOCKS, ListMode::Union, "", items?)
 }

@@ -3,8 +3,11 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use flott_schema::Result;
+
+use super::beyond::Groups;
 use super::saving::{Outgoing, Prefix, Row};
-use crate::key::Key;
+use crate::key::{Key, stable_hash};
 use crate::state::KeyTable;
 
 /// A [`KeyTable`], and a mark for each entry where snapshots are taken: beside it, so that entries stay as dense as they are without.
@@ -13,11 +16,13 @@ pub(crate) struct MarkedTable<K, V> {
     marks: Vec<u8>,
     /// Entries that may be frozen stand below. Removal moves an entry from the end to a gap, so downwards none is missed.
     below: usize,
+    /// Where the clock's hand stands that chooses what is forgotten.
+    hand: usize,
 }
 
 impl<K: Key, V> Default for MarkedTable<K, V> {
     fn default() -> Self {
-        MarkedTable { keys: KeyTable::default(), marks: Vec::new(), below: 0 }
+        MarkedTable { keys: KeyTable::default(), marks: Vec::new(), below: 0, hand: 0 }
     }
 }
 
@@ -131,6 +136,44 @@ where
         }
         self.below = 0;
         entries
+    }
+
+    /// Forgets so many entries, those first that were not used for a while; what the backend has not is written. Adds the key groups of the
+    /// keys that are only there then.
+    pub(crate) fn forget<P: Prefix>(
+        &mut self,
+        count: usize,
+        prefix: &P,
+        rows: &mut Outgoing<P, K, V>,
+        stored: &mut Groups,
+    ) -> Result<()> {
+        let mut left = count.min(self.len());
+        // Twice around: the first time every entry may have been used.
+        let mut steps = self.len() * 2;
+        let mut dirty = Vec::new();
+        while left > 0 && steps > 0 {
+            steps -= 1;
+            if self.hand >= self.len() {
+                self.hand = 0;
+            }
+            if rows.pass(&mut self.marks[self.hand]) {
+                self.hand += 1;
+                continue;
+            }
+            left -= 1;
+            // The last entry takes its place.
+            let mark = self.marks.swap_remove(self.hand);
+            let key = self.keys.entries()[self.hand].0.clone();
+            let hash = stable_hash(&key);
+            let Some((key, value)) = self.keys.remove(hash, &key) else { continue };
+            stored.insert(rows.group_of(hash));
+            dirty.extend(rows.forget(mark, Row { prefix: prefix.clone(), key, value: Some(value) }));
+        }
+        self.keys.shrink();
+        if self.marks.capacity() > self.marks.len() * 4 {
+            self.marks.shrink_to_fit();
+        }
+        rows.write_out(dirty)
     }
 
     /// Empty, and without the room it has taken.

@@ -27,6 +27,7 @@
 
 mod assigner;
 mod assigners;
+pub(crate) mod beyond;
 pub(crate) mod clocks;
 mod elements;
 mod evictor;

@@ -86,7 +86,7 @@ pub(crate) struct Row<P, K, V> {
     pub(crate) value: Option<V>,
 }
 
-fn encode<P: Prefix, K: Key, V: Serialize>(
+pub(super) fn encode<P: Prefix, K: Key, V: Serialize>(
     row: &Row<P, K, V>,
     max_parallelism: u32,
     key: &mut Vec<u8>,
@@ -101,15 +101,15 @@ fn encode<P: Prefix, K: Key, V: Serialize>(
 
 /// The rows of a table that snapshots take.
 pub(crate) struct Outgoing<P, K, V> {
-    epochs: Epochs,
-    table: Option<(Rc<dyn StateBackend>, TableId)>,
-    max_parallelism: u32,
+    pub(super) epochs: Epochs,
+    pub(super) table: Option<(Rc<dyn StateBackend>, TableId)>,
+    pub(super) max_parallelism: u32,
     /// Takes the rows of the snapshot at hand.
     sink: Option<Box<dyn FrozenSink>>,
     /// Frozen rows that were copied out.
-    copied: Vec<Row<P, K, V>>,
+    pub(super) copied: Vec<Row<P, K, V>>,
     /// Rows that are gone since the last barrier, and that the backend has.
-    gone: Vec<Row<P, K, V>>,
+    pub(super) gone: Vec<Row<P, K, V>>,
 }
 
 impl<P, K, V> Default for Outgoing<P, K, V> {
@@ -138,6 +138,17 @@ where
         name: &str,
         mut restore: impl FnMut(&mut Self, P, K, V) -> Result<()>,
     ) -> Result<()> {
+        self.register(ctx, name)?;
+        let Some((state, table)) = self.table.clone() else { return Ok(()) };
+        state.load(table, &mut |key, value| {
+            let mut key = key;
+            let prefix = P::take(&mut key)?;
+            restore(self, prefix, decode_value(key)?, decode_value(value)?)
+        })
+    }
+
+    /// Registers the table `name`, if snapshots are taken; its restored rows stay where they are.
+    pub(crate) fn register(&mut self, ctx: &OperatorContext, name: &str) -> Result<()> {
         let Some(state) = &ctx.state else { return Ok(()) };
         let table = state.table(TableSpec {
             name: name.to_string(),
@@ -148,11 +159,7 @@ where
         self.epochs = Epochs::new(Tracking::of(Some(&**state)));
         self.table = Some((state.clone(), table));
         self.max_parallelism = ctx.task.max_parallelism;
-        state.load(table, &mut |key, value| {
-            let mut key = key;
-            let prefix = P::take(&mut key)?;
-            restore(self, prefix, decode_value(key)?, decode_value(value)?)
-        })
+        Ok(())
     }
 
     #[inline(always)]
@@ -227,7 +234,7 @@ where
         }
     }
 
-    fn send_copied(&mut self) {
+    pub(super) fn send_copied(&mut self) {
         let copied = std::mem::take(&mut self.copied);
         self.send(copied);
     }

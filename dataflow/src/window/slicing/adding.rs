@@ -11,6 +11,7 @@ use flott_schema::Result;
 
 use super::SlicingWindows;
 use super::places::{Fate, Place, REMEMBERED};
+use super::room::fetch_missing;
 use super::tables::{SliceRows, SliceTable};
 use crate::batch::{Record, Timestamps};
 use crate::key::{KeySelector, key_of};
@@ -99,18 +100,11 @@ where
             match place.fate {
                 Fate::Open { table } => {
                     let SlicingWindows { tables, rows, selector, logic, hashes, found, .. } = self;
-                    add_run(
-                        selector,
-                        logic,
-                        tables.get_mut(table),
-                        rows,
-                        found,
-                        &mut records,
-                        run,
-                        hashes,
-                        times,
-                        index,
-                    );
+                    let table = tables.get_mut(table);
+                    if !table.stored.is_empty() {
+                        fetch_missing(selector, table, rows, &records.as_slice()[..run], &hashes[index..])?;
+                    }
+                    add_run(selector, logic, table, rows, found, &mut records, run, hashes, times, index);
                 }
                 _ => self.add_elsewhere_all(place, records.by_ref().take(run), times, index, out)?,
             }
@@ -139,7 +133,7 @@ where
                 continue;
             };
             if self.piles[place.number()].table != table {
-                self.clear_pile(place.number());
+                self.clear_pile(place.number())?;
             }
             let pile = &mut self.piles[place.number()];
             pile.table = table;
@@ -148,27 +142,31 @@ where
             pile.times.push(time_ms);
         }
         for number in 0..self.piles.len() {
-            self.clear_pile(number);
+            self.clear_pile(number)?;
         }
         Ok(runs)
     }
 
     /// Adds the records of a pile to their table.
-    fn clear_pile(&mut self, number: usize) {
+    fn clear_pile(&mut self, number: usize) -> Result<()> {
         let SlicingWindows { tables, rows, selector, logic, found, piles, .. } = self;
         let Pile { table, records, hashes, times } = &mut piles[number];
         let count = records.len();
         if count == 0 {
-            return;
+            return Ok(());
         }
         let each = Timestamps::Each(std::mem::take(times));
         let table = tables.get_mut(*table);
+        if !table.stored.is_empty() {
+            fetch_missing(selector, table, rows, records, hashes)?;
+        }
         add_run(selector, logic, table, rows, found, &mut records.drain(..), count, hashes, &each, 0);
         hashes.clear();
         if let Timestamps::Each(mut emptied) = each {
             emptied.clear();
             *times = emptied;
         }
+        Ok(())
     }
 
     fn add_elsewhere_all(

@@ -7,6 +7,7 @@ use flott_schema::Result;
 use super::SlicingWindows;
 use super::adding::add_to;
 use super::places::{Fate, Place};
+use super::room::fetch_missing;
 use crate::batch::Record;
 use crate::key::{KeySelector, key_of};
 use crate::operator::Collector;
@@ -32,13 +33,20 @@ where
         match place.fate {
             Fate::Open { table } => {
                 let SlicingWindows { selector, logic, tables, rows, .. } = self;
-                add_to(selector, logic, tables.get_mut(table), rows, hash, record, time_ms);
+                let table = tables.get_mut(table);
+                if !table.stored.is_empty() {
+                    fetch_missing(selector, table, rows, std::slice::from_ref(&record), &[hash])?;
+                }
+                add_to(selector, logic, table, rows, hash, record, time_ms);
             }
             Fate::TooLate => self.late.refuse(record, time_ms, out),
             Fate::Gap if self.late.is_over(time_ms, self.clock_ms) => self.late.refuse(record, time_ms, out),
             Fate::Gap => {}
             Fate::Behind { last_window_end } => {
                 let key = key_of(&self.selector, &record);
+                if self.room.is_partial {
+                    self.fetch_late(place.end, last_window_end, hash, &key)?;
+                }
                 if last_window_end > self.fired_end {
                     let keeps = self.late.lateness_ms > 0;
                     let copy = if keeps { Some(record.clone()) } else { None };

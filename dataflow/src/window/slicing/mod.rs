@@ -4,11 +4,16 @@
 //! ends with move into `live`, which holds for each key the slices of the window; the result of a key is then at hand
 //! in constant time, amortised (see `panes`). Windows that do not overlap fire straight from the table of their only
 //! slice. What is late but allowed changes what has been moved already, and makes the windows concerned fire again.
+//!
+//! Where the backend can give rows back, tables and `live` are caches: they forget what exceeds the budget (`room`), the misses of a run of
+//! records are fetched together, and a firing goes through what is not in memory a page at a time.
 
 mod adding;
+mod drop;
 mod fire;
 mod late;
 mod places;
+mod room;
 mod saved;
 mod tables;
 
@@ -20,9 +25,11 @@ use flott_schema::Result;
 use self::adding::Pile;
 use self::fire::Emission;
 use self::places::{Place, Places};
+use self::room::Room;
 use self::saved::Ahead;
 use self::tables::{SliceRows, Tables};
 use super::assigner::Slices;
+use super::beyond::{Groups, Scan};
 use super::logic::SlicedLogic;
 use super::marked::MarkedTable;
 use super::pause::Pause;
@@ -60,6 +67,11 @@ pub(crate) struct SlicingWindows<S: KeySelector<T>, T, W, L: SlicedLogic<S::Key,
     /// What the window that fires next has of slices that are not open any more; unused if windows do not overlap.
     live: MarkedTable<S::Key, L::Panes>,
     live_rows: Outgoing<(), S::Key, L::Panes>,
+    /// Key groups of which the backend has live rows that are not in memory.
+    live_stored: Groups,
+    room: Room,
+    /// A slice that is over, while its rows are removed from the backend.
+    dropping: Option<Scan>,
     ahead: Ahead<S::Key>,
     /// Whether states of the function are still to be handed in for a snapshot.
     function_drains: bool,
@@ -68,7 +80,7 @@ pub(crate) struct SlicingWindows<S: KeySelector<T>, T, W, L: SlicedLogic<S::Key,
     watermark_ms: i64,
     /// End of the last window that has fired, or would have if it held anything.
     fired_end: i64,
-    emission: Option<Emission<S::Key, L::State>>,
+    emission: Option<Emission<S::Key, L::State, L::Panes>>,
     pause: Pause,
     /// Whether the last batch was out of order.
     scattered: bool,
@@ -108,6 +120,9 @@ where
             past: BTreeMap::new(),
             live: MarkedTable::default(),
             live_rows: Outgoing::default(),
+            live_stored: Groups::default(),
+            room: Room::default(),
+            dropping: None,
             ahead: Ahead::default(),
             function_drains: false,
             places: Places::default(),
@@ -129,6 +144,7 @@ where
     fn due_ms(&self) -> i64 {
         match self.domain {
             TimeDomain::Event => i64::MAX,
+            TimeDomain::Processing if self.dropping.is_some() => i64::MIN,
             TimeDomain::Processing => self.next_window_end().unwrap_or(i64::MAX),
         }
     }
@@ -178,14 +194,16 @@ where
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<L::Out>) -> Result<()> {
         hash_keys(&self.selector, &batch.records, &mut self.hashes);
         let Batch { records, timestamps } = batch;
+        let count = records.len();
         match self.domain {
-            TimeDomain::Event => self.add_batch(records, &timestamps, out),
+            TimeDomain::Event => self.add_batch(records, &timestamps, out)?,
             TimeDomain::Processing => {
                 // A clock that was set back does not bring windows back.
                 let now_ms = self.ctx.task.now_ms().max(self.clock_ms.saturating_add(1));
-                self.add_batch(records, &Timestamps::Same(now_ms), out)
+                self.add_batch(records, &Timestamps::Same(now_ms), out)?;
             }
         }
+        self.keep_within_budget(count)
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<L::Out>) -> Result<Flow> {

@@ -3,6 +3,7 @@
 use crate::batch::Record;
 use crate::key::Key;
 use crate::state::KeyTable;
+use crate::window::beyond::Groups;
 use crate::window::marked::MarkedTable;
 use crate::window::saving::Outgoing;
 
@@ -14,6 +15,10 @@ pub(super) struct SliceTable<K, V> {
     /// End of the slice.
     pub(super) end: i64,
     pub(super) keys: MarkedTable<K, V>,
+    /// Key groups of which the backend has rows that are not in memory.
+    pub(super) stored: Groups,
+    /// Used since room was last made.
+    pub(super) touched: bool,
 }
 
 /// Rows of slices on their way into snapshots.
@@ -39,7 +44,8 @@ where
 {
     /// The number of a new empty table, for the slice that ends at `end`.
     pub(super) fn add(&mut self, end: i64) -> u32 {
-        let table = SliceTable { end, keys: self.spare.pop().unwrap_or_default() };
+        let keys = self.spare.pop().unwrap_or_default();
+        let table = SliceTable { end, keys, stored: Groups::default(), touched: true };
         match self.free.pop() {
             Some(number) => {
                 self.tables[number as usize] = Some(table);
@@ -59,12 +65,34 @@ where
 
     #[inline]
     pub(super) fn get_mut(&mut self, number: u32) -> &mut SliceTable<K, V> {
+        let table = self.tables[number as usize].as_mut().expect("the number of a table in use");
+        table.touched = true;
+        table
+    }
+
+    /// Key groups of a table that the backend has rows of which are not in memory.
+    pub(super) fn stored(&self, number: u32) -> &Groups {
+        &self.tables[number as usize].as_ref().expect("the number of a table in use").stored
+    }
+
+    /// Whether a table was used since that was last noted.
+    pub(super) fn is_touched(&self, number: u32) -> bool {
+        self.tables[number as usize].as_ref().is_some_and(|table| table.touched)
+    }
+
+    /// A table, to be changed in a way that is no use of it.
+    pub(super) fn get_untouched(&mut self, number: u32) -> &mut SliceTable<K, V> {
         self.tables[number as usize].as_mut().expect("the number of a table in use")
     }
 
-    /// Gives up a table, giving its entries.
+    /// All tables in use.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut SliceTable<K, V>> {
+        self.tables.iter_mut().flatten()
+    }
+
+    /// Gives up a table, giving its entries; of rows that are not in memory nobody will know any more.
     pub(super) fn remove(&mut self, number: u32, rows: &mut SliceRows<K, V>) -> Vec<(K, V)> {
-        let SliceTable { end, mut keys } =
+        let SliceTable { end, mut keys, .. } =
             self.tables[number as usize].take().expect("the number of a table in use");
         self.free.push(number);
         if self.free.len() == self.tables.len() && self.tables.len() > 64 {

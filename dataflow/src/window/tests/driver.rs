@@ -362,6 +362,11 @@ impl<I: Record, O: Record> Driver<I, O> {
         self.parts = Some(self.snapshot());
     }
 
+    /// Rows that the first task has looked up, and written outside of snapshots.
+    pub fn fetched_and_written(&self) -> (usize, usize) {
+        self.tasks[0].state.as_ref().expect("the driver takes snapshots").fetched_and_written()
+    }
+
     /// Starts from the last barrier of another driver.
     pub fn start_from(&mut self, other: &Self) -> Result<()> {
         self.start(1, other.parts.as_deref())

@@ -12,4 +12,5 @@ mod processing_time;
 mod restarts;
 mod session_model;
 mod sliding;
+mod spilled;
 mod triggers;

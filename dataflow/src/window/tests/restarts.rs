@@ -45,10 +45,16 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..20)
 }
 
-/// How snapshots are taken.
+/// How snapshots are taken, and how much stays in memory where that is limited.
 pub fn kinds() -> impl Strategy<Value = MemoryKind> {
-    let fetching = MemoryKind::Fetching { budget_bytes: 0 };
-    prop_oneof![Just(MemoryKind::AllRows), Just(MemoryKind::Changes), Just(fetching)]
+    let fetching = |budget_bytes| Just(MemoryKind::Fetching { budget_bytes });
+    prop_oneof![
+        1 => Just(MemoryKind::AllRows),
+        1 => Just(MemoryKind::Changes),
+        1 => fetching(0),
+        1 => fetching(300),
+        1 => fetching(1500),
+    ]
 }
 
 /// Does what is planned, and checks that a repetition gives what came out before.
