@@ -8,16 +8,18 @@ use serde_json::Value;
 
 /// The arrows between rooms: who may depend on whom, in tests too. A new room is entered here and in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("flott-faults", &[]),
     ("flott-schema", &[]),
-    ("flott-dataflow", &["flott-schema"]),
-    ("flott-connectors", &["flott-schema", "flott-dataflow"]),
-    ("flott-storage", &["flott-schema"]),
-    ("flott-state", &["flott-schema", "flott-dataflow", "flott-storage"]),
-    ("flott-worker", &["flott-schema", "flott-dataflow", "flott-storage", "flott-state"]),
-    ("flott-coordinator", &["flott-schema", "flott-storage"]),
+    ("flott-dataflow", &["flott-faults", "flott-schema"]),
+    ("flott-connectors", &["flott-faults", "flott-schema", "flott-dataflow"]),
+    ("flott-storage", &["flott-faults", "flott-schema"]),
+    ("flott-state", &["flott-faults", "flott-schema", "flott-dataflow", "flott-storage"]),
+    ("flott-worker", &["flott-faults", "flott-schema", "flott-dataflow", "flott-storage", "flott-state"]),
+    ("flott-coordinator", &["flott-faults", "flott-schema", "flott-storage"]),
     (
         "flott",
         &[
+            "flott-faults",
             "flott-schema",
             "flott-dataflow",
             "flott-connectors",
@@ -141,6 +143,24 @@ fn dependencies_between_rooms_run_one_way() {
     }
     found.extend(arrows.keys().filter(|room| !rooms.contains(*room)).map(|room| format!("{room} is gone")));
     refuse("arrows that run the wrong way", found);
+}
+
+#[test]
+fn only_tests_inject_faults() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let dependencies = packages.flat_map(|package| {
+        let name = package["name"].as_str().unwrap();
+        package["dependencies"].as_array().unwrap().iter().map(move |dependency| (name, dependency))
+    });
+    let on_faults = dependencies.filter(|(_, dependency)| dependency["name"] == "flott-faults");
+    let (tests, others): (Vec<_>, Vec<_>) =
+        on_faults.partition(|(_, dependency)| !dependency["features"].as_array().unwrap().is_empty());
+    assert!(tests.iter().any(|(name, _)| *name == "flott"), "the tests of the whole do not inject faults");
+    assert!(others.len() > 3, "the rooms have no points any more");
+    let found =
+        tests.iter().filter(|(_, dependency)| dependency["kind"] != "dev").map(|(name, _)| name.to_string());
+    refuse("only a dev-dependency may have faults injected", found.collect());
 }
 
 #[test]

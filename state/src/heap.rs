@@ -90,13 +90,16 @@ impl HeapStore {
         fs::create_dir_all(folder).map_err(refused)?;
         let number = fs::read_dir(folder).map_err(refused)?.count();
         let path = folder.join(format!("{FILE}{number}"));
+        flott_faults::write("rows.write").map_err(refused)?;
         let compress = self.place.service.options.compress;
         let mut writer = RowsWriter::create(&path, self.place.key_groups, compress)?;
         merge(runs.iter().map(|run| &**run), &mut |row| match row.value {
             Some(value) => writer.row(row.key_group, row.table, row.key, value),
             None => Ok(()),
         })?;
-        writer.finish().map(drop)
+        writer.finish()?;
+        flott_faults::point("rows.written");
+        Ok(())
     }
 }
 

@@ -102,6 +102,7 @@ impl StateService {
         file: &SnapshotFile,
         to: &Path,
     ) -> Result<()> {
+        flott_faults::point("restore.file");
         if self.options.recover_from_local {
             let kept = backup.join(from.checkpoint.to_string());
             if files::get_backup(&kept, file, to) {

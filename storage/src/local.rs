@@ -71,7 +71,9 @@ impl<'a> Unfinished<'a> {
     /// Brings it to the disk under its own name.
     fn finish(self, file: &File) -> Result<()> {
         file.sync_all().map_err(|error| failed(self.target, error))?;
+        flott_faults::write("storage.rename").map_err(|error| failed(self.target, error))?;
         fs::rename(&self.path, self.target).map_err(|error| failed(self.target, error))?;
+        flott_faults::point("storage.renamed");
         self.target.parent().map_or(Ok(()), sync_folder)
     }
 }
@@ -87,15 +89,24 @@ impl Drop for Unfinished<'_> {
 pub(crate) fn write(root: &Path, target: &Path, bytes: &[u8]) -> Result<()> {
     create_between(root, target)?;
     let unfinished = Unfinished::beside(target);
-    let written =
-        File::create_new(&unfinished.path).and_then(|mut file| file.write_all(bytes).map(|()| file));
-    let file = written.map_err(|error| failed(target, error))?;
+    let file = create_with(&unfinished.path, bytes).map_err(|error| failed(target, error))?;
     unfinished.finish(&file)
+}
+
+fn create_with(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    flott_faults::write("storage.create")?;
+    let mut file = File::create_new(path)?;
+    let (first, rest) = flott_faults::halves(bytes);
+    file.write_all(first)?;
+    flott_faults::write("storage.half")?;
+    file.write_all(rest)?;
+    Ok(file)
 }
 
 /// Makes `target` the same file as `source`, by a link if the file system has one, else by a copy.
 pub(crate) fn link(root: &Path, source: &Path, target: &Path) -> Result<Sum> {
     create_between(root, target)?;
+    flott_faults::write("storage.link").map_err(|error| failed(target, error))?;
     let unfinished = Unfinished::beside(target);
     if fs::hard_link(source, &unfinished.path).is_err() {
         // Another file system, most likely, or one without links.

@@ -134,6 +134,7 @@ impl Storage {
 
     /// Deletes a file; says whether there was one.
     pub fn delete(&self, name: &str) -> Result<bool> {
+        flott_faults::point("storage.delete");
         local::delete(&self.below(name)?)
     }
 

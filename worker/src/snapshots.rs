@@ -77,7 +77,9 @@ impl Reporter {
     pub fn report(&self, checkpoint: u64, result: Result<TaskSnapshot>) {
         let result = result.map_err(|error| error.to_string());
         let report = SnapshotReport { job: self.job, attempt: self.attempt, checkpoint, result };
+        flott_faults::point("task.report");
         self.send(ToCoordinator::Snapshot(Box::new(report)));
+        flott_faults::point("task.reported");
     }
 
     /// Asks for a snapshot.
@@ -213,6 +215,7 @@ impl TaskSnapshots {
         if self.begun.is_some_and(|(begun, _)| begun.checkpoint == barrier.checkpoint) {
             return Ok(());
         }
+        flott_faults::point("task.barrier");
         self.begun = Some((barrier, Instant::now()));
         self.keeper.begin(&barrier)
     }
@@ -235,6 +238,7 @@ impl TaskSnapshots {
 
     fn take_part(&mut self, passed: Passed) {
         let checkpoint = passed.barrier.checkpoint;
+        flott_faults::point("task.passed");
         self.keeper.passed(checkpoint, passed.finished);
         self.last = self.last.max(checkpoint);
         if passed.barrier.kind.is_savepoint() && !passed.barrier.after.stops() {
@@ -319,6 +323,7 @@ impl TaskSnapshots {
         self.orders.remove(&checkpoint);
         self.passed.remove(&checkpoint);
         self.enumerator_states.remove(&checkpoint);
+        flott_faults::point("task.ended");
         self.keeper.ended(checkpoint, completed);
         if !completed {
             self.recording.take_if(|recording| recording.checkpoint == checkpoint);

@@ -135,7 +135,13 @@ impl TaskState {
     pub fn open(self) -> Result<Opened> {
         let TaskState { job, graph, identity, restore } = self;
         let task = identity.attempt.task;
+        if restore.is_some() {
+            flott_faults::point("task.restore");
+        }
         let backend = TaskBackend::open(&job.service, identity, restore.as_deref())?;
+        if restore.is_some() {
+            flott_faults::point("task.restored");
+        }
         let channels = backend.channel_state()?;
         let channels = channels.into_iter().map(|channel| (channel.edge, channel.source, channel.frames));
         let snapshots = Snapshots::new(backend.clone(), backend.had_finished());

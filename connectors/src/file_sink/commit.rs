@@ -40,8 +40,12 @@ impl FileCommittable {
                 ),
             ));
         }
+        flott_faults::write("sink.rename").map_err(|error| failed(finished, error))?;
         match fs::rename(in_progress, finished) {
-            Ok(()) => finished.parent().map_or(Ok(()), sync_folder)?,
+            Ok(()) => {
+                flott_faults::point("sink.renamed");
+                finished.parent().map_or(Ok(()), sync_folder)?;
+            }
             Err(error) if error.kind() == IoErrorKind::NotFound => {
                 if !exists(finished)? {
                     // Nobody takes away the folder as well: it is on another machine.

@@ -247,6 +247,9 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             }
             _ => {}
         }
+        if leads && matches!(event, Event::CheckpointCompleted { .. }) {
+            flott_faults::point("leader.committed");
+        }
         for effect in apply(&mut self.state, event) {
             self.perform(effect, leads);
         }

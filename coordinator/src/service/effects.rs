@@ -41,8 +41,12 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             Effect::Cancel { worker, job, attempts } => {
                 self.send(worker, ToWorker::Cancel { job, attempts });
             }
-            Effect::Checkpoint { worker, order } => self.send(worker, ToWorker::Checkpoint(order)),
+            Effect::Checkpoint { worker, order } => {
+                flott_faults::point("leader.order");
+                self.send(worker, ToWorker::Checkpoint(order));
+            }
             Effect::CheckpointEnded { worker, job, checkpoint, completed, attempts } => {
+                flott_faults::point("leader.ended");
                 self.send(worker, ToWorker::CheckpointEnded { job, checkpoint, completed, attempts });
             }
             Effect::Release { worker, job } => self.send(worker, ToWorker::Release { job }),

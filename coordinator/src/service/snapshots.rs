@@ -274,7 +274,10 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
     pub(super) fn kept(&mut self, done: Done) {
         let now = self.now();
         match done {
-            Done::Stored { job, checkpoint, result } => self.ledger.stored(job, checkpoint, result, now),
+            Done::Stored { job, checkpoint, result } => {
+                flott_faults::point("leader.complete");
+                self.ledger.stored(job, checkpoint, result, now);
+            }
             Done::NotDeleted(failed) => self.ledger.not_deleted(failed),
             Done::Surveyed(job, surveyed) => {
                 if let Some(record) = self.state.job(job) {

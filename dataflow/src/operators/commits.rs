@@ -57,6 +57,7 @@ where
         let restored = state.list(COMMITTABLES)?;
         let restored: Vec<_> = restored.iter().map(|item| decode_value(item)).collect::<Result<_>>()?;
         if !restored.is_empty() {
+            flott_faults::point("sink.recommit");
             self.committer.commit_restored(restored)?;
         }
         state.list(WRITER)
@@ -107,7 +108,13 @@ where
         let later =
             checkpoint.checked_add(1).map_or_else(BTreeMap::new, |next| self.pending.split_off(&next));
         let due: Vec<_> = std::mem::replace(&mut self.pending, later).into_values().flatten().collect();
-        if due.is_empty() { Ok(()) } else { self.committer.commit(due) }
+        if due.is_empty() {
+            return Ok(());
+        }
+        flott_faults::point("sink.commit");
+        self.committer.commit(due)?;
+        flott_faults::point("sink.committed");
+        Ok(())
     }
 
     fn last_snapshot(&mut self, barrier: &Barrier) -> Result<()> {

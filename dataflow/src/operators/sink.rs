@@ -104,7 +104,9 @@ where
         if self.blocked {
             return Ok(Flow::Again);
         }
+        flott_faults::point("sink.prepare");
         let prepared = writer.prepare_commit(ends)?;
+        flott_faults::point("sink.prepared");
         let mut commits = self.commits.borrow_mut();
         match (writer.unfinished(), signal, &self.ctx.state) {
             (Some(work), Signal::Barrier(_), Some(state)) => state.complete_later(work)?,

@@ -114,7 +114,9 @@ impl Store for RocksStore {
 
     fn apply(&self, layer: &Layer) -> Result<()> {
         if !layer.is_empty() {
+            flott_faults::point("rows.write");
             self.database.write(|row| layer.each(row))?;
+            flott_faults::point("rows.written");
         }
         let Some(pending) = &layer.snapshot else { return Ok(()) };
         if !pending.is_wanted() {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use flott_schema::error::Result;
+use flott_schema::error::{Error, Result};
 use flott_schema::ids::JobId;
 use flott_schema::snapshot::Manifest;
 use flott_storage::{Storage, manifest};
@@ -188,7 +188,10 @@ fn store(folder: &str, content: &Manifest) -> Result<u64> {
     let folder = Storage::open(folder)?;
     // Tasks without files have made none.
     folder.create()?;
-    manifest::write(&folder, content)
+    flott_faults::write("leader.manifest").map_err(|error| Error::io(&folder, error))?;
+    let stored = manifest::write(&folder, content);
+    flott_faults::point("leader.stored");
+    stored
 }
 
 /// Deletes what it can; gives the rest.
@@ -211,6 +214,7 @@ fn delete(deletion: Deletion) -> Option<Deletion> {
         }
     }
     for tree in trees {
+        flott_faults::point("leader.delete-folder");
         if let Err(error) = Storage::open(&tree).and_then(|tree| tree.delete_tree().map(drop)) {
             tracing::warn!(tree, %error, "a snapshot that nobody needs cannot be deleted; it is tried again");
             failed.trees.push(tree);
