@@ -7,15 +7,11 @@ mod chaos_support;
 mod cluster_support;
 mod process;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chaos_support::{judge, visible};
+use chaos_support::{finish, judge, submit, visible};
 use cluster_support::{Cluster, kill};
-use process::{Ended, example_text, run};
-
-/// Numbers a second of a lane at most, see `tests/programs/checker.rs`.
-const RATE: u64 = 10 * 100;
+use process::{Ended, run};
 
 /// A small generator (Vigna: *SplitMix64*), so that a seed says what happens.
 struct Random(u64);
@@ -50,23 +46,6 @@ fn plan() -> Plan {
     Plan { faults, seed, workers }
 }
 
-fn submit(cluster: &Cluster, folder: &Path) -> String {
-    let checkpoints = format!("execution.checkpointing.dir={}", folder.join("checkpoints").display());
-    let savepoints = format!("execution.checkpointing.savepoint-dir={}", folder.join("savepoints").display());
-    let settings = [
-        "execution.checkpointing.interval=300 ms",
-        &checkpoints,
-        &savepoints,
-        "execution.checkpointing.tolerable-failed-checkpoints=1000",
-        "restart-strategy.type=fixed-delay",
-        "restart-strategy.fixed-delay.attempts=100000",
-        "restart-strategy.fixed-delay.delay=50 ms",
-    ];
-    let mut flags = vec!["-p", "2"];
-    flags.extend(settings.iter().flat_map(|setting| ["-D", *setting]));
-    cluster.submit(&flags, &[&example_text("checker_job"), &folder.display().to_string()])
-}
-
 /// What a command has said: a fault may have come in its way, so it may have failed.
 fn said(ended: &Ended) {
     assert!(ended.code == Some(0) || ended.code == Some(1), "{ended:?}");
@@ -80,7 +59,11 @@ fn every_record_counts_once_whatever_is_killed() {
     let cluster = Cluster::start(plan.workers as usize);
     let folder = tempfile::tempdir().unwrap();
     let started = Instant::now();
-    let job = submit(&cluster, folder.path());
+    let settings = [
+        "execution.checkpointing.interval=300 ms",
+        "execution.checkpointing.tolerable-failed-checkpoints=1000",
+    ];
+    let job = submit(&cluster, folder.path(), &settings);
     cluster.wait_for(&job, "RUNNING");
     let mut parallelism = 2;
     for fault in 1..=plan.faults {
@@ -124,16 +107,7 @@ fn every_record_counts_once_whatever_is_killed() {
             visible(folder.path())
         );
     }
-    let end = (started.elapsed().as_secs() + 2) * RATE;
-    // At once: half of a number would be another number.
-    std::fs::write(folder.path().join("end.new"), format!("{end}\n")).unwrap();
-    std::fs::rename(folder.path().join("end.new"), folder.path().join("end")).unwrap();
-    // What was lost to faults is read again, and the machine may do other work.
-    let patience = started.elapsed() * 4 + Duration::from_secs(120);
-    while cluster.jobs()[0]["state"] != "FINISHED" {
-        assert!(started.elapsed() < patience, "{:?}", cluster.jobs());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let end = finish(&cluster, folder.path(), started);
     let verdict = judge(folder.path(), end);
     println!(
         "faults={} expected={} missing={} duplicate={}",

@@ -13,6 +13,9 @@ mod plan;
 #[cfg(all(feature = "inject", debug_assertions))]
 mod strike;
 
+/// The variable with the plan, see `plan`. Without it nothing happens anywhere.
+pub const VARIABLE: &str = "FLOTT_FAULTS";
+
 /// A step at which the process may be killed or held up.
 #[inline]
 pub fn point(name: &'static str) {

@@ -6,10 +6,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::VARIABLE;
 use crate::plan::{Action, Plan, Rule, When};
-
-/// The variable with the plan; not set: nothing happens.
-const VARIABLE: &str = "FLOTT_FAULTS";
 
 /// Passages by life of the plan and point.
 static PASSAGES: Mutex<Option<HashMap<(u64, &'static str), u64>>> = Mutex::new(None);

@@ -51,6 +51,7 @@ enum ErrorKind {
   io @5;
   cancelled @6;
   internal @7;
+  snapshot @8;
 }
 
 struct TaskFailure {

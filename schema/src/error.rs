@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Cancelled,
     /// A bug of Flott.
     Internal,
+    /// A file of the snapshot that a job starts from is missing or not what was written: another snapshot has to be chosen.
+    Snapshot,
 }
 
 impl ErrorKind {
@@ -39,6 +41,7 @@ impl ErrorKind {
             ErrorKind::Io => "input/output",
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Internal => "internal error",
+            ErrorKind::Snapshot => "snapshot",
         }
     }
 }

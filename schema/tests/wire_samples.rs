@@ -192,6 +192,7 @@ fn messages_stay_as_they_were_written_first() {
         ErrorKind::Io,
         ErrorKind::Cancelled,
         ErrorKind::Internal,
+        ErrorKind::Snapshot,
     ];
     let failures = kinds.map(|kind| failure(kind, None));
     let failed = report(TaskState::Failed, Some(failure(ErrorKind::Io, Some("at write"))));
@@ -232,6 +233,7 @@ fn messages_stay_as_they_were_written_first() {
         "failure.io",
         "failure.cancelled",
         "failure.internal",
+        "failure.snapshot",
     ];
     samples.extend(kinds.into_iter().zip(&failures).map(|(name, failure)| sample(name, failure)));
     frozen::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/messages.txt"), &samples);

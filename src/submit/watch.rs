@@ -196,6 +196,7 @@ fn kind_of(class: &str) -> ErrorKind {
         ErrorKind::Io,
         ErrorKind::Cancelled,
         ErrorKind::Internal,
+        ErrorKind::Snapshot,
     ];
     let name = class.rsplit('.').next().unwrap_or_default();
     let letters = |kind: &ErrorKind| kind.word().chars().filter(|c| c.is_alphabetic()).collect::<String>();

@@ -1,11 +1,62 @@
-//! What the output of `tests/programs/checker.rs` must be, and what it is.
+//! The job of `tests/programs/checker.rs` in a cluster: how it is started and ended, what its output must be, and what it is.
+
+// Each test binary uses its share of these.
+#![allow(dead_code)]
+
+pub mod faults;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cluster_support::{Cluster, try_http_get};
+use crate::process::example_text;
+
+/// Numbers a second of a lane at most.
+pub const RATE: u64 = 10 * 100;
 
 const LANES: u64 = 4;
 const KEYS: u64 = 64;
 const WINDOW: u64 = 1000;
+
+/// Submits the job with these settings beside the usual ones; its files go below `folder`.
+pub fn submit(cluster: &Cluster, folder: &Path, settings: &[&str]) -> String {
+    let checkpoints = format!("execution.checkpointing.dir={}", folder.join("checkpoints").display());
+    let savepoints = format!("execution.checkpointing.savepoint-dir={}", folder.join("savepoints").display());
+    let usual = [
+        &checkpoints,
+        &savepoints,
+        "restart-strategy.type=fixed-delay",
+        "restart-strategy.fixed-delay.attempts=100000",
+        "restart-strategy.fixed-delay.delay=50 ms",
+    ];
+    let mut flags = vec!["-p", "2"];
+    flags.extend(usual.iter().chain(settings).flat_map(|setting| ["-D", *setting]));
+    cluster.submit(&flags, &[&example_text("checker_job"), &folder.display().to_string()])
+}
+
+/// Lets the job come to its end, and waits for it; gives the number at which its lanes end.
+pub fn finish(cluster: &Cluster, folder: &Path, started: Instant) -> u64 {
+    let end = (started.elapsed().as_secs() + 2) * RATE;
+    // At once: half of a number would be another number.
+    std::fs::write(folder.join("end.new"), format!("{end}\n")).unwrap();
+    std::fs::rename(folder.join("end.new"), folder.join("end")).unwrap();
+    // What was lost to faults is read again, and the machine may do other work.
+    let patience = started.elapsed() * 4 + Duration::from_secs(120);
+    while cluster.jobs()[0]["state"] != "FINISHED" {
+        assert!(started.elapsed() < patience, "{:?}", cluster.jobs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    end
+}
+
+/// What a coordinator answers; nothing while there is none.
+pub fn get(cluster: &Cluster, path: &str) -> Option<Value> {
+    let answer = try_http_get(&cluster.address, path).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
 
 /// How far the output is from what it must be.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -20,13 +20,21 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Cluster {
     folder: TempDir,
     properties: Vec<String>,
+    /// Of its processes.
+    environment: Vec<(&'static str, String)>,
     pub address: String,
 }
 
 impl Cluster {
     /// Starts a coordinator, and this many workers of two slots each.
     pub fn start(workers: usize) -> Self {
-        let cluster = Cluster::prepare(workers);
+        Cluster::start_with(workers, Vec::new())
+    }
+
+    /// The same with these variables in the environment of its processes.
+    pub fn start_with(workers: usize, environment: Vec<(&'static str, String)>) -> Self {
+        let mut cluster = Cluster::prepare(workers);
+        cluster.environment = environment;
         let said = cluster.script("start-cluster.sh", &[]).succeeded();
         assert!(said.contains(&format!("REST API at http://{}", cluster.address)), "{said}");
         cluster
@@ -49,7 +57,8 @@ impl Cluster {
         std::fs::create_dir_all(folder.path().join("tmp")).unwrap();
         std::fs::write(conf.join("coordinators"), "localhost\n").unwrap();
         std::fs::write(conf.join("workers"), "localhost\n".repeat(workers)).unwrap();
-        Cluster { folder, properties: properties.to_vec(), address: format!("127.0.0.1:{rest}") }
+        let address = format!("127.0.0.1:{rest}");
+        Cluster { folder, properties: properties.to_vec(), environment: Vec::new(), address }
     }
 
     /// Runs a script with the folders of this cluster.
@@ -65,7 +74,8 @@ impl Cluster {
             .env("FLOTT_CONFIG_DIR", self.folder.path().join("conf"))
             .env("FLOTT_LOG_DIR", self.folder.path().join("log"))
             .env_remove("FLOTT_PID_DIR")
-            .env_remove("FLOTT_COORDINATOR");
+            .env_remove("FLOTT_COORDINATOR")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         run(&mut command)
     }
 
@@ -136,6 +146,11 @@ impl Cluster {
         self.folder.path().join("tmp").display().to_string()
     }
 
+    /// Whether a process lives; a zombie does not.
+    pub fn lives(&self, process: i32) -> bool {
+        self.processes().iter().any(|(id, _)| *id == process)
+    }
+
     /// Every process whose command line names this cluster's folder.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let folder = self.folder.path().display().to_string();
@@ -180,12 +195,17 @@ impl Drop for Cluster {
 
 /// What an HTTP server answers, head and body.
 pub fn http_get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+    try_http_get(address, path).unwrap()
+}
+
+/// The same from one that may be gone.
+pub fn try_http_get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// Ends a process at once.

@@ -57,11 +57,7 @@ impl JobState {
 
     /// Refuses a snapshot with state that no operator of the job claims, unless it may be dropped.
     pub fn check(&self, from: &RestoreFrom, graph: &JobGraph) -> Result<()> {
-        let manifest = self.service.manifest(from).map_err(|error| match error.kind() {
-            // No snapshot, or not one that this Flott reads: it does not get better by trying again.
-            ErrorKind::BadInput => Error::configuration(error.to_string()),
-            _ => error,
-        })?;
+        let manifest = self.service.manifest(from).map_err(of_snapshot)?;
         let operators = graph.vertices.iter().flat_map(|vertex| &vertex.operators);
         flott_state::check_operators(
             from,
@@ -105,6 +101,14 @@ impl JobState {
     }
 }
 
+/// An error of reading a snapshot. One that is missing, damaged, or not one that this Flott reads does not get better by trying again.
+fn of_snapshot(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::BadInput => error.with_kind(ErrorKind::Snapshot),
+        _ => error,
+    }
+}
+
 /// How many tasks share a slot with one of `vertex`.
 fn tasks_in_a_slot(graph: &JobGraph, vertex: &Vertex) -> usize {
     graph.vertices.iter().filter(|other| other.slot_sharing_group == vertex.slot_sharing_group).count().max(1)
@@ -138,11 +142,11 @@ impl TaskState {
         if restore.is_some() {
             flott_faults::point("task.restore");
         }
-        let backend = TaskBackend::open(&job.service, identity, restore.as_deref())?;
+        let backend = TaskBackend::open(&job.service, identity, restore.as_deref()).map_err(of_snapshot)?;
         if restore.is_some() {
             flott_faults::point("task.restored");
         }
-        let channels = backend.channel_state()?;
+        let channels = backend.channel_state().map_err(of_snapshot)?;
         let channels = channels.into_iter().map(|channel| (channel.edge, channel.source, channel.frames));
         let snapshots = Snapshots::new(backend.clone(), backend.had_finished());
         Ok(Opened {

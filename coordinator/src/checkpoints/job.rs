@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use flott_schema::config::options::CheckpointRetention;
 use flott_schema::control::SnapshotReport;
+use flott_schema::error::ErrorKind;
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::CheckpointSettings;
 use flott_schema::snapshot::{Manifest, SnapshotKind, TaskSnapshot};
@@ -121,7 +122,10 @@ impl JobLedger {
     /// The job is over: what becomes of its checkpoints is settled.
     pub(super) fn close(&mut self, record: &JobRecord, now: Now, actions: &mut Vec<Action>) {
         self.look(record, now, actions);
+        let is_damaged = record.failure().is_some_and(|failure| failure.kind() == ErrorKind::Snapshot);
         let goes = match (record.state(), self.settings.retention) {
+            // What is whole of them may be all that there is to go on from.
+            (JobState::Failed, _) if is_damaged => false,
             (JobState::Finished, _) | (_, CheckpointRetention::NoExternalizedCheckpoints) => true,
             (JobState::Canceled, CheckpointRetention::DeleteOnCancellation) => true,
             (_, CheckpointRetention::DeleteOnCancellation | CheckpointRetention::RetainOnCancellation) => {

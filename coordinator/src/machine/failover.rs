@@ -29,6 +29,11 @@ impl Step<'_> {
         // What only somebody can put right fails again, however often it is tried.
         let strategy = match exception.cause.kind() {
             ErrorKind::Configuration | ErrorKind::Graph => RestartStrategy::None,
+            // Going back further by itself would repeat what sinks have committed since.
+            ErrorKind::Snapshot => {
+                exception.cause.add(&advice(record));
+                RestartStrategy::None
+            }
             _ => record.spec.settings.restart,
         };
         let Verdict::Restart { delay_ms, is_new } = record.memory.note_failure(&strategy, job, *now_ms)
@@ -125,6 +130,23 @@ impl Step<'_> {
         self.replan = true;
         // A job that waited for slots may have found them and finished during the delay.
         self.settle(job);
+    }
+}
+
+/// What can be done about a snapshot of which a file is missing or damaged.
+fn advice(record: &JobRecord) -> String {
+    let damaged = record.restore().map_or(0, |from| from.checkpoint);
+    let kept = record.checkpoints.retained().chain(record.checkpoints.savepoints());
+    match kept.filter(|one| one.id < damaged).max_by_key(|one| one.id) {
+        Some(older) => format!(
+            "; snapshot {} before it is kept: 'flott savepoint inspect --verify {}' checks its files, and 'flott run -s {} PROGRAM' goes \
+             on from it, which repeats the output since",
+            older.id, older.folder, older.folder
+        ),
+        None if damaged > 0 => {
+            "; no older snapshot of the job is kept (execution.checkpointing.num-retained keeps more)".into()
+        }
+        None => String::new(),
     }
 }
 

@@ -93,6 +93,14 @@ impl JobFailure {
         }
     }
 
+    /// Adds to what it says.
+    pub(super) fn add(&mut self, text: &str) {
+        match self {
+            JobFailure::Task(failure) => failure.message.push_str(text),
+            JobFailure::Job { message, .. } => message.push_str(text),
+        }
+    }
+
     /// The failure as an error; a task's names vertex and subtask.
     pub fn to_error(&self) -> Error {
         match self {

@@ -88,9 +88,11 @@ impl From<Error> for ApiError {
 
 fn status_of(kind: ErrorKind) -> StatusCode {
     match kind {
-        ErrorKind::UserCode | ErrorKind::BadInput | ErrorKind::Configuration | ErrorKind::Graph => {
-            StatusCode::BAD_REQUEST
-        }
+        ErrorKind::UserCode
+        | ErrorKind::BadInput
+        | ErrorKind::Configuration
+        | ErrorKind::Graph
+        | ErrorKind::Snapshot => StatusCode::BAD_REQUEST,
         ErrorKind::Resources | ErrorKind::Io | ErrorKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

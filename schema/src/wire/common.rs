@@ -39,7 +39,7 @@ same_words! {
 
 same_words! {
     common_capnp::ErrorKind {
-        UserCode, BadInput, Configuration, Graph, Resources, Io, Cancelled, Internal,
+        UserCode, BadInput, Configuration, Graph, Resources, Io, Cancelled, Internal, Snapshot,
     }
 }
 

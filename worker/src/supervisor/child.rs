@@ -84,7 +84,7 @@ pub async fn spawn(start: Start<'_>) -> Result<Running> {
     command.args(&start.program.arguments);
     // What configures the worker must not configure the job: it has to build the same graph on every host.
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("FLOTT_")) {
+        if name.to_str().is_some_and(|name| name.starts_with("FLOTT_") && name != flott_faults::VARIABLE) {
             command.env_remove(name);
         }
     }

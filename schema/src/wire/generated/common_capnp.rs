@@ -1331,6 +1331,7 @@ pub enum ErrorKind {
     Io = 5,
     Cancelled = 6,
     Internal = 7,
+    Snapshot = 8,
 }
 
 impl ::capnp::introspect::Introspect for ErrorKind {
@@ -1351,6 +1352,7 @@ impl ::core::convert::TryFrom<u16> for ErrorKind {
             5 => ::core::result::Result::Ok(Self::Io),
             6 => ::core::result::Result::Ok(Self::Cancelled),
             7 => ::core::result::Result::Ok(Self::Internal),
+            8 => ::core::result::Result::Ok(Self::Snapshot),
             n => ::core::result::Result::Err(::capnp::NotInSchema(n)),
         }
     }
@@ -1363,7 +1365,7 @@ impl ::capnp::traits::HasTypeId for ErrorKind {
     const TYPE_ID: u64 = 0xf935_2e71_8c05_6a83u64;
 }
 mod error_kind {
-pub(crate) static ENCODED_NODE: [::capnp::Word; 55] = [
+pub(crate) static ENCODED_NODE: [::capnp::Word; 60] = [
     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
     ::capnp::word(131, 106, 5, 140, 113, 46, 53, 249),
     ::capnp::word(13, 0, 0, 0, 2, 0, 0, 0),
@@ -1373,37 +1375,40 @@ pub(crate) static ENCODED_NODE: [::capnp::Word; 55] = [
     ::capnp::word(21, 0, 0, 0, 186, 0, 0, 0),
     ::capnp::word(29, 0, 0, 0, 7, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(25, 0, 0, 0, 199, 0, 0, 0),
+    ::capnp::word(25, 0, 0, 0, 223, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(99, 111, 109, 109, 111, 110, 46, 99),
     ::capnp::word(97, 112, 110, 112, 58, 69, 114, 114),
     ::capnp::word(111, 114, 75, 105, 110, 100, 0, 0),
     ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
-    ::capnp::word(32, 0, 0, 0, 1, 0, 2, 0),
+    ::capnp::word(36, 0, 0, 0, 1, 0, 2, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(89, 0, 0, 0, 74, 0, 0, 0),
+    ::capnp::word(101, 0, 0, 0, 74, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(85, 0, 0, 0, 74, 0, 0, 0),
+    ::capnp::word(97, 0, 0, 0, 74, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(2, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(81, 0, 0, 0, 114, 0, 0, 0),
+    ::capnp::word(93, 0, 0, 0, 114, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(3, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(77, 0, 0, 0, 50, 0, 0, 0),
+    ::capnp::word(89, 0, 0, 0, 50, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(4, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(69, 0, 0, 0, 82, 0, 0, 0),
+    ::capnp::word(81, 0, 0, 0, 82, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(5, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(65, 0, 0, 0, 26, 0, 0, 0),
+    ::capnp::word(77, 0, 0, 0, 26, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(6, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(57, 0, 0, 0, 82, 0, 0, 0),
+    ::capnp::word(69, 0, 0, 0, 82, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(7, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(53, 0, 0, 0, 74, 0, 0, 0),
+    ::capnp::word(65, 0, 0, 0, 74, 0, 0, 0),
+    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+    ::capnp::word(8, 0, 0, 0, 0, 0, 0, 0),
+    ::capnp::word(61, 0, 0, 0, 74, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(117, 115, 101, 114, 67, 111, 100, 101),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -1418,6 +1423,8 @@ pub(crate) static ENCODED_NODE: [::capnp::Word; 55] = [
     ::capnp::word(99, 97, 110, 99, 101, 108, 108, 101),
     ::capnp::word(100, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(105, 110, 116, 101, 114, 110, 97, 108),
+    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+    ::capnp::word(115, 110, 97, 112, 115, 104, 111, 116),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
 ];
 pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {

@@ -72,6 +72,7 @@ fn failure() -> impl Strategy<Value = TaskFailure> {
         ErrorKind::Io,
         ErrorKind::Cancelled,
         ErrorKind::Internal,
+        ErrorKind::Snapshot,
     ];
     (select(kinds.to_vec()), text(), any::<[u32; 2]>(), text(), option::of(text())).prop_map(
         |(kind, vertex, [subtask, parallelism], message, backtrace)| TaskFailure {
