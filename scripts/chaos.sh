@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Kills executors and workers of a running job at random moments, rescales it and takes savepoints in between; then checks that every record
-# was counted and written exactly once. The last line reads: faults=N expected=E missing=M duplicate=D
+# Kills executors and workers of a running job at random moments, and executors and the coordinator at chosen steps of a checkpoint, lets writes
+# fail, rescales the job and takes savepoints in between; then checks that every record was counted and written exactly once. The last line
+# reads: faults=N expected=E missing=M duplicate=D
 #
 # usage: scripts/chaos.sh [--faults N] [--seed S] [--workers W]      default: 200 faults, seed 1, 3 workers
 # shellcheck source=lib/setup.sh

@@ -1,5 +1,6 @@
-//! Exactly once, whatever is killed: a job runs while executors and workers are killed at random moments, it is rescaled, and savepoints
-//! are taken; at the end every expected line is in the visible files once.
+//! Exactly once, whatever is killed: a job runs while executors and workers are killed at random moments, executors and the coordinator
+//! at chosen steps of a checkpoint, while some writes of files fail, it is rescaled, and savepoints are taken; at the end every expected line
+//! is in the visible files once.
 //!
 //! `FLOTT_CHAOS="FAULTS SEED WORKERS"` makes it longer (`scripts/chaos.sh`).
 
@@ -9,6 +10,7 @@ mod process;
 
 use std::time::{Duration, Instant};
 
+use chaos_support::faults::{Faults, POINTS};
 use chaos_support::{finish, judge, submit, visible};
 use cluster_support::{Cluster, kill};
 use process::{Ended, run};
@@ -52,11 +54,39 @@ fn said(ended: &Ended) {
     eprintln!("  {}", ended.stderr.lines().chain(ended.stdout.lines()).last().unwrap_or_default());
 }
 
+/// Has processes killed at the points of a line. False: nothing has passed the first of them.
+fn kill_at(cluster: &Cluster, faults: &Faults, line: &str) -> bool {
+    let life = faults.arm_kills(line);
+    let wanted = line.split(' ').count();
+    let armed = Instant::now();
+    // Some are rarely passed: files that checkpoints shared are deleted now and then.
+    while faults.struck(life).len() < wanted && armed.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    faults.arm("");
+    let struck = faults.struck(life);
+    for strike in &struck {
+        cluster.until("what was struck is killed", |cluster| !cluster.lives(strike.process));
+    }
+    restart_coordinator(cluster);
+    !struck.is_empty()
+}
+
+/// Starts it if it was killed: a fault may strike late.
+fn restart_coordinator(cluster: &Cluster) {
+    if !cluster.lives(cluster.process("coordinator-1")) {
+        cluster.script("coordinator.sh", &["start"]).succeeded();
+    }
+}
+
 #[test]
 fn every_record_counts_once_whatever_is_killed() {
     let plan = plan();
     let mut random = Random(plan.seed);
-    let cluster = Cluster::start(plan.workers as usize);
+    let faults = Faults::new();
+    // Some files of checkpoints cannot be stored, all the time.
+    let environment = faults.environment_with(plan.seed, "executor/storage.link=eio:0.01");
+    let cluster = Cluster::start_with(plan.workers as usize, environment);
     let folder = tempfile::tempdir().unwrap();
     let started = Instant::now();
     let settings = [
@@ -66,9 +96,11 @@ fn every_record_counts_once_whatever_is_killed() {
     let job = submit(&cluster, folder.path(), &settings);
     cluster.wait_for(&job, "RUNNING");
     let mut parallelism = 2;
-    for fault in 1..=plan.faults {
+    let mut done = 0;
+    while done < plan.faults {
+        restart_coordinator(&cluster);
         std::thread::sleep(Duration::from_millis(200 + random.below(1500)));
-        let what = match random.below(10) {
+        let what = match random.below(14) {
             0..5 => {
                 let executors = cluster.executors();
                 match executors.get(random.below(executors.len().max(1) as u64) as usize) {
@@ -80,9 +112,7 @@ fn every_record_counts_once_whatever_is_killed() {
             5..7 => {
                 let name = format!("worker-{}", random.below(plan.workers) + 1);
                 kill(cluster.process(&name));
-                cluster.until("a killed worker lives", |cluster| {
-                    !cluster.processes().iter().any(|(id, _)| *id == cluster.process(&name))
-                });
+                cluster.until("a killed worker lives", |cluster| !cluster.lives(cluster.process(&name)));
                 cluster.script("worker.sh", &["start"]).succeeded();
                 "worker killed"
             }
@@ -94,20 +124,29 @@ fn every_record_counts_once_whatever_is_killed() {
                 said(&ended);
                 "rescaled"
             }
-            _ => {
+            9 => {
                 let ended = run(&mut cluster.flott(&["savepoint", &job]));
                 said(&ended);
                 "savepoint"
             }
+            _ => {
+                let line = POINTS[random.below(POINTS.len() as u64) as usize];
+                match kill_at(&cluster, &faults, line) {
+                    true => line,
+                    false => continue,
+                }
+            }
         };
+        done += 1;
         eprintln!(
-            "{:.1} s: fault {fault} of {}: {what}; {} files visible",
+            "{:.1} s: fault {done} of {}: {what}; {} files visible",
             started.elapsed().as_secs_f64(),
             plan.faults,
             visible(folder.path())
         );
     }
-    let end = finish(&cluster, folder.path(), started);
+    restart_coordinator(&cluster);
+    let end = finish(&cluster, &job, folder.path(), started);
     let verdict = judge(folder.path(), end);
     println!(
         "faults={} expected={} missing={} duplicate={}",

@@ -6,61 +6,14 @@ mod process;
 
 use std::time::{Duration, Instant};
 
-use chaos_support::faults::Faults;
+use chaos_support::faults::{Faults, POINTS, role_and_point};
 use chaos_support::{finish, get, judge, submit};
 use cluster_support::Cluster;
 
 /// How long a checkpoint may take that follows a fault.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Where a process is killed, one point after the other in the life of one job, and in brackets what that leaves behind: the points of
-/// a line strike one after the other, the second while what the first has struck is mended.
-const WITH_ROCKSDB: &[&str] = &[
-    // The leader, as orders go out: [none has], [one of two workers has].
-    "coordinator/leader.order@1",
-    "coordinator/leader.order@2",
-    // All parts handed in: [no manifest], [half of one, under another name], [all of one, under another name], [one that nobody is told of].
-    "coordinator/leader.manifest@1",
-    "coordinator/storage.half@1",
-    "coordinator/storage.rename@1",
-    "coordinator/storage.renamed@1",
-    "coordinator/leader.stored@1",
-    "coordinator/leader.complete@1",
-    // In the log: [complete, and no task has heard], [those of one of two workers have].
-    "coordinator/leader.committed@1",
-    "coordinator/leader.ended@1",
-    "coordinator/leader.ended@2",
-    // [A checkpoint that is complete, and older ones that should be gone.]
-    "coordinator/leader.delete-folder@1",
-    "coordinator/leader.delete@2",
-    // An executor, at the barrier: [not begun], [sinks flushed, nothing handed in], [handed in], [passed on].
-    "executor/task.barrier@2",
-    "executor/sink.prepare@1",
-    "executor/sink.prepared@1",
-    "executor/task.passed@3",
-    // Behind it: [rows in memory], [in the database], [some files stored], [a file under another name], [a file that nobody names].
-    "executor/rows.write@1",
-    "executor/rows.written@1",
-    "executor/storage.link@2",
-    "executor/storage.rename@1",
-    "executor/storage.renamed@2",
-    // [All files stored, nothing reported], [reported by some tasks].
-    "executor/task.report@2",
-    "executor/task.reported@1",
-    // Complete: [nothing committed], [some files visible], [all of a task, and it has not noted it].
-    "executor/task.ended@2",
-    "executor/sink.commit@1",
-    "executor/sink.rename@2",
-    "executor/sink.renamed@1",
-    "executor/sink.committed@1",
-    // A restart that is killed in its turn: [nothing fetched], [some files fetched], [all], [files of the last life not yet visible again].
-    "executor/task.barrier@1 executor/task.restore@1",
-    "executor/task.barrier@1 executor/restore.file@2",
-    "executor/task.barrier@1 executor/task.restored@1",
-    "executor/sink.commit@1 executor/sink.recommit@1",
-];
-
-/// The same where rows go to files of their own, and where records in flight are stored.
+/// Those that differ where rows go to files of their own, and where records in flight are stored.
 const WITH_HASHMAP: &[&str] = &[
     "executor/rows.write@2",
     "executor/rows.written@1",
@@ -108,10 +61,8 @@ fn survives(points: &[&str], settings: &[&str]) {
     wait_for_checkpoints(&cluster, &job, 2);
     for line in points {
         let before = completed(&cluster, &job).unwrap();
-        let rules: Vec<String> = line.split(' ').map(|rule| rule.replace('@', "=kill@")).collect();
-        let life = faults.arm(&rules.join(" "));
-        for rule in line.split(' ') {
-            let (role, point) = rule.split_once('@').unwrap().0.split_once('/').unwrap();
+        let life = faults.arm_kills(line);
+        for (role, point) in line.split(' ').map(role_and_point) {
             let strike = faults.wait_for(life, point, || story(&cluster, &job));
             assert_eq!(strike.role, role);
             cluster.until("what was struck is killed", |cluster| !cluster.lives(strike.process));
@@ -121,10 +72,10 @@ fn survives(points: &[&str], settings: &[&str]) {
         }
         // One that was under way when the fault struck, and one behind it.
         wait_for_checkpoints(&cluster, &job, before + 2);
-        assert_eq!(faults.struck(life).len(), rules.len(), "each strikes once");
+        assert_eq!(faults.struck(life).len(), line.split(' ').count(), "each strikes once");
         eprintln!("{:.1} s: killed at {line}", started.elapsed().as_secs_f64());
     }
-    let end = finish(&cluster, folder.path(), started);
+    let end = finish(&cluster, &job, folder.path(), started);
     let verdict = judge(folder.path(), end);
     println!(
         "points={} expected={} missing={} duplicate={}",
@@ -139,7 +90,7 @@ fn survives(points: &[&str], settings: &[&str]) {
 
 #[test]
 fn every_record_counts_once_whoever_is_killed_at_whichever_step_of_a_checkpoint() {
-    survives(WITH_ROCKSDB, &["state.backend.type=rocksdb"]);
+    survives(POINTS, &["state.backend.type=rocksdb"]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Faults that processes of a cluster inject into themselves, see `faults/src/plan.rs`.
 
 use std::cell::Cell;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -9,10 +8,63 @@ use tempfile::TempDir;
 /// How long a fault may take to strike.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Where a process is killed, one point after the other in the life of one job, and in brackets what that leaves behind: the points of
+/// a line strike one after the other, the second while what the first has struck is mended.
+pub const POINTS: &[&str] = &[
+    // The leader, as orders go out: [none has], [one of two workers has].
+    "coordinator/leader.order@1",
+    "coordinator/leader.order@2",
+    // All parts handed in: [no manifest], [half of one, under another name], [all of one, under another name], [one that nobody is told of].
+    "coordinator/leader.manifest@1",
+    "coordinator/storage.half@1",
+    "coordinator/storage.rename@1",
+    "coordinator/storage.renamed@1",
+    "coordinator/leader.stored@1",
+    "coordinator/leader.complete@1",
+    // In the log: [complete, and no task has heard], [those of one of two workers have].
+    "coordinator/leader.committed@1",
+    "coordinator/leader.ended@1",
+    "coordinator/leader.ended@2",
+    // [A checkpoint that is complete, and older ones that should be gone.]
+    "coordinator/leader.delete-folder@1",
+    "coordinator/leader.delete@2",
+    // An executor, at the barrier: [not begun], [sinks flushed, nothing handed in], [handed in], [passed on].
+    "executor/task.barrier@2",
+    "executor/sink.prepare@1",
+    "executor/sink.prepared@1",
+    "executor/task.passed@3",
+    // Behind it: [rows in memory], [in the database], [some files stored], [a file under another name], [a file that nobody names].
+    "executor/rows.write@1",
+    "executor/rows.written@1",
+    "executor/storage.link@2",
+    "executor/storage.rename@1",
+    "executor/storage.renamed@2",
+    // [All files stored, nothing reported], [reported by some tasks].
+    "executor/task.report@2",
+    "executor/task.reported@1",
+    // Complete: [nothing committed], [some files visible], [all of a task, and it has not noted it].
+    "executor/task.ended@2",
+    "executor/sink.commit@1",
+    "executor/sink.rename@2",
+    "executor/sink.renamed@1",
+    "executor/sink.committed@1",
+    // A restart that is killed in its turn: [nothing fetched], [some files fetched], [all], [files of the last life not yet visible again].
+    "executor/task.barrier@1 executor/task.restore@1",
+    "executor/task.barrier@1 executor/restore.file@2",
+    "executor/task.barrier@1 executor/task.restored@1",
+    "executor/sink.commit@1 executor/sink.recommit@1",
+];
+
 /// The plan of a cluster, which can be changed while it runs.
 pub struct Faults {
     folder: TempDir,
     life: Cell<u64>,
+}
+
+/// Role and point of a word of [`POINTS`].
+pub fn role_and_point(word: &str) -> (&str, &str) {
+    let (place, _) = word.split_once('@').expect("a passage");
+    place.split_once('/').expect("a role")
 }
 
 /// A fault that has struck.
@@ -31,7 +83,12 @@ impl Faults {
 
     /// What the processes are to be started with.
     pub fn environment(&self, seed: u64) -> Vec<(&'static str, String)> {
-        vec![("FLOTT_FAULTS", format!("seed={seed},folder={}", self.folder.path().display()))]
+        self.environment_with(seed, "")
+    }
+
+    /// The same with faults that are always there.
+    pub fn environment_with(&self, seed: u64, rules: &str) -> Vec<(&'static str, String)> {
+        vec![("FLOTT_FAULTS", format!("seed={seed},folder={},{rules}", self.folder.path().display()))]
     }
 
     /// Has these faults injected from now on, in place of others; gives the number under which their marks are found.
@@ -57,6 +114,11 @@ impl Faults {
         strikes.filter(|(of, _)| *of == life).map(|(_, strike)| strike).collect()
     }
 
+    /// Has the process killed at the points of a line of [`POINTS`].
+    pub fn arm_kills(&self, line: &str) -> u64 {
+        self.arm(&line.replace('@', "=kill@"))
+    }
+
     /// Waits until a fault has struck at this point.
     #[track_caller]
     pub fn wait_for(&self, life: u64, point: &str, what: impl Fn() -> String) -> Strike {
@@ -68,10 +130,5 @@ impl Faults {
             assert!(armed.elapsed() < DEADLINE, "nothing has passed {point}: {}", what());
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// The folder of marks.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }

@@ -23,6 +23,15 @@ const WINDOW: u64 = 1000;
 
 /// Submits the job with these settings beside the usual ones; its files go below `folder`.
 pub fn submit(cluster: &Cluster, folder: &Path, settings: &[&str]) -> String {
+    submit_with(cluster, folder, settings, &[])
+}
+
+/// The same from a snapshot.
+pub fn submit_from(cluster: &Cluster, folder: &Path, settings: &[&str], from: &str) -> String {
+    submit_with(cluster, folder, settings, &["-s", from])
+}
+
+fn submit_with(cluster: &Cluster, folder: &Path, settings: &[&str], more: &[&str]) -> String {
     let checkpoints = format!("execution.checkpointing.dir={}", folder.join("checkpoints").display());
     let savepoints = format!("execution.checkpointing.savepoint-dir={}", folder.join("savepoints").display());
     let usual = [
@@ -34,19 +43,25 @@ pub fn submit(cluster: &Cluster, folder: &Path, settings: &[&str]) -> String {
     ];
     let mut flags = vec!["-p", "2"];
     flags.extend(usual.iter().chain(settings).flat_map(|setting| ["-D", *setting]));
+    flags.extend(more);
     cluster.submit(&flags, &[&example_text("checker_job"), &folder.display().to_string()])
 }
 
 /// Lets the job come to its end, and waits for it; gives the number at which its lanes end.
-pub fn finish(cluster: &Cluster, folder: &Path, started: Instant) -> u64 {
+pub fn finish(cluster: &Cluster, job: &str, folder: &Path, started: Instant) -> u64 {
     let end = (started.elapsed().as_secs() + 2) * RATE;
     // At once: half of a number would be another number.
     std::fs::write(folder.join("end.new"), format!("{end}\n")).unwrap();
     std::fs::rename(folder.join("end.new"), folder.join("end")).unwrap();
     // What was lost to faults is read again, and the machine may do other work.
     let patience = started.elapsed() * 4 + Duration::from_secs(120);
-    while cluster.jobs()[0]["state"] != "FINISHED" {
-        assert!(started.elapsed() < patience, "{:?}", cluster.jobs());
+    loop {
+        let jobs = cluster.jobs();
+        let found = jobs.iter().find(|known| known["jid"] == job).cloned().unwrap_or_default();
+        if found["state"] == "FINISHED" {
+            break;
+        }
+        assert!(found["state"] != "FAILED" && started.elapsed() < patience, "{found}");
         std::thread::sleep(Duration::from_millis(100));
     }
     end

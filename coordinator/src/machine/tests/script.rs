@@ -3,7 +3,8 @@
 //! Above the first event, `graph NAME streaming|batch: VERTEX PARALLELISM, ...; EDGE, ...` names graphs, and
 //! `restart NAME none | fixed ATTEMPTS DELAY | rate MAX INTERVAL DELAY | exponential INITIAL MAX MULTIPLIER RESET ATTEMPTS [all] [overlap]`
 //! restart strategies; with `overlap` two snapshots may be taken at once. Events: `> register w1 SLOTS`, `> lost w1`, `> submit j1 GRAPH [STRATEGY]`,
-//! `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]` (the current attempt where none is given), `> all j1 VERTEX STATE` (one
+//! `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]` (the current attempt where none is given;
+//! a cause that begins with `damaged:` is one of the snapshot that the task starts from), `> all j1 VERTEX STATE` (one
 //! report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`, `> delay j1 [NUMBER]`. Time is ten milliseconds an event;
 //! `> returned w1 [j1 VERTEX/SUBTASK[#ATTEMPT] STATE, ...]` is a worker that is back with these tasks;
 //! `> checkpoint j1`, `> savepoint j1 FOLDER`, `> stop j1 FOLDER`, `> drain j1 FOLDER`, `> save_and_cancel j1 FOLDER`,
@@ -312,7 +313,10 @@ impl Player {
             .find(|known| known.word() == state)
             .unwrap_or_else(|| panic!("no task state: {state}"));
         let failure = TaskFailure {
-            kind: ErrorKind::UserCode,
+            kind: match cause.first() {
+                Some(&"damaged:") => ErrorKind::Snapshot,
+                _ => ErrorKind::UserCode,
+            },
             vertex: vertex.to_string(),
             subtask,
             parallelism,
