@@ -65,10 +65,10 @@ fn restarts(cluster: &Cluster, job: &str) -> u64 {
     found[0]["value"].as_str().unwrap().parse().unwrap()
 }
 
-/// What the job failed with.
-fn root_exception(cluster: &Cluster, job: &str) -> String {
+/// What the job failed with last.
+fn last_exception(cluster: &Cluster, job: &str) -> String {
     let found = get(cluster, &format!("/jobs/{job}/exceptions")).unwrap();
-    found["root-exception"].as_str().unwrap_or_default().to_string()
+    found["exceptionHistory"]["entries"][0]["stacktrace"].as_str().unwrap().to_string()
 }
 
 #[track_caller]
@@ -113,7 +113,7 @@ fn uploads_that_fail_are_counted_and_tolerated_as_configured() {
     wait_for_more(&cluster, &job, (3, 0));
     faults.arm("executor/storage.link=enospc:1");
     cluster.wait_for(&job, "FAILED");
-    let said = root_exception(&cluster, &job);
+    let said = last_exception(&cluster, &job);
     assert!(said.contains("tolerable-failed-checkpoints allows, which is 2"), "{said}");
     assert!(said.contains("No space left on device"), "{said}");
     // What was complete is still there, and whole.
@@ -196,7 +196,8 @@ fn checkpoints_go_on_when_their_folder_has_room_again_is_writable_again_or_was_d
     wait_for_more(&cluster, &job, (2, 0));
 
     // Deleted: what checkpoints share is stored anew, and they are good for a restart.
-    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(&place, folder.path().join("deleted")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("deleted")).unwrap();
     wait_for_more(&cluster, &job, (2, 0));
     assert_eq!(restarts(&cluster, &job), 0);
     cluster.executors().into_iter().for_each(kill);
@@ -265,7 +266,7 @@ fn a_damaged_checkpoint_fails_the_job_with_the_file_and_an_offer_of_the_one_befo
         damage(&file);
         cluster.executors().into_iter().for_each(kill);
         cluster.wait_for(&job, "FAILED");
-        let said = root_exception(&cluster, &job);
+        let said = last_exception(&cluster, &job);
         assert!(said.contains(file.to_str().unwrap()) && said.contains(says), "{}: {said}", file.display());
         assert!(said.contains(&format!("flott run -s {}", older.display())), "{said}");
         assert_eq!(restarts(&cluster, &job), 1, "the one after the kill: {said}");
