@@ -60,16 +60,16 @@ fn kill_at(cluster: &Cluster, faults: &Faults, line: &str) -> bool {
     let wanted = line.split(' ').count();
     let armed = Instant::now();
     // Some are rarely passed: files that checkpoints shared are deleted now and then.
-    while faults.struck(life).len() < wanted && armed.elapsed() < Duration::from_secs(5) {
+    while faults.killed(life).len() < wanted && armed.elapsed() < Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(10));
     }
     faults.arm("");
-    let struck = faults.struck(life);
-    for strike in &struck {
+    let killed = faults.killed(life);
+    for strike in &killed {
         cluster.until("what was struck is killed", |cluster| !cluster.lives(strike.process));
     }
     restart_coordinator(cluster);
-    !struck.is_empty()
+    !killed.is_empty()
 }
 
 /// Starts it if it was killed: a fault may strike late.

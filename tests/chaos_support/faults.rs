@@ -73,6 +73,8 @@ pub struct Strike {
     pub role: String,
     pub process: i32,
     pub point: String,
+    /// Whether the process was killed, rather than a write that failed.
+    pub killed: bool,
 }
 
 impl Faults {
@@ -102,14 +104,24 @@ impl Faults {
         life
     }
 
+    /// Processes that were killed under this number.
+    pub fn killed(&self, life: u64) -> Vec<Strike> {
+        self.struck(life).into_iter().filter(|strike| strike.killed).collect()
+    }
+
     /// Faults that have struck under this number.
     pub fn struck(&self, life: u64) -> Vec<Strike> {
         let text = std::fs::read_to_string(self.folder.path().join("struck")).unwrap_or_default();
         let strikes = text.lines().map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
-            let [of, role, process, point, ..] = words[..] else { panic!("no mark of a fault: '{line}'") };
+            let [of, role, process, point, action, ..] = words[..] else {
+                panic!("no mark of a fault: '{line}'")
+            };
             let process = process.parse().unwrap();
-            (of.parse::<u64>().unwrap(), Strike { role: role.into(), process, point: point.into() })
+            (
+                of.parse::<u64>().unwrap(),
+                Strike { role: role.into(), process, point: point.into(), killed: action == "Kill" },
+            )
         });
         strikes.filter(|(of, _)| *of == life).map(|(_, strike)| strike).collect()
     }
