@@ -27,12 +27,13 @@ pub const POINTS: &[&str] = &[
     "coordinator/leader.ended@2",
     // [A checkpoint that is complete, and older ones that should be gone.]
     "coordinator/leader.delete-folder@1",
-    "coordinator/leader.delete@2",
-    // An executor, at the barrier: [not begun], [sinks flushed, nothing handed in], [handed in], [passed on].
+    "coordinator/storage.delete@2",
+    // An executor, at the barrier: [not begun], [sinks flushed, nothing handed in], [handed in], [passed on], [part files on their way to the disk].
     "executor/task.barrier@2",
     "executor/sink.prepare@1",
     "executor/sink.prepared@1",
     "executor/task.passed@3",
+    "executor/sink.sync@1",
     // Behind it: [rows in memory], [in the database], [some files stored], [a file under another name], [a file that nobody names].
     "executor/rows.write@1",
     "executor/rows.written@1",

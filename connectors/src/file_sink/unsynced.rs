@@ -79,6 +79,7 @@ impl Waiting {
 
 fn sync_all(files: &[(File, PathBuf)]) -> Result<()> {
     for (file, path) in files {
+        flott_faults::write("sink.sync").map_err(|error| failed(path, error))?;
         file.sync_all().map_err(|error| failed(path, error))?;
     }
     // Its name is as much part of a file as its bytes.
