@@ -102,8 +102,8 @@ impl EmbeddedCluster {
     }
 
     /// Runs a program to its end. The cluster lives as long as the call; its threads end with it.
-    pub fn run(&self, program: Program) -> Result<JobResult> {
-        let options = self.options.clone();
+    pub fn run(&self, program: impl Into<Arc<Program>>) -> Result<JobResult> {
+        let (program, options) = (program.into(), self.options.clone());
         let slots = options.slots.unwrap_or_else(|| program.graph.slots_needed());
         if slots > SLOTS_MAX {
             return Err(Error::new(
@@ -117,7 +117,7 @@ impl EmbeddedCluster {
         // A thread of its own: the caller may be inside another runtime.
         let thread = std::thread::Builder::new().name("flott-cluster".into()).spawn(move || {
             let system = actix::System::new();
-            system.block_on(run_job(Arc::new(program), options))
+            system.block_on(run_job(program, options))
         });
         let thread = thread.map_err(|error| Error::io("cluster thread", error))?;
         thread.join().unwrap_or_else(|_| Err(Error::internal("the cluster thread panicked")))

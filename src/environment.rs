@@ -44,7 +44,7 @@ fn job_options(configuration: &Configuration) -> Result<JobOptions> {
     let mut options =
         JobOptions { mode: configuration.get(&options::RUNTIME_MODE)?, ..JobOptions::default() };
     // A program run alone uses the machine it is on, as Flink's local environment does; on a cluster all hosts must agree.
-    let alone = matches!(Place::of_this_process()?, Place::Embedded);
+    let alone = Place::of_this_process()?.is_alone();
     options.parallelism = match configuration.is_set(&options::PARALLELISM_DEFAULT) || !alone {
         true => configuration.get(&options::PARALLELISM_DEFAULT)?,
         false => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),

@@ -1,6 +1,7 @@
 //! Executes what a program has named.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use flott_connectors::SinkConnectors;
 use flott_connectors::collect::Collected;
@@ -10,10 +11,10 @@ use flott_schema::config::options;
 use flott_schema::{Error, Result};
 use flott_worker::executor;
 
-use crate::embedded::{EmbeddedCluster, EmbeddedOptions};
+use crate::embedded::{EmbeddedCluster, EmbeddedOptions, new_job_id};
 use crate::environment::{process_configuration, wants_json_summary};
 use crate::place::{Place, next_execution};
-use crate::restore::restore_from;
+use crate::restore::{note_plan, restore_from};
 use crate::result::JobResult;
 use crate::submit::submit;
 
@@ -39,13 +40,21 @@ impl Execute for StreamEnv {
         let name = configuration.get(&options::PIPELINE_NAME)?.unwrap_or_else(|| name.to_string());
         let result = match Place::of_this_process()? {
             Place::Embedded => {
-                let program = self.compile(&name)?;
-                let restore = restore_from(&configuration, &program.graph, true)?;
+                let program = Arc::new(self.compile(&name)?);
+                let restore = restore_from(&configuration, &program, true)?;
                 let options =
                     EmbeddedOptions { restore, ..EmbeddedOptions::from_configuration(&configuration)? };
                 EmbeddedCluster::new(options).run(program)?
             }
-            Place::Client(target) => submit(&target, self.compile(&name)?, next_execution(), &configuration)?,
+            Place::Client(target) => {
+                let program = Arc::new(self.compile(&name)?);
+                submit(&target, &program, next_execution(), &configuration)?
+            }
+            Place::Planner { notes, .. } => {
+                let program = Arc::new(self.compile(&name)?);
+                note_plan(&notes, &configuration, &program)?;
+                return Ok(JobResult::without_numbers(new_job_id(), &program.graph));
+            }
             Place::Executor(environment) => {
                 let program = self.compile(&name)?;
                 if next_execution() == environment.execution {
@@ -63,10 +72,13 @@ impl Execute for StreamEnv {
 
     fn execute_with(&self, name: &str, options: EmbeddedOptions) -> Result<JobResult> {
         let program = self.compile(name)?;
-        if let Place::Executor(environment) = Place::of_this_process()? {
-            return Ok(JobResult::without_numbers(environment.job()?, &program.graph));
+        match Place::of_this_process()? {
+            Place::Executor(environment) => {
+                Ok(JobResult::without_numbers(environment.job()?, &program.graph))
+            }
+            Place::Planner { .. } => Ok(JobResult::without_numbers(new_job_id(), &program.graph)),
+            Place::Embedded | Place::Client(_) => EmbeddedCluster::new(options).run(program),
         }
-        EmbeddedCluster::new(options).run(program)
     }
 }
 

@@ -46,6 +46,7 @@ pub use flott_schema::{Context, Error, ErrorKind, Result};
 pub use flott_state as state;
 pub use flott_storage as storage;
 pub use flott_worker as worker;
+pub use restore::PlannedRestore;
 pub use result::JobResult;
 
 /// What a job imports.

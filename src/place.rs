@@ -1,8 +1,9 @@
 //! Where this program's jobs run.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use flott_schema::Result;
+use flott_schema::{Result, variables};
 
 use crate::submit::Target;
 
@@ -12,6 +13,13 @@ pub enum Place {
     Embedded,
     /// A client: jobs are submitted to a cluster.
     Client(Target),
+    /// A program that says what would become of a snapshot in its jobs, and runs none.
+    Planner {
+        /// Where to say it.
+        notes: PathBuf,
+        /// Whether the jobs would run in an embedded cluster.
+        alone: bool,
+    },
     /// An executor: one of the program's jobs runs here, as a worker says.
     Executor(flott_worker::executor::Environment),
 }
@@ -22,7 +30,16 @@ impl Place {
         if let Some(environment) = flott_worker::executor::environment()? {
             return Ok(Place::Executor(environment));
         }
-        Ok(Target::of_this_process()?.map_or(Place::Embedded, Place::Client))
+        let target = Target::of_this_process()?;
+        if let Some(notes) = std::env::var_os(variables::RESTORE_PLAN).filter(|path| !path.is_empty()) {
+            return Ok(Place::Planner { notes: notes.into(), alone: target.is_none() });
+        }
+        Ok(target.map_or(Place::Embedded, Place::Client))
+    }
+
+    /// Whether jobs have the machine for themselves.
+    pub fn is_alone(&self) -> bool {
+        matches!(self, Place::Embedded | Place::Planner { alone: true, .. })
     }
 }
 

@@ -1,24 +1,58 @@
 //! What a job starts from, as the configuration says: `flott run -s` sets it.
 
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use flott_dataflow::declared::{DeclaredOperator, states_of};
+use flott_dataflow::program::Program;
 use flott_schema::config::Configuration;
 use flott_schema::config::options::{
     ClaimMode, RECOVERY_CLAIM_MODE, RECOVERY_IGNORE_UNCLAIMED, RECOVERY_PATH,
 };
-use flott_schema::graph::{JobGraph, OperatorSpec};
-use flott_schema::ids::OperatorId;
-use flott_schema::snapshot::{MANIFEST_FILE, Manifest, OperatorSnapshot, RestoreFrom};
-use flott_schema::{Error, Result};
+use flott_schema::graph::JobGraph;
+use flott_schema::snapshot::{MANIFEST_FILE, RestoreFrom};
+use flott_schema::{Error, Result, fitting};
+use flott_state::RestorePlan;
 use flott_storage::manifest;
+use serde::{Deserialize, Serialize};
 
-/// Operators without a successor that an error names.
-const NAMED_MAX: usize = 5;
+/// How long the operators of a program may take to be opened, to see which states they register.
+const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The snapshot that a job with this graph is to start from, if the configuration names one. What can be read here is checked here,
+/// Reasons that an error names.
+const REFUSALS_MAX: usize = 5;
+
+/// What would become of a snapshot in a job of a program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlannedRestore {
+    /// The name of the job.
+    pub job: String,
+    /// The folder of the snapshot.
+    pub path: String,
+    /// What becomes of its states.
+    pub plan: RestorePlan,
+    /// Why the job would be refused; none if it would start.
+    pub refused: Vec<String>,
+}
+
+/// The snapshot that a job with this program is to start from, if the configuration names one. What can be read here is checked here,
 /// before anything is started; `is_here` says that it must be, since the job runs in this process.
 pub fn restore_from(
     configuration: &Configuration,
+    program: &Arc<Program>,
+    is_here: bool,
+) -> Result<Option<RestoreFrom>> {
+    checked(configuration, &program.graph, is_here, || declared(program))
+}
+
+fn checked(
+    configuration: &Configuration,
     graph: &JobGraph,
     is_here: bool,
+    declared: impl FnOnce() -> Vec<DeclaredOperator>,
 ) -> Result<Option<RestoreFrom>> {
     let Some(path) = configuration.get(&RECOVERY_PATH)? else { return Ok(None) };
     let place = || format!("starting from '{path}'");
@@ -28,81 +62,100 @@ pub fn restore_from(
     // Hosts of a cluster may see what this one does not.
     if is_here || folder.exists(MANIFEST_FILE)? {
         let manifest = manifest::read(&folder).map_err(|error| error.at(place()))?;
-        check(&manifest, graph, ignore_unclaimed).map_err(|error| error.at(place()))?;
+        fitting::check(&manifest, graph, ignore_unclaimed).map_err(|error| error.at(place()))?;
+        let plan = RestorePlan::of(&manifest, graph, &declared(), ignore_unclaimed);
+        refused(plan.refusals()).map_err(|error| error.at(place()))?;
         checkpoint = manifest.checkpoint;
     }
     let own = configuration.get(&RECOVERY_CLAIM_MODE)? == ClaimMode::Claim;
     Ok(Some(RestoreFrom { folder: folder.uri().to_string(), checkpoint, ignore_unclaimed, own }))
 }
 
-/// Whether a job with this graph can start from the snapshot: its state finds its operators, and keyed state as many key groups as it
-/// has been divided into.
-fn check(manifest: &Manifest, graph: &JobGraph, ignore_unclaimed: bool) -> Result<()> {
-    let operators: Vec<(&OperatorSpec, u32)> = graph
-        .vertices
-        .iter()
-        .flat_map(|vertex| vertex.operators.iter().map(|operator| (operator, vertex.max_parallelism)))
-        .collect();
-    let mut unclaimed = Vec::new();
-    for vertex in &manifest.vertices {
-        for operator in &vertex.operators {
-            let states: Vec<&OperatorSnapshot> = states_of(manifest, operator.operator).collect();
-            if states.is_empty() {
-                continue;
-            }
-            match operators.iter().find(|(own, _)| own.id == operator.operator) {
-                None => unclaimed.push(format!("'{}' (uid {})", operator.name, operator.uid)),
-                Some((_, max_parallelism)) => {
-                    let is_keyed = states.iter().any(|state| !state.keyed.is_empty());
-                    let saved = vertex.max_parallelism;
-                    if is_keyed && *max_parallelism != saved {
-                        return Err(Error::bad_input(format!(
-                            "the keyed state of operator '{}' is divided into {saved} key groups, but the job has \
-                             {max_parallelism} there; set its max parallelism to {saved}, or that of the job (-D \
-                             pipeline.max-parallelism={saved})",
-                            operator.name
-                        )));
-                    }
-                }
-            }
-        }
-    }
-    if unclaimed.is_empty() || ignore_unclaimed {
-        return Ok(());
-    }
-    let more = unclaimed.len().saturating_sub(NAMED_MAX);
-    unclaimed.truncate(NAMED_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let known: Vec<&str> = operators.iter().map(|(operator, _)| operator.uid.as_str()).collect();
-    Err(Error::bad_input(format!(
-        "it holds state of operators that the job does not have: {}{more}; the job's operators have the uids {}. Give an operator the \
-         uid it had, or drop the state with --allow-non-restored-state",
-        unclaimed.join(", "),
-        known.join(", ")
-    )))
+/// Adds what would become of the snapshot that the configuration names in a job of the program to the notes of `flott run --plan`.
+pub fn note_plan(notes: &Path, configuration: &Configuration, program: &Arc<Program>) -> Result<()> {
+    let Some(path) = configuration.get(&RECOVERY_PATH)? else {
+        return Err(Error::configuration(
+            "there is nothing to plan: no snapshot to start from is named; say flott run -s PATH --plan",
+        ));
+    };
+    let read = || {
+        let folder = manifest::folder_of(&path)?;
+        let manifest = manifest::read(&folder)?;
+        let ignore_unclaimed = configuration.get(&RECOVERY_IGNORE_UNCLAIMED)?;
+        let plan = RestorePlan::of(&manifest, &program.graph, &declared(program), ignore_unclaimed);
+        Ok(PlannedRestore {
+            job: program.graph.name.clone(),
+            path: folder.uri().to_string(),
+            refused: plan.refusals(),
+            plan,
+        })
+    };
+    let planned = read().map_err(|error: Error| error.at(format!("planning the start from '{path}'")))?;
+    let line = serde_json::to_string(&planned)?;
+    let file = std::fs::OpenOptions::new().append(true).open(notes);
+    file.and_then(|mut file| writeln!(file, "{line}")).map_err(|error| Error::io(notes.display(), error))
 }
 
-/// The parts of an operator's state, of all its tasks.
-fn states_of(manifest: &Manifest, id: OperatorId) -> impl Iterator<Item = &OperatorSnapshot> {
-    let operators = manifest.tasks.iter().flat_map(|task| &task.operators);
-    let has_state = |operator: &&OperatorSnapshot| {
-        let has_items = operator.lists.iter().any(|list| !list.items.is_empty());
-        has_items || !operator.keyed.is_empty() || operator.enumerator.is_some()
-    };
-    operators.filter(move |operator| operator.operator == Some(id)).filter(has_state)
+/// The states of the program's operators. What is not known after the deadline is decided when the tasks open.
+fn declared(program: &Arc<Program>) -> Vec<DeclaredOperator> {
+    let (sender, receiver) = sync_channel(1);
+    let of_thread = program.clone();
+    // A thread of its own: what a function does when it is opened may never end.
+    let thread = std::thread::Builder::new().name("flott-states".into()).spawn(move || {
+        // Who asked may have given up.
+        let _ = sender.send(states_of(&of_thread));
+    });
+    let known = thread.ok().and_then(|_| receiver.recv_timeout(OPEN_DEADLINE).ok());
+    known.unwrap_or_else(|| {
+        let unknown = format!("its operators were not open within {OPEN_DEADLINE:?}");
+        let operators = program.graph.vertices.iter().flat_map(|vertex| {
+            vertex.operators.iter().map(|operator| (operator, vertex.is_source && vertex.operators[0] == *operator))
+        });
+        let nothing = |(operator, has_enumerator): (&flott_schema::graph::OperatorSpec, bool)| DeclaredOperator {
+            operator: operator.clone(),
+            tables: Vec::new(),
+            lists: Vec::new(),
+            has_enumerator,
+            unknown: Some(unknown.clone()),
+        };
+        operators.map(nothing).collect()
+    })
+}
+
+fn refused(mut reasons: Vec<String>) -> Result<()> {
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let more = reasons.len().saturating_sub(REFUSALS_MAX);
+    reasons.truncate(REFUSALS_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    Err(Error::bad_input(format!(
+        "the job cannot take over the state: {}{more}. `flott run -s PATH --plan` shows all of it",
+        reasons.join("; ")
+    )))
 }
 
 #[cfg(test)]
 mod tests {
-    use flott_schema::graph::{ExecutionMode, Vertex};
-    use flott_schema::ids::{JobId, TaskId};
+    use flott_schema::graph::{ExecutionMode, OperatorSpec, Vertex};
+    use flott_schema::ids::{JobId, OperatorId, TaskId};
     use flott_schema::key_group::KeyGroupRange;
     use flott_schema::snapshot::{
-        KeyedSnapshot, ManifestOperator, ManifestVertex, SnapshotKind, SnapshotTimes, TaskSnapshot,
+        KeyedSnapshot, Manifest, ManifestOperator, ManifestVertex, OperatorSnapshot, SnapshotKind, SnapshotTimes,
+        TaskSnapshot,
     };
     use flott_storage::Storage;
 
     use super::*;
+
+    /// With operators that register nothing but what the snapshot holds of them, which are no tables.
+    fn restore_from(
+        configuration: &Configuration,
+        graph: &JobGraph,
+        is_here: bool,
+    ) -> Result<Option<RestoreFrom>> {
+        checked(configuration, graph, is_here, Vec::new)
+    }
 
     /// A job of one vertex with this operator.
     fn graph(uid: &str, max_parallelism: u32) -> JobGraph {

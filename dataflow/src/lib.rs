@@ -10,6 +10,7 @@ pub mod batch;
 pub mod codec;
 pub mod columnar;
 pub mod context;
+pub mod declared;
 pub mod element;
 pub mod exchange;
 pub mod function;

@@ -45,6 +45,16 @@ pub trait NodeFactory: Send + Sync {
     fn check(&self) -> Result<()> {
         Ok(())
     }
+    /// Registers the states of the operator with `ctx`, as when it is opened; nothing else comes of it. Sources and sinks, which reach outside when
+    /// they are opened, only name theirs.
+    fn declare(&self, ctx: &OperatorContext) -> Result<()> {
+        let mut task = match self.build(ctx, NodeOutputs::default())? {
+            Built::Stage(stage) => self.head(stage)?,
+            Built::Task(task) => task,
+        };
+        let opened = task.open();
+        opened.and(task.close())
+    }
 }
 
 /// What a factory built.
@@ -256,6 +266,13 @@ impl Program {
     /// The split enumerator of a source vertex.
     pub fn enumerator(&self, vertex: VertexId, parallelism: u32) -> Result<Box<dyn ErasedEnumerator>> {
         self.nodes[self.head(vertex)?].factory.enumerator(parallelism)
+    }
+
+    /// Registers the states of an operator with `ctx`, see [`NodeFactory::declare`].
+    pub(crate) fn declare(&self, operator: OperatorId, ctx: &OperatorContext) -> Result<()> {
+        let node = self.operators.iter().position(|one| one.id == operator);
+        let node = node.ok_or_else(|| Error::graph(format!("the program has no operator {operator}")))?;
+        self.nodes[node].factory.declare(ctx)
     }
 
     /// Reads the wire form of what arrives at a vertex.

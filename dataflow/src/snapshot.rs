@@ -178,6 +178,11 @@ pub trait StateBackend {
     /// The restored items of a list state, in `open`; none if there was no such state.
     fn list(&self, name: &str) -> Result<Vec<Vec<u8>>>;
 
+    /// The same as items of the type with this text: those of another type become such, or the error says why they cannot.
+    fn list_as(&self, name: &str, _item_type: &str) -> Result<Vec<Vec<u8>>> {
+        self.list(name)
+    }
+
     /// Whether the operator starts from a snapshot in which it had state, or from which it is new.
     fn is_restored(&self) -> bool;
 }

@@ -148,6 +148,12 @@ where
 /// List state of the splits that a reader has not read to the end; frozen.
 const SPLITS: &str = "splits";
 
+/// Names the state of a source with splits of this type.
+pub fn declare<S: DeserializeOwned + 'static>(ctx: &OperatorContext) -> Result<()> {
+    let Some(state) = &ctx.state else { return Ok(()) };
+    state.list_as(SPLITS, &Shape::of::<S>().canonical_text()).map(drop)
+}
+
 /// The task of a source: its reader, and the chain behind it.
 pub struct SourceTask<R: SourceReader> {
     reader: R,
@@ -188,8 +194,11 @@ where
             encode_value(&split, &mut item)?;
             items.push(item);
         }
-        let split_type = self.split_type.get_or_init(|| Shape::of::<R::Split>().canonical_text());
-        state.set_list(SPLITS, ListMode::Split, split_type, items)
+        state.set_list(SPLITS, ListMode::Split, self.split_type(), items)
+    }
+
+    fn split_type(&self) -> &str {
+        self.split_type.get_or_init(|| Shape::of::<R::Split>().canonical_text())
     }
 }
 
@@ -204,7 +213,11 @@ where
             return Ok(());
         }
         let Some(state) = &self.ctx.state else { return Ok(()) };
-        state.list(SPLITS)?.iter().try_for_each(|split| self.reader.add_split(decode_value(split)?))
+        if !state.is_restored() {
+            return Ok(());
+        }
+        let splits = state.list_as(SPLITS, self.split_type())?;
+        splits.iter().try_for_each(|split| self.reader.add_split(decode_value(split)?))
     }
 
     fn push(&mut self, _input: u16, _batch: Box<dyn ErasedBatch>) -> Result<()> {

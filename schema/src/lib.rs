@@ -8,6 +8,7 @@ pub mod answer;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod fitting;
 pub mod graph;
 pub mod ids;
 pub mod job;

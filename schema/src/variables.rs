@@ -14,6 +14,10 @@ pub const SUBMITTED: &str = "FLOTT_SUBMITTED";
 /// With [`SUBMITTED`]: `1` makes the program write the plans of its jobs and run none.
 pub const PLAN_ONLY: &str = "FLOTT_PLAN_ONLY";
 
+/// A file to which the program adds a line for each job: what would become of the states of the snapshot that the job starts from, as JSON
+/// (`flott::PlannedRestore`). It runs none of them.
+pub const RESTORE_PLAN: &str = "FLOTT_RESTORE_PLAN";
+
 /// Settings over all others: a JSON list of `key=value`. Not variables of their own, because a key with a variable part has no
 /// variable, and because they go over all variables whatever name of an option they use.
 pub const DYNAMIC_PROPERTIES: &str = "FLOTT_DYNAMIC_PROPERTIES";

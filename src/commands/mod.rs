@@ -16,6 +16,7 @@ mod list;
 mod operation;
 mod process;
 mod rescale;
+mod restore_plan;
 mod run;
 mod savepoint;
 mod stop;

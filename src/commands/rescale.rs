@@ -108,10 +108,7 @@ impl Arguments {
             let several = job.vertices.iter().filter(|vertex| vertex.max_parallelism != 1);
             wanted.extend(several.map(|vertex| (vertex.id.clone(), parallelism)));
         }
-        for given in &self.vertices {
-            let (name, number) = parsed(given)?;
-            wanted.insert(find(name, &job.vertices)?.id.clone(), number);
-        }
+        wanted.extend(named(&self.vertices, &job.vertices)?);
         Ok(wanted)
     }
 
@@ -145,6 +142,23 @@ impl Arguments {
             wait.step(&how_far)?;
         }
     }
+}
+
+/// The number of tasks of each vertex that is named, by its id. To name one twice, in whatever way, is a mistake: nobody knows which number is
+/// meant.
+fn named(given: &[String], vertices: &[VertexDetails]) -> Result<BTreeMap<String, u32>> {
+    let mut wanted: BTreeMap<String, (&str, u32)> = BTreeMap::new();
+    for one in given {
+        let (name, number) = parsed(one)?;
+        let vertex = find(name, vertices)?;
+        if let Some((other, _)) = wanted.insert(vertex.id.clone(), (one, number)) {
+            return Err(Error::configuration(format!(
+                "--vertex {other} and --vertex {one} name the same vertex, '{}'; name it once",
+                vertex.name
+            )));
+        }
+    }
+    Ok(wanted.into_iter().map(|(id, (_, number))| (id, number)).collect())
 }
 
 /// `UID=N`
@@ -212,6 +226,19 @@ mod tests {
         }
         let error = find("Sinc", &vertices).unwrap_err().to_string();
         assert!(error.contains("the nearest is 'Sink'") && error.contains("'Parse -> Sum'"), "{error}");
+    }
+
+    #[test]
+    fn a_vertex_that_is_named_twice_is_a_usage_error() {
+        let vertices = [vertex("parse-1", "Parse -> Sum"), vertex("sink-1", "Sink")];
+        let given = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let wanted = named(&given(&["parse-1=2", "Sink=3"]), &vertices).unwrap();
+        assert_eq!(wanted.into_values().collect::<std::collections::BTreeSet<_>>(), [2, 3].into());
+        for twice in [["sink-1=3", "sink-1=3"], ["sink-1=2", "Sink=3"]] {
+            let error = named(&given(&twice), &vertices).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains("name the same vertex, 'Sink'"), "{error}");
+        }
     }
 
     #[test]

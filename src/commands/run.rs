@@ -1,6 +1,7 @@
 //! `flott run`: runs a job's program with the configuration in its environment.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::connection::Target;
 use super::operation::absolute;
+use super::restore_plan;
 
 /// Runs a job: a program built with the flott library, in an embedded cluster or in the one that -m names.
 ///
@@ -53,12 +55,16 @@ pub struct Arguments {
     #[arg(long, requires = "savepoint")]
     allow_non_restored_state: bool,
 
-    /// To whom the savepoint's files belong afterwards: no-claim leaves them to you, claim lets the job's checkpoints
-    /// share them
+    /// To whom the snapshot belongs afterwards: no-claim leaves it to you; with claim it is one of the job's own checkpoints, and is
+    /// deleted when newer ones have taken its place
     #[arg(long, value_name = "MODE", requires = "savepoint")]
     claim_mode: Option<String>,
 
-    /// Prints the job's summary as one line of JSON on the standard output as well
+    /// Runs nothing: shows what becomes of each state of the savepoint, and what would be refused. Exit code 1 if the job would be
+    #[arg(long, requires = "savepoint", conflicts_with = "detached")]
+    plan: bool,
+
+    /// Prints the job's summary as one line of JSON on the standard output as well; with --plan the plan
     #[arg(long)]
     json: bool,
 
@@ -74,6 +80,7 @@ const EXAMPLES: &str = "Examples:
   flott run target/release/examples/word_count --input docs --top 20
   flott run -p 4 -n nightly -D execution.runtime-mode=BATCH target/release/my_job --date 2026-11-22
   flott run -s /savepoints/savepoint-3f9a1c-0123456789ab target/release/my_job
+  flott run -s /savepoints/savepoint-3f9a1c-0123456789ab --plan target/release/my_job
   flott run -m localhost:8081 -d target/release/my_job /shared/input
   flott run --json target/release/my_job | tail -n 1 | jq .events_per_second";
 
@@ -98,6 +105,9 @@ impl Arguments {
         if self.json {
             command.env(variables::SUMMARY, "json");
         }
+        if self.plan {
+            return self.plan_restore(command, &program);
+        }
         let Some(addresses) = self.target.addresses() else {
             // Not even if this command was started by a client.
             for name in [variables::SUBMIT, variables::DETACHED, variables::SUBMITTED] {
@@ -118,6 +128,29 @@ impl Arguments {
             )));
         }
         Ok(ended(&program, status))
+    }
+
+    /// Has the program say what would become of the snapshot, and shows it. What the program prints itself is not mixed with that.
+    fn plan_restore(&self, mut command: Command, program: &Path) -> Result<ExitCode> {
+        let notes = Notes::new()?;
+        command.env(variables::RESTORE_PLAN, &notes.path).env_remove(variables::SUMMARY);
+        match self.target.addresses() {
+            Some(addresses) => command.env(variables::SUBMIT, addresses.to_string()),
+            None => command.env_remove(variables::SUBMIT),
+        };
+        let aside = std::io::stderr().as_fd().try_clone_to_owned()?;
+        command.stdout(aside);
+        end_with_this_process(&mut command);
+        let status = supervise(command, program)?;
+        let planned = notes.read()?;
+        if planned.is_empty() && status.success() {
+            return Err(Error::user(format!(
+                "{} ended without a plan: it is no Flott job, or built with a Flott that knows no plans, or does not come to `execute`",
+                program.display()
+            )));
+        }
+        let refused = restore_plan::show(&planned, self.json)?;
+        Ok(if refused { ExitCode::FAILURE } else { ended(program, status) })
     }
 
     /// The pairs of `-D`, and those that the other flags stand for: they are more particular, so they come last.
@@ -149,6 +182,10 @@ impl Notes {
         let created = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
         created.map_err(|error| Error::io(path.display(), error))?;
         Ok(Notes { path })
+    }
+
+    fn read(&self) -> Result<String> {
+        std::fs::read_to_string(&self.path).map_err(|error| Error::io(self.path.display(), error))
     }
 
     fn are_empty(&self) -> bool {

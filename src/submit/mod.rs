@@ -13,6 +13,7 @@ mod watch;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use flott_dataflow::program::Program;
 use flott_schema::config::Configuration;
@@ -68,11 +69,11 @@ impl Target {
 /// the process.
 pub fn submit(
     target: &Target,
-    program: Program,
+    program: &Arc<Program>,
     execution: u32,
     configuration: &Configuration,
 ) -> Result<JobResult> {
-    let graph = program.graph;
+    let graph = program.graph.clone();
     refuse_collecting(&graph)?;
     let job = new_job_id();
     if target.plan_only {
@@ -90,7 +91,7 @@ pub fn submit(
             configuration: program::configuration_of_the_job(configuration),
         }),
         settings: JobSettings::from_configuration(configuration)?,
-        restore: restore_from(configuration, &graph, false)?,
+        restore: restore_from(configuration, program, false)?,
         parallelism: Default::default(),
     };
     let body = wire::to_bytes(&Submission { job, spec })?;

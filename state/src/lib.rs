@@ -3,7 +3,8 @@
 //! What lives here: `options`, the settings; `service`, what the tasks of an executor share; `task` and
 //! `operator`, the state of a task and of each of its operators; `snapshot`, one snapshot of a task on its
 //! way; `pipeline`, the way of rows from tables to files; `keyed`, the rows of an operator by either of the
-//! two backends, `heap` and [`rocks`]; `evolution`, values whose type has changed; [`rows`], rows as bytes
+//! two backends, `heap` and [`rocks`]; `evolution`, values whose type has changed; `compatibility`, what becomes of
+//! a snapshot in a program; [`rows`], rows as bytes
 //! and the file of rows that both read; `restored`, what a task takes from a manifest; `source`, rows of a
 //! snapshot in whatever form; `scan`, rows of a table in their order; `show`, rows for people; `files`, to and from the storage of snapshots; `place` and `pool`, working
 //! files and threads.
@@ -13,6 +14,7 @@
 //! with the state; a decision about which snapshots are taken or kept; a file of an earlier version that is
 //! not read.
 
+mod compatibility;
 mod evolution;
 mod files;
 mod heap;
@@ -34,6 +36,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+pub use compatibility::{Fate, OperatorPlan, RestorePlan, StatePlan};
 pub use options::{Backend, StateOptions, TaskIdentity};
 pub use restored::{check_operators, enumerator_state};
 pub use service::StateService;

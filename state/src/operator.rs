@@ -410,6 +410,31 @@ impl StateBackend for OperatorState {
         Ok(self.restored.lists.get(name).cloned().unwrap_or_default())
     }
 
+    fn list_as(&self, name: &str, item_type: &str) -> Result<Vec<Vec<u8>>> {
+        let items = self.list(name)?;
+        let Some(restored) = self.shared.restored.as_ref().filter(|_| !items.is_empty()) else {
+            return Ok(items);
+        };
+        let stored = restored.item_type(self.operator, name);
+        if stored.is_empty() || item_type.is_empty() {
+            return Ok(items);
+        }
+        let plan = evolution::plan(stored, item_type).map_err(|error| {
+            let from = &restored.from;
+            Error::configuration(format!(
+                "list state '{name}' has items of type {stored} in {from}, and is registered with {item_type}: {error}; keep the \
+                 type, or give the state another name"
+            ))
+            .at(self.place())
+        })?;
+        let Some(plan) = plan else { return Ok(items) };
+        let rewrite = |item: &Vec<u8>| {
+            let mut bytes = Vec::new();
+            plan.rewrite(item, &mut bytes).map(|()| bytes).at(|| format!("{}, list state '{name}'", self.place()))
+        };
+        items.iter().map(rewrite).collect()
+    }
+
     fn is_restored(&self) -> bool {
         self.shared.restored.is_some()
     }

@@ -202,6 +202,16 @@ impl Restored {
     }
 }
 
+impl Restored {
+    /// Text of the type of the items of a list state; empty if it is not known.
+    pub(crate) fn item_type(&self, operator: OperatorId, list: &str) -> &str {
+        let operators = self.manifest.tasks.iter().flat_map(|task| &task.operators);
+        let lists = operators.filter(|state| state.operator == Some(operator)).flat_map(|state| &state.lists);
+        let mut known = lists.filter(|one| one.name == list).map(|one| one.item_type.as_str());
+        known.find(|text| !text.is_empty()).unwrap_or_default()
+    }
+}
+
 /// State of a snapshot that no operator of a job claims is refused, unless it is to be dropped. `operators`:
 /// all of the job, with their uids.
 pub fn check_operators<'a>(

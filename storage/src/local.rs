@@ -135,7 +135,7 @@ fn copy_file(
     unfinished: Unfinished<'_>,
     check: impl FnOnce(Sum) -> Result<()>,
 ) -> Result<Sum> {
-    let from = File::open(source).map_err(|error| failed(source, error))?;
+    let from = open(source).map_err(|error| failed(source, error))?;
     let to = File::create_new(&unfinished.path).map_err(|error| failed(target, error))?;
     let sum = copy(&from, &to).map_err(|error| match error {
         CopyError::Source(error) => failed(source, error),
@@ -153,18 +153,36 @@ pub(crate) fn sum(file: &File) -> io::Result<Sum> {
     })
 }
 
+/// Opens a file to read it. What is no regular file is refused: to open a pipe would wait for somebody to write, and a device may have no end.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)? {
+        metadata if metadata.is_file() => File::open(path),
+        metadata if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file, and is not read")),
+    }
+}
+
 /// A whole file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    let read = open(path).and_then(|mut file| file.read_to_end(&mut bytes));
     read.map_err(|error| failed(path, error))?;
     Ok(bytes)
+}
+
+/// The path without links in it; `None` if nothing is there.
+pub(crate) fn resolved(path: &Path) -> Result<Option<PathBuf>> {
+    match fs::canonicalize(path) {
+        Ok(path) => Ok(Some(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, error)),
+    }
 }
 
 /// A piece of a file; one that ends before is an error.
 pub(crate) fn read_at(path: &Path, offset: u64, length: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset));
+    let read = open(path).and_then(|file| file.read_exact_at(&mut bytes, offset));
     read.map_err(|error| failed(path, error))?;
     Ok(bytes)
 }

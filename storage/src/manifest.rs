@@ -36,21 +36,32 @@ pub fn read(folder: &Storage) -> Result<Manifest> {
 }
 
 /// Deletes a savepoint: its manifest, so that it is none any more should the rest take long or fail, then the files that the manifest names, then
-/// the folder, if nothing else is in it. Files of others in the folder stay. A checkpoint is refused: its files may be shared, and its job deletes it.
+/// the folder, if nothing else is in it. Files of others in the folder stay, and so does what links lead to. A checkpoint is refused: its files may be shared,
+/// and its job deletes it.
 pub fn dispose(folder: &Storage) -> Result<()> {
     let manifest = read(folder)?;
+    // By a link to the folder the folder itself is meant; links in it lead to what is not the savepoint's.
+    let folder = &folder.resolved()?;
+    let own = |name: &str| match folder.is_own(name)? {
+        true => Ok(()),
+        false => Err(Error::bad_input(format!(
+            "'{name}' in '{folder}' is a link or lies behind one: what it leads to may be another's; nothing was deleted"
+        ))),
+    };
+    own(MANIFEST_FILE)?;
     if !manifest.kind.is_savepoint() {
         return Err(Error::bad_input(format!(
             "'{folder}' is a checkpoint of job {}, not a savepoint; it is the job's to delete",
             manifest.job
         )));
     }
+    // A savepoint shares nothing, whatever somebody has written into its manifest.
+    let named = manifest.tasks.iter().flat_map(|task| task.files()).map(|file| file.path.as_str());
+    let named: Vec<&str> = named.filter(|path| !path.contains("..")).collect();
+    named.iter().try_for_each(|path| own(path))?;
     folder.delete(MANIFEST_FILE)?;
-    for file in manifest.tasks.iter().flat_map(|task| task.files()) {
-        // A savepoint shares nothing, whatever somebody has written into its manifest.
-        if !file.path.contains("..") {
-            folder.delete(&file.path)?;
-        }
+    for path in named {
+        folder.delete(path)?;
     }
     folder.delete_if_empty().map(drop)
 }

@@ -6,7 +6,7 @@ use flott_schema::ids::{JobId, OperatorId, TaskId, VertexId};
 use flott_schema::key_group::KeyGroupRange;
 use flott_schema::snapshot::{
     KeyedSnapshot, ListMode, ListSnapshot, ManifestOperator, ManifestVertex, OperatorSnapshot,
-    SavepointFormat, SnapshotKind, SnapshotTimes, TaskSnapshot,
+    SavepointFormat, SnapshotFile, SnapshotKind, SnapshotTimes, TaskSnapshot,
 };
 use proptest::prelude::*;
 
@@ -167,4 +167,55 @@ fn disposing_of_a_savepoint_leaves_the_files_of_others_alone() {
     write(&other, &checkpoint).unwrap();
     assert!(dispose(&other).unwrap_err().to_string().contains("is a checkpoint of job"));
     assert!(other.exists(MANIFEST_FILE).unwrap());
+}
+
+#[test]
+fn a_manifest_that_is_no_regular_file_is_refused_at_once() {
+    let (root, storage) = folder();
+    let path = root.path().join(MANIFEST_FILE);
+    // To open a pipe that nobody writes to would wait for ever.
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let error = read(&storage).unwrap_err().to_string();
+    assert!(error.contains("no regular file") && error.contains(MANIFEST_FILE), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    // It has no end.
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    assert!(read(&storage).unwrap_err().to_string().contains("no regular file"));
+}
+
+#[test]
+fn a_savepoint_that_is_named_by_a_link_goes_and_what_links_in_it_lead_to_stays() {
+    let parent = tempfile::tempdir().unwrap();
+    let place = parent.path().join("savepoint");
+    let folder = Storage::open(place.to_str().unwrap()).unwrap();
+    folder.create().unwrap();
+    std::fs::create_dir(parent.path().join("mine")).unwrap();
+    std::fs::write(parent.path().join("mine/rows"), "mine").unwrap();
+    let mut content = manifest();
+    let file = SnapshotFile { name: "rows".into(), path: "linked/rows".into(), size: 4, crc32c: 0 };
+    let key_groups = KeyGroupRange { start: 0, end: 128 };
+    let keyed = KeyedSnapshot { key_groups, format: "rows-1".into(), tables: vec![], files: vec![file] };
+    content.tasks[0].operators[0].keyed.push(keyed);
+    write(&folder, &content).unwrap();
+    std::os::unix::fs::symlink(parent.path().join("mine"), place.join("linked")).unwrap();
+    let link = parent.path().join("link");
+    std::os::unix::fs::symlink(&place, &link).unwrap();
+    let by_link = Storage::open(link.to_str().unwrap()).unwrap();
+    let error = dispose(&by_link).unwrap_err().to_string();
+    assert!(error.contains("'linked/rows'") && error.contains("nothing was deleted"), "{error}");
+    assert!(read(&folder).is_ok() && parent.path().join("mine/rows").exists());
+
+    std::fs::remove_file(place.join("linked")).unwrap();
+    dispose(&by_link).unwrap();
+    assert!(!place.exists(), "the folder that the link led to is what was meant");
+
+    // A manifest of somebody else says nothing of the files here.
+    let other = parent.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    write(&Storage::open(other.to_str().unwrap()).unwrap(), &manifest()).unwrap();
+    folder.create().unwrap();
+    std::os::unix::fs::symlink(other.join(MANIFEST_FILE), place.join(MANIFEST_FILE)).unwrap();
+    assert!(dispose(&folder).unwrap_err().to_string().contains("is a link"));
+    assert!(other.join(MANIFEST_FILE).exists());
 }

@@ -1,7 +1,6 @@
 //! A folder, wherever it is.
 
 use std::fmt;
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use flott_schema::error::ErrorKind;
@@ -61,6 +60,22 @@ impl Storage {
         Ok(Storage { uri: uri_of(&location), location })
     }
 
+    /// The same folder without links on the way to it; an error if it is not there.
+    pub fn resolved(&self) -> Result<Storage> {
+        let path = local::resolved(self.root())?.ok_or_else(|| {
+            Error::bad_input(format!("there is no folder '{self}'"))
+        })?;
+        let location = Location::Local(path);
+        Ok(Storage { uri: uri_of(&location), location })
+    }
+
+    /// Whether a name means a file of this folder: not what a link leads to, and nothing beyond one. What is not there is no other's. To be
+    /// asked of a [`resolved`](Self::resolved) folder.
+    pub fn is_own(&self, name: &str) -> Result<bool> {
+        let path = self.below(name)?;
+        Ok(local::resolved(&path)?.is_none_or(|resolved| resolved == path))
+    }
+
     /// Makes the folder and those above it, unless they are there.
     pub fn create(&self) -> Result<()> {
         local::create(self.root())
@@ -101,7 +116,7 @@ impl Storage {
     /// Checks a file of a snapshot without keeping it.
     pub fn verify(&self, file: &SnapshotFile) -> Result<()> {
         let path = self.place(&file.path)?;
-        let read = File::open(&path).and_then(|file| local::sum(&file));
+        let read = local::open(&path).and_then(|file| local::sum(&file));
         let sum = read.map_err(|error| self.damaged(local::failed(&path, error)))?;
         self.check(&path, file, sum)
     }

@@ -78,6 +78,8 @@ struct Channel {
 struct Aligning {
     barrier: Barrier,
     since: Instant,
+    /// Bytes that were processed meanwhile.
+    processed_bytes: u64,
 }
 
 /// The receiving side of all edges into one task.
@@ -227,18 +229,20 @@ impl InputGate {
         if !matches!(item, Item::Signal(_) | Item::Failed(_)) {
             add(&self.traffic.batches_in, 1);
         }
-        match item {
-            Item::Batch(batch) => Ok(Some(Input::Batch(channel.input, batch))),
-            Item::Frame(bytes) => {
-                Ok(Some(Input::Batch(channel.input, frame::decode(&bytes, channel.decoder)?)))
-            }
-            Item::Remote(frame) => Ok(Some(Input::Batch(channel.input, frame.decode(channel.decoder)?))),
-            Item::Failed(error) => Err(error),
+        let batch = match item {
+            Item::Batch(batch) => batch,
+            Item::Frame(bytes) => frame::decode(&bytes, channel.decoder)?,
+            Item::Remote(frame) => frame.decode(channel.decoder)?,
+            Item::Failed(error) => return Err(error),
             Item::Signal(signal) => {
                 self.accept_signal(number as usize, signal);
-                Ok(None)
+                return Ok(None);
             }
+        };
+        if let Some(aligning) = &mut self.aligning {
+            aligning.processed_bytes += batch.weight_bytes() as u64;
         }
+        Ok(Some(Input::Batch(channel.input, batch)))
     }
 
     fn accept_signal(&mut self, number: usize, signal: Signal) {
@@ -307,7 +311,7 @@ impl InputGate {
         if self.aligning.as_ref().is_some_and(|aligning| aligning.barrier.checkpoint > barrier.checkpoint) {
             return;
         }
-        self.aligning.get_or_insert_with(|| Aligning { barrier, since: Instant::now() });
+        self.aligning.get_or_insert_with(|| Aligning { barrier, since: Instant::now(), processed_bytes: 0 });
         let channel = &mut self.channels[number];
         channel.barrier = barrier.checkpoint;
         channel.aligned = barrier.alignment != Alignment::None;
@@ -331,13 +335,13 @@ impl InputGate {
 
     /// Puts out the barrier when all live channels have sent it.
     fn align(&mut self) {
-        let Some(Aligning { barrier, since }) = &self.aligning else { return };
-        let (barrier, since) = (*barrier, *since);
+        let Some(aligning) = &self.aligning else { return };
+        let Aligning { barrier, since, processed_bytes } = *aligning;
         if self.channels.iter().any(|channel| channel.barrier != barrier.checkpoint && !channel.ended) {
             return;
         }
-        self.alignment =
-            SnapshotTimes { alignment_ms: since.elapsed().as_millis() as u64, ..SnapshotTimes::default() };
+        let alignment_ms = since.elapsed().as_millis() as u64;
+        self.alignment = SnapshotTimes { alignment_ms, processed_bytes, ..SnapshotTimes::default() };
         self.aligning = None;
         self.last_barrier = barrier.checkpoint;
         self.go_on();
@@ -381,10 +385,10 @@ impl InputGate {
     fn overtake(&mut self, barrier: Barrier) -> Result<()> {
         let checkpoint = barrier.checkpoint;
         self.announced = None;
-        let mut since = None;
+        let (mut since, mut processed_bytes) = (None, 0);
         match self.aligning.take() {
-            Some(Aligning { barrier: other, since: first }) if other.checkpoint == checkpoint => {
-                since = Some(first)
+            Some(aligning) if aligning.barrier.checkpoint == checkpoint => {
+                (since, processed_bytes) = (Some(aligning.since), aligning.processed_bytes);
             }
             // A snapshot that was given up: its channels go on.
             Some(_) => self.go_on(),
@@ -406,6 +410,7 @@ impl InputGate {
         self.go_on();
         self.alignment = SnapshotTimes {
             alignment_ms: since.map_or(0, |since| since.elapsed().as_millis() as u64),
+            processed_bytes,
             unaligned: true,
             ..SnapshotTimes::default()
         };

@@ -96,6 +96,22 @@ fn barriers_align_and_what_waited_comes_behind_in_order() {
 }
 
 #[test]
+fn what_is_processed_while_a_barrier_aligns_is_counted() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    data(&mut writers[1], 1);
+    signal(&mut writers[0], barrier(1));
+    data(&mut writers[0], 2);
+    data(&mut writers[1], 3);
+    data(&mut writers[1], 4);
+    signal(&mut writers[1], barrier(1));
+    data(&mut writers[1], 5);
+    assert_eq!(drain(&mut gate), ["0:[1]", "0:[3]", "0:[4]", "barrier 1", "0:[2]", "0:[5]"]);
+    let one_bytes = flott_dataflow::batch::DataBatch::weight_bytes(&Batch::of(vec![3_u32])) as u64;
+    assert_eq!(gate.take_alignment().processed_bytes, 2 * one_bytes);
+    assert_eq!(gate.take_alignment().processed_bytes, 0);
+}
+
+#[test]
 fn a_channel_that_ends_completes_the_alignment() {
     let (mut gate, mut writers) = gate(&[0, 0]);
     signal(&mut writers[0], barrier(1));

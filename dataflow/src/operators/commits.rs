@@ -14,6 +14,7 @@ use flott_schema::Result;
 use flott_schema::snapshot::Barrier;
 
 use crate::codec::{decode_value, encode_value};
+use crate::context::OperatorContext;
 use crate::sink::Committer;
 use crate::snapshot::{CheckpointListener, ListMode, StateBackend};
 use crate::types::Shape;
@@ -22,6 +23,13 @@ use crate::types::Shape;
 pub const COMMITTABLES: &str = "committables";
 /// List state of the writers; frozen.
 pub const WRITER: &str = "writer";
+
+/// Names the states of a sink with committables of this type.
+pub fn declare<T: DeserializeOwned + 'static>(ctx: &OperatorContext) -> Result<()> {
+    let Some(state) = &ctx.state else { return Ok(()) };
+    state.list_as(COMMITTABLES, &Shape::of::<T>().canonical_text())?;
+    state.list(WRITER).map(drop)
+}
 
 /// The committer of a sink, and what waits for it.
 pub struct Commits<C: Committer> {
@@ -54,7 +62,10 @@ where
     /// Commits what the snapshot holds that the task starts from; gives the state of the writers in it.
     pub fn open(&mut self) -> Result<Vec<Vec<u8>>> {
         let Some(state) = &self.state else { return Ok(Vec::new()) };
-        let restored = state.list(COMMITTABLES)?;
+        if !state.is_restored() {
+            return Ok(Vec::new());
+        }
+        let restored = state.list_as(COMMITTABLES, self.item_type())?;
         let restored: Vec<_> = restored.iter().map(|item| decode_value(item)).collect::<Result<_>>()?;
         if !restored.is_empty() {
             flott_faults::point("sink.recommit");
@@ -80,6 +91,10 @@ where
         self.last_writer = writer;
     }
 
+    fn item_type(&self) -> &str {
+        self.item_type.get_or_init(|| Shape::of::<C::Committable>().canonical_text())
+    }
+
     fn keep(&mut self, checkpoint: u64, prepared: Vec<C::Committable>) {
         if !prepared.is_empty() {
             self.pending.entry(checkpoint).or_default().extend(prepared);
@@ -94,8 +109,7 @@ where
             encode_value(committable, &mut item)?;
             items.push(item);
         }
-        let item_type = self.item_type.get_or_init(|| Shape::of::<C::Committable>().canonical_text());
-        state.set_list(COMMITTABLES, ListMode::Split, item_type, items)?;
+        state.set_list(COMMITTABLES, ListMode::Split, self.item_type(), items)?;
         state.set_list(WRITER, ListMode::Split, "", writer)
     }
 }

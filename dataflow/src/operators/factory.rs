@@ -8,10 +8,11 @@ use crate::batch::{Batch, BatchDecoder, Record, decoder_of};
 use crate::context::OperatorContext;
 use crate::function::Prototype;
 use crate::operator::{Operator, OperatorStage};
+use crate::operators::commits;
 use crate::operators::sink::{MakeWriter, SinkStage};
 use crate::program::{Built, NodeFactory, NodeOutputs};
 use crate::sink::Sink;
-use crate::source::{Boundedness, EnumeratorBox, ErasedEnumerator, Source, SourceTask};
+use crate::source::{self, Boundedness, EnumeratorBox, ErasedEnumerator, Source, SourceTask};
 use crate::stage::StageBox;
 use crate::task::{OneInputTask, Task};
 use crate::two_input::{TwoInputOperator, TwoInputTask};
@@ -74,6 +75,10 @@ impl<S: Source> NodeFactory for SourceFactory<S> {
         |_| Err(Error::internal("a source has no input"))
     }
 
+    fn declare(&self, ctx: &OperatorContext) -> Result<()> {
+        source::declare::<S::Split>(ctx)
+    }
+
     fn boundedness(&self) -> Option<Boundedness> {
         Some(self.0.get().boundedness())
     }
@@ -118,6 +123,10 @@ impl<T: Record, S: Sink<T>> NodeFactory for SinkFactory<T, S> {
 
     fn decoder(&self, _input: u16) -> BatchDecoder {
         decoder_of::<Batch<T>>()
+    }
+
+    fn declare(&self, ctx: &OperatorContext) -> Result<()> {
+        commits::declare::<S::Committable>(ctx)
     }
 
     fn check(&self) -> Result<()> {

@@ -42,10 +42,21 @@ impl<T: Record> ListStateHandle<T> {
         ListStateHandle { name: format!("{PREFIX}{name}").into(), mode, items: PhantomData }
     }
 
+    /// Makes the state known to the backend, also if the function does not ask for what was restored.
+    pub(super) fn declare(&self, operator: &OperatorContext) -> Result<()> {
+        match &operator.state {
+            Some(state) if !state.is_restored() => {
+                state.list_as(&self.name, &Shape::of::<T>().canonical_text()).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The items that this task gets from the snapshot it starts from; none if it starts from none.
     pub fn restored(&self, ctx: &OpenContext<'_>) -> Result<Vec<T>> {
         let Some(state) = &ctx.operator().state else { return Ok(Vec::new()) };
-        state.list(&self.name)?.iter().map(|item| decode_value(item)).collect()
+        let item_type = Shape::of::<T>().canonical_text();
+        state.list_as(&self.name, &item_type)?.iter().map(|item| decode_value(item)).collect()
     }
 
     /// Sets the items for the snapshot at hand; once.

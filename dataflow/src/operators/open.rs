@@ -67,7 +67,9 @@ impl<'a> OpenContext<'a> {
             )));
         }
         self.lists.push(name.to_string());
-        Ok(ListStateHandle::new(name, mode))
+        let handle = ListStateHandle::new(name, mode);
+        handle.declare(self.operator)?;
+        Ok(handle)
     }
 
     fn store(&mut self, name: &str) -> Result<&mut StateStore> {

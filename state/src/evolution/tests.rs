@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use flott_dataflow::codec::{decode_value, encode_value};
 use flott_dataflow::types::Shape;
 
-use super::{plan, text};
+use super::plan;
 
 fn shape<T: DeserializeOwned>() -> String {
     Shape::of::<T>().canonical_text()
@@ -156,7 +156,7 @@ fn texts_of_shapes_are_understood() {
     enum Never {}
     fn check<T: DeserializeOwned>() {
         let text = shape::<T>();
-        assert_eq!(text::parse(&text).unwrap().canonical_text(), text);
+        assert_eq!(Shape::parse(&text).unwrap().canonical_text(), text);
         assert!(plan(&text, &text).unwrap().is_none());
     }
     check::<Old>();
@@ -172,10 +172,10 @@ fn texts_of_shapes_are_understood() {
     check::<[[u64; 3]; 20]>();
     check::<BTreeMap<(u8, String), Vec<Option<bool>>>>();
     for wrong in ["", "u7", "[u8", "(u8, )", "A{a: u8", "A{a u8}", "u8 ", "enum A{B(}", "map[u8]", "\"a"] {
-        let error = text::parse(wrong).unwrap_err().to_string();
-        assert!(error.contains("is not understood as a type"), "{error}");
+        let error = Shape::parse(wrong).unwrap_err().to_string();
+        assert!(error.contains("is no text of a type"), "{error}");
     }
-    assert!(text::parse(&"[".repeat(100_000)).is_err());
+    assert!(Shape::parse(&"[".repeat(100_000)).is_err());
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! Submission of a job.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
-use flott_schema::job::Submission;
-use flott_schema::wire;
+use flott_schema::error::Error;
+use flott_schema::job::{JobSpec, Submission};
+use flott_schema::{fitting, wire};
+use flott_storage::{Storage, manifest};
 use serde_json::json;
 
 use super::jobs::of_job;
@@ -15,6 +20,42 @@ use crate::service::{CoordinatorError, EVENT_BYTES_MAX};
 
 /// The media type of a Cap'n Proto `Submission`.
 const SUBMISSION: &str = "application/x-flott-submission";
+
+/// How long the snapshot that a job starts from may take to be looked at.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Refuses a job that starts from a snapshot which is not there, or does not fit its graph: the client may not have seen it. Completes
+/// what the job says of it.
+async fn restorable(spec: JobSpec) -> Result<JobSpec, ApiError> {
+    if spec.restore.is_none() {
+        return Ok(spec);
+    }
+    // It stands in the file system, or behind a network: nothing for the thread of the API.
+    let looked = tokio::task::spawn_blocking(move || look(spec));
+    match tokio::time::timeout(SNAPSHOT_DEADLINE, looked).await {
+        Ok(Ok(looked)) => looked.map_err(|error| ApiError::bad_request(error.to_string())),
+        Ok(Err(error)) => {
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The check of the snapshot ended: {error}")))
+        }
+        Err(_) => Err(ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("The snapshot that the job starts from could not be read within {SNAPSHOT_DEADLINE:?}"),
+        )),
+    }
+}
+
+fn look(mut spec: JobSpec) -> Result<JobSpec, Error> {
+    if let Some(restore) = &mut spec.restore {
+        let place = || format!("starting from '{}', as the coordinator sees it", restore.folder);
+        let read = || {
+            let manifest = manifest::read(&Storage::open(&restore.folder)?)?;
+            fitting::check(&manifest, &spec.graph, restore.ignore_unclaimed)?;
+            Ok(manifest.checkpoint)
+        };
+        restore.checkpoint = read().map_err(|error: Error| error.at(place()))?;
+    }
+    Ok(spec)
+}
 
 /// `POST /jobs`.
 pub(super) async fn submit(api: &Api, mut asked: Asked<'_>) -> Result<HttpResponse, ApiError> {
@@ -41,7 +82,7 @@ pub(super) async fn submit(api: &Api, mut asked: Asked<'_>) -> Result<HttpRespon
     if spec.program.is_none() {
         return Err(ApiError::bad_request("The submission names no program that holds its operators"));
     }
-    let spec = std::sync::Arc::new(spec);
+    let spec = Arc::new(restorable(spec).await?);
     match api.services.handle.submit(job, spec.clone()).await {
         Ok(()) => {}
         // A client that did not get the first answer asks again.

@@ -65,7 +65,7 @@ impl<T: Record> Operator for FirstN<T> {
     fn open(&mut self, ctx: &OperatorContext) -> Result<()> {
         self.state = ctx.state.clone();
         let Some(state) = &self.state else { return Ok(()) };
-        let items = state.list(LEFT)?;
+        let items = state.list_as(LEFT, "u64")?;
         let restored: Vec<u64> = items.iter().map(|item| decode_value(item)).collect::<Result<_>>()?;
         self.left = restored.into_iter().max().map_or(self.left, |left| left as usize);
         Ok(())
