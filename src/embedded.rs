@@ -5,21 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use flott_coordinator::{Coordinator, CoordinatorError, Handle, InMemoryLink, JobOutcome};
+use flott_coordinator::machine::{ClusterState, JobException};
+use flott_coordinator::{Coordinator, CoordinatorError, Handle, InMemoryLink, JobOutcome, JobState};
 use flott_dataflow::program::Program;
 use flott_schema::config::options::CheckpointRetention;
 use flott_schema::config::{Configuration, options};
-use flott_schema::control::ToCoordinator;
+use flott_schema::control::{TaskState, ToCoordinator};
 use flott_schema::ids::{JobId, WorkerId};
 use flott_schema::job::{JobSettings, JobSpec};
-use flott_schema::snapshot::RestoreFrom;
+use flott_schema::snapshot::{MANIFEST_FILE, RestoreFrom};
 use flott_schema::stable_hash::stable_hash;
 use flott_schema::{Error, ErrorKind, Result};
+use flott_storage::Storage;
 use flott_worker::{JobMetrics, Worker, WorkerHandle};
 use tokio::sync::mpsc;
 
 use crate::interrupt::Interrupts;
 use crate::progress::{self, Progress};
+use crate::restarts::{self, Failure, Restarts, Restored};
 use crate::result::JobResult;
 
 /// Messages that may be under way between coordinator and worker.
@@ -170,10 +173,15 @@ async fn run_job(program: Arc<Program>, options: EmbeddedOptions) -> Result<JobR
     let _ = worker.await;
     let _ = forward.await;
     // Of a job that names no folder, and does not want its checkpoints kept, nothing is left.
-    if options.settings.checkpoints.retention == CheckpointRetention::NoExternalizedCheckpoints {
+    if is_deleted_at_the_end(&options) {
         let _ = std::fs::remove_dir_all(checkpoints);
     }
     result
+}
+
+/// Whether the job's checkpoints go with it.
+fn is_deleted_at_the_end(options: &EmbeddedOptions) -> bool {
+    options.settings.checkpoints.retention == CheckpointRetention::NoExternalizedCheckpoints
 }
 
 /// Carries the worker's reports to the coordinator.
@@ -221,7 +229,15 @@ async fn drive(
         JobOutcome::Canceled => {
             Err(Error::new(ErrorKind::Cancelled, format!("job '{}' was cancelled", graph.name)))
         }
-        JobOutcome::Failed(failure) => Err(failure.to_error().at(format!("job '{}' failed", graph.name))),
+        JobOutcome::Failed(failure) => {
+            if options.show_progress
+                && !is_deleted_at_the_end(options)
+                && let Some(folder) = newest_snapshot(handle, job).await
+            {
+                eprintln!("{}", restarts::advice(&folder));
+            }
+            Err(failure.to_error().at(format!("job '{}' failed", graph.name)))
+        }
     }
 }
 
@@ -245,10 +261,14 @@ async fn wait(
     let mut ended = std::pin::pin!(handle.wait(job));
     let mut interrupted = std::pin::pin!(interrupted);
     let mut cancelled = false;
+    let mut restarts = Restarts::default();
     let outcome = loop {
         tokio::select! {
             outcome = &mut ended => break outcome.map_err(|error| error.into_error()),
-            _ = tick.tick() => progress.update(&program.graph, metrics),
+            _ = tick.tick() => {
+                progress.update(&program.graph, metrics);
+                say_what_went_wrong(handle, job, &mut restarts, &progress).await;
+            }
             () = &mut interrupted, if !cancelled => {
                 cancelled = true;
                 progress.say(&format!("cancelling job '{name}'; a second Ctrl-C ends the program at once"));
@@ -260,6 +280,45 @@ async fn wait(
             }
         }
     };
+    say_what_went_wrong(handle, job, &mut restarts, &progress).await;
     progress.finish();
     outcome
+}
+
+/// Says each restart once: why, and what the job goes on from.
+async fn say_what_went_wrong(handle: &Handle, job: JobId, restarts: &mut Restarts, progress: &Progress) {
+    let look = move |state: &ClusterState| {
+        let record = state.job(job)?;
+        let restarted = record.exceptions().latest().filter(|exception| exception.restarted);
+        let failure =
+            |one: &JobException| Failure { at_ms: one.at_ms, message: one.cause.to_error().to_string() };
+        let failures: Vec<Failure> = restarted.map(failure).collect();
+        let counts = record.counts();
+        let is_deployed = counts.of(TaskState::Created) + counts.of(TaskState::Scheduled) == 0;
+        let goes_on = is_deployed && matches!(record.state(), JobState::Running | JobState::Finished);
+        let restored = record.checkpoints().restored().map(|restored| Restored {
+            checkpoint: restored.from.checkpoint,
+            folder: restored.from.folder.clone(),
+            at_ms: restored.at_ms,
+        });
+        Some((failures, goes_on, restored))
+    };
+    // A cluster that is gone has nothing to say.
+    let Ok(Some((failures, goes_on, restored))) = handle.read("failures", look).await else { return };
+    restarts.failed(failures).iter().for_each(|line| progress.say(line));
+    if goes_on && let Some(line) = restarts.goes_on(restored) {
+        progress.say(&line);
+    }
+}
+
+/// Of a job that has failed: what it can be started from again.
+async fn newest_snapshot(handle: &Handle, job: JobId) -> Option<String> {
+    let look = move |state: &ClusterState| {
+        let checkpoints = state.job(job)?.checkpoints();
+        let known = checkpoints.retained().chain(checkpoints.savepoints());
+        known.max_by_key(|one| one.id).map(|one| one.folder.clone())
+    };
+    let folder = handle.read("snapshots", look).await.ok()??;
+    let is_there = Storage::open(&folder).is_ok_and(|place| place.exists(MANIFEST_FILE).unwrap_or(false));
+    is_there.then_some(folder)
 }

@@ -31,6 +31,7 @@ mod execute;
 mod interrupt;
 mod place;
 mod progress;
+mod restarts;
 mod restore;
 mod result;
 mod submit;

@@ -109,15 +109,19 @@ fn declared(program: &Arc<Program>) -> Vec<DeclaredOperator> {
     known.unwrap_or_else(|| {
         let unknown = format!("its operators were not open within {OPEN_DEADLINE:?}");
         let operators = program.graph.vertices.iter().flat_map(|vertex| {
-            vertex.operators.iter().map(|operator| (operator, vertex.is_source && vertex.operators[0] == *operator))
+            vertex
+                .operators
+                .iter()
+                .map(|operator| (operator, vertex.is_source && vertex.operators[0] == *operator))
         });
-        let nothing = |(operator, has_enumerator): (&flott_schema::graph::OperatorSpec, bool)| DeclaredOperator {
-            operator: operator.clone(),
-            tables: Vec::new(),
-            lists: Vec::new(),
-            has_enumerator,
-            unknown: Some(unknown.clone()),
-        };
+        let nothing =
+            |(operator, has_enumerator): (&flott_schema::graph::OperatorSpec, bool)| DeclaredOperator {
+                operator: operator.clone(),
+                tables: Vec::new(),
+                lists: Vec::new(),
+                has_enumerator,
+                unknown: Some(unknown.clone()),
+            };
         operators.map(nothing).collect()
     })
 }
@@ -141,8 +145,8 @@ mod tests {
     use flott_schema::ids::{JobId, OperatorId, TaskId};
     use flott_schema::key_group::KeyGroupRange;
     use flott_schema::snapshot::{
-        KeyedSnapshot, Manifest, ManifestOperator, ManifestVertex, OperatorSnapshot, SnapshotKind, SnapshotTimes,
-        TaskSnapshot,
+        KeyedSnapshot, Manifest, ManifestOperator, ManifestVertex, OperatorSnapshot, SnapshotKind,
+        SnapshotTimes, TaskSnapshot,
     };
     use flott_storage::Storage;
 

@@ -104,6 +104,12 @@ fn a_job_goes_on_from_its_savepoint_at_other_parallelisms_and_loses_or_repeats_n
     let refused = run(&mut cluster.flott(&other)).failed_with(1);
     assert!(refused.contains("(uid counts)") && refused.contains("--allow-non-restored-state"), "{refused}");
 
+    // So is one that starts from what is not there, also where nobody waits for its end.
+    let missing = path("no-savepoint");
+    let refused = ["run", "-d", "-s", &missing, &program, "counted", &second];
+    let refused = run(&mut cluster.flott(&refused)).failed_with(1);
+    assert!(refused.contains(&missing) && refused.contains("there is no snapshot"), "{refused}");
+
     let disposed = json(cluster.flott(&["savepoint", "dispose", "--json", &kept]));
     assert!(disposed["disposed"].is_string());
     let kept = kept.trim_start_matches("file://").trim_start_matches("file:");

@@ -108,7 +108,9 @@ impl StateBackend for Noted {
             return Err(Error::user(format!("table '{}' is registered twice", spec.name)));
         }
         tables.push(spec);
-        u16::try_from(tables.len() - 1).map(TableId).map_err(|_| Error::user("an operator has too many tables"))
+        u16::try_from(tables.len() - 1)
+            .map(TableId)
+            .map_err(|_| Error::user("an operator has too many tables"))
     }
 
     fn load(&self, _table: TableId, _row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {

@@ -169,6 +169,11 @@ impl Client {
         self.get(&format!("/jobs/{job}/checkpoints"))
     }
 
+    /// The complete snapshots that a job remembers, the newest first.
+    pub fn retained(&self, job: &str) -> Result<Vec<RetainedView>, ClientError> {
+        self.get::<Retained>(&format!("/jobs/{job}/checkpoints/retained")).map(|found| found.retained)
+    }
+
     /// How many tasks each vertex of a job shall have, by the vertices' ids.
     pub fn requirements(&self, job: &str) -> Result<Requirements, ClientError> {
         self.get(&format!("/jobs/{job}/resource-requirements"))
@@ -214,6 +219,53 @@ impl Requirement {
 pub struct Checkpoints {
     /// The latest first.
     pub history: Vec<CheckpointView>,
+    /// The latest of their kinds.
+    pub latest: LatestView,
+}
+
+/// The latest in [`Checkpoints`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LatestView {
+    /// What the tasks that run now were started from.
+    pub restored: Option<RestoredView>,
+}
+
+/// What tasks were started from.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RestoredView {
+    /// The id of the snapshot.
+    pub id: u64,
+    /// When (milliseconds since 1970).
+    pub restore_timestamp: u64,
+    /// Its folder.
+    pub external_path: String,
+}
+
+/// `GET /jobs/:id/checkpoints/retained`
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Retained {
+    retained: Vec<RetainedView>,
+}
+
+/// A complete snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RetainedView {
+    /// Its id.
+    pub id: u64,
+    /// Whether it is the user's.
+    pub is_savepoint: bool,
+    /// When it was begun (milliseconds since 1970).
+    pub trigger_timestamp: i64,
+    /// Bytes of it.
+    pub state_size: u64,
+    /// Its folder.
+    pub external_path: String,
+    /// Whether it is there; nothing if that could not be found out.
+    pub exists: Option<bool>,
 }
 
 /// A checkpoint or savepoint in [`Checkpoints`].

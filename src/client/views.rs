@@ -79,6 +79,9 @@ pub struct JobDetails {
     pub duration: i64,
     /// Its vertices, upstream first.
     pub vertices: Vec<VertexDetails>,
+    /// When it last came into each state (milliseconds since 1970); 0: never.
+    #[serde(default)]
+    pub timestamps: BTreeMap<String, u64>,
     /// What it waits for, if it waits.
     #[serde(default)]
     pub slot_wait: Option<SlotWaitDetails>,

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use flott::Result;
+use flott::client::snapshots::RetainedView;
 use flott::client::views::{ExceptionEntry, JobDetails, count};
 
 use super::connection::Connection;
@@ -44,7 +45,10 @@ impl Arguments {
         }
         let details = client.job(&id).map_err(|error| error.into_error())?;
         let failures = client.exceptions(&id).map_err(|error| error.into_error())?.exception_history.entries;
+        // Coordinators of an older Flott do not tell.
+        let snapshots = client.retained(&id).unwrap_or_default();
         print!("{}", described(&details));
+        print!("{}", retained(&details, &snapshots));
         print!("{}", failed(&failures));
         Ok(ExitCode::SUCCESS)
     }
@@ -83,6 +87,32 @@ fn described(job: &JobDetails) -> String {
         ]);
     }
     format!("{text}\n{table}")
+}
+
+/// The snapshots that the job can go back to, or be started from again.
+fn retained(job: &JobDetails, snapshots: &[RetainedView]) -> String {
+    let mut text = String::new();
+    if !snapshots.is_empty() {
+        text.push_str("\nsnapshots\n");
+    }
+    for one in snapshots {
+        let kind = if one.is_savepoint { "savepoint" } else { "checkpoint" };
+        let gone = if one.exists == Some(false) { ", gone" } else { "" };
+        let (at, size) = (time(one.trigger_timestamp), bytes(one.state_size));
+        text.push_str(&format!("  {} {kind}, {at} UTC, {size}{gone}: {}\n", one.id, one.external_path));
+    }
+    if job.state == "FAILED" {
+        match snapshots.iter().find(|one| one.exists != Some(false)) {
+            Some(newest) => text.push_str(&format!(
+                "\nto go on from its newest snapshot: flott run -s {} PROGRAM [ARGUMENTS]\n",
+                newest.external_path
+            )),
+            None => text.push_str(
+                "\nno snapshot of it is left; execution.checkpointing.externalized-checkpoint-retention says which stay\n",
+            ),
+        }
+    }
+    text
 }
 
 fn failed(failures: &[ExceptionEntry]) -> String {

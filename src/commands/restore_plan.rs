@@ -12,7 +12,9 @@ pub fn show(noted: &str, as_json: bool) -> Result<bool> {
     let mut refused = false;
     for line in noted.lines() {
         let planned: PlannedRestore = serde_json::from_str(line).map_err(|error| {
-            Error::user(format!("the plan of the program is not understood, it is built with another Flott: {error}"))
+            Error::user(format!(
+                "the plan of the program is not understood, it is built with another Flott: {error}"
+            ))
         })?;
         refused |= !planned.refused.is_empty();
         match as_json {
@@ -66,13 +68,21 @@ fn of_operator(operator: &OperatorPlan) -> String {
             (None, Some(_)) => vec![one(&state.type_now)],
         };
         let size = state.bytes.map(bytes).unwrap_or_default();
-        table.row([format!("  {}", state.name), state.fate.word().into(), state.kind.clone(), types[0].clone(), size]);
+        table.row([
+            format!("  {}", state.name),
+            state.fate.word().into(),
+            state.kind.clone(),
+            types[0].clone(),
+            size,
+        ]);
         let more = types.into_iter().skip(1);
         more.for_each(|line| table.row([String::new(), String::new(), String::new(), line, String::new()]));
         // Reasons stand in full below the table of all operators.
         if state.fate != Fate::Refused {
             let details = state.details.iter().cloned();
-            details.for_each(|line| table.row([String::new(), String::new(), String::new(), line, String::new()]));
+            details.for_each(|line| {
+                table.row([String::new(), String::new(), String::new(), line, String::new()])
+            });
         }
     }
     text.push_str(&table.to_string());

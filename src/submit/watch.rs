@@ -7,10 +7,11 @@ use flott_schema::ids::JobId;
 use flott_schema::{Error, ErrorKind, Result};
 
 use super::summary;
-use crate::client::views::{JobDetails, Overview, has_ended};
+use crate::client::views::{ExceptionEntry, JobDetails, Overview, has_ended};
 use crate::client::{Client, ClientError};
 use crate::interrupt::Interrupts;
 use crate::progress::Progress;
+use crate::restarts::{self, Failure, Restarts, Restored};
 use crate::result::JobResult;
 
 /// Between two questions how the job is doing, at first and later.
@@ -45,6 +46,8 @@ async fn watch(client: &Client, job: JobId, graph: &JobGraph) -> Result<JobResul
         progress: Progress::start(&graph.name, true),
         silent: None,
         waits: false,
+        restarted_ms: 0,
+        restarts: Restarts::default(),
     };
     let mut cancelled = false;
     let outcome = loop {
@@ -81,6 +84,9 @@ struct Watch<'a> {
     silent: Option<Instant>,
     /// Whether it was said that the job waits for slots.
     waits: bool,
+    /// When it was last restarted, as far as was told.
+    restarted_ms: u64,
+    restarts: Restarts,
 }
 
 impl Watch<'_> {
@@ -92,6 +98,7 @@ impl Watch<'_> {
                     self.progress.say("the cluster answers again");
                 }
                 self.say_what_it_waits_for(&details);
+                self.say_what_went_wrong(&details);
                 if self.progress.is_shown() && !has_ended(&details.state) {
                     let events = summary::source_records(self.client, &self.job, self.graph).unwrap_or(0);
                     let running = (details.tasks_in("RUNNING"), details.task_count());
@@ -119,6 +126,34 @@ impl Watch<'_> {
                 "waiting for slots: the job needs {needed}, the cluster has {slots_available} free of {slots_total}"
             )),
             Err(_) => self.progress.say(&format!("waiting for slots: the job needs {needed}")),
+        }
+    }
+
+    /// Once for each restart: why, and what it goes on from.
+    fn say_what_went_wrong(&mut self, details: &JobDetails) {
+        let restarted_ms = details.timestamps.get("RESTARTING").copied().unwrap_or(0);
+        if restarted_ms > self.restarted_ms && !matches!(details.state.as_str(), "FAILING" | "FAILED") {
+            // What cannot be read now is read with the next answer.
+            let Ok(history) = self.client.exceptions(&self.job) else { return };
+            self.restarted_ms = restarted_ms;
+            let failures = history.exception_history.entries.into_iter().map(|entry| Failure {
+                at_ms: u64::try_from(entry.timestamp).unwrap_or(0),
+                message: message_of(&entry).0.to_owned(),
+            });
+            let told = self.restarts.failed(failures);
+            told.iter().for_each(|line| self.progress.say(line));
+        }
+        let is_deployed = details.tasks_in("CREATED") + details.tasks_in("SCHEDULED") == 0;
+        if self.restarts.waits() && matches!(details.state.as_str(), "RUNNING" | "FINISHED") && is_deployed {
+            let Ok(checkpoints) = self.client.checkpoints(&self.job) else { return };
+            let restored = checkpoints.latest.restored.map(|restored| Restored {
+                checkpoint: restored.id,
+                folder: restored.external_path,
+                at_ms: restored.restore_timestamp,
+            });
+            if let Some(line) = self.restarts.goes_on(restored) {
+                self.progress.say(&line);
+            }
         }
     }
 
@@ -161,7 +196,13 @@ fn ended(client: &Client, job: JobId, graph: &JobGraph, details: &JobDetails) ->
             Ok(result)
         }
         "CANCELED" => Err(Error::new(ErrorKind::Cancelled, format!("job '{}' was cancelled", graph.name))),
-        _ => Err(failure(client, job).at(format!("job '{}' failed", graph.name))),
+        _ => {
+            let retained = client.retained(&job.to_string()).unwrap_or_default();
+            if let Some(newest) = retained.iter().find(|one| one.exists != Some(false)) {
+                eprintln!("{}", restarts::advice(&newest.external_path));
+            }
+            Err(failure(client, job).at(format!("job '{}' failed", graph.name)))
+        }
     }
 }
 
@@ -174,16 +215,19 @@ fn failure(client: &Client, job: JobId) -> Error {
     let Some(entry) = entries.into_iter().next() else {
         return Error::internal("the cluster does not say why");
     };
-    let (message, rest) = entry.stacktrace.split_once('\n').unwrap_or((&entry.stacktrace, ""));
-    // As in a stack trace of Java, the kind stands in front.
-    let message = message
-        .strip_prefix(&entry.exception_name)
-        .map_or(message, |message| message.trim_start_matches(": "));
+    let (message, rest) = message_of(&entry);
     let error = Error::new(kind_of(&entry.exception_name), message.trim());
     match rest.trim().is_empty() {
         true => error,
         false => error.with_backtrace(rest.trim_end()),
     }
+}
+
+/// The first line of a failure, and the others. As in a stack trace of Java, the kind stands in front, which is left out.
+fn message_of(entry: &ExceptionEntry) -> (&str, &str) {
+    let (message, rest) = entry.stacktrace.split_once('\n').unwrap_or((&entry.stacktrace, ""));
+    let without = message.strip_prefix(&entry.exception_name);
+    (without.map_or(message, |message| message.trim_start_matches(": ")), rest)
 }
 
 /// The kind of a failure by the class that the REST API names: `flott.UserCode`.

@@ -112,7 +112,8 @@ impl RestorePlan {
         let mut stored: BTreeMap<OperatorId, Stored> = BTreeMap::new();
         for vertex in &manifest.vertices {
             for operator in &vertex.operators {
-                let states: Vec<&OperatorSnapshot> = fitting::states_of(manifest, operator.operator).collect();
+                let states: Vec<&OperatorSnapshot> =
+                    fitting::states_of(manifest, operator.operator).collect();
                 if !states.is_empty() {
                     stored.insert(operator.operator, Stored { operator, vertex, states });
                 }
@@ -143,7 +144,11 @@ impl RestorePlan {
             let refused = operator.states.iter().filter(|state| state.fate == Fate::Refused);
             refused.map(|state| {
                 let OperatorPlan { uid, name, .. } = operator;
-                format!("state '{}' of operator '{name}' (uid {uid}): {}", state.name, state.details.join("; "))
+                format!(
+                    "state '{}' of operator '{name}' (uid {uid}): {}",
+                    state.name,
+                    state.details.join("; ")
+                )
             })
         });
         of_states.chain(self.obstacles.iter().cloned()).collect()
@@ -201,7 +206,8 @@ impl<'m> Stored<'m> {
             details: details.to_vec(),
         };
         let tables = self.tables();
-        let tables = tables.values().map(|table| plan(&table.name, table.holds.clone(), stored_type(table), None));
+        let tables =
+            tables.values().map(|table| plan(&table.name, table.holds.clone(), stored_type(table), None));
         let lists = self.lists();
         let lists = lists.iter().map(|(name, (mode, item_type, bytes))| {
             plan(name, list_kind(*mode).into(), known(item_type), Some(*bytes))
@@ -222,7 +228,11 @@ fn known(text: &str) -> Option<String> {
 fn key_and_value(key: &str, value: &str) -> Option<String> {
     match (key, value) {
         ("", "") => None,
-        _ => Some(format!("{} -> {}", known(key).as_deref().unwrap_or("?"), known(value).as_deref().unwrap_or("?"))),
+        _ => Some(format!(
+            "{} -> {}",
+            known(key).as_deref().unwrap_or("?"),
+            known(value).as_deref().unwrap_or("?")
+        )),
     }
 }
 

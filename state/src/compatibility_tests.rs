@@ -158,10 +158,16 @@ fn what_nobody_claims_is_refused_or_dropped_as_it_is_said() {
     let manifest = snapshot(&[("total", "str", "u64")]);
     let other = || [declared("suma", &[("total", "str", "u64")], &[])];
     let plan = RestorePlan::of(&manifest, &graph("suma", 2, 128), &other(), false);
-    assert_eq!(fates(&plan).iter().map(|(_, word, _)| *word).collect::<Vec<_>>(), ["new", "refused", "refused"]);
+    assert_eq!(
+        fates(&plan).iter().map(|(_, word, _)| *word).collect::<Vec<_>>(),
+        ["new", "refused", "refused"]
+    );
     assert!(plan.refusals()[0].contains("the nearest is 'suma'"), "{:?}", plan.refusals());
     let plan = RestorePlan::of(&manifest, &graph("suma", 2, 128), &other(), true);
-    assert_eq!(fates(&plan).iter().map(|(_, word, _)| *word).collect::<Vec<_>>(), ["new", "dropped", "dropped"]);
+    assert_eq!(
+        fates(&plan).iter().map(|(_, word, _)| *word).collect::<Vec<_>>(),
+        ["new", "dropped", "dropped"]
+    );
     assert!(plan.refusals().is_empty());
     // A state of an operator that is still there.
     let less = [declared("sum", &[], &[("operator.seen", "u32")])];
@@ -183,7 +189,11 @@ fn what_an_operator_registers_that_does_not_open_here_is_decided_when_its_task_o
     let manifest = snapshot(&[("total", "str", "u64")]);
     let own = DeclaredOperator { unknown: Some("no such file".into()), ..declared("sum", &[], &[]) };
     let plan = RestorePlan::of(&manifest, &graph("sum", 2, 128), &[own], false);
-    assert!(fates(&plan).iter().all(|(_, word, details)| *word == "undecided" && details[0].contains("no such file")));
+    assert!(
+        fates(&plan)
+            .iter()
+            .all(|(_, word, details)| *word == "undecided" && details[0].contains("no such file"))
+    );
     assert!(plan.refusals().is_empty());
 }
 

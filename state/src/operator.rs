@@ -430,7 +430,9 @@ impl StateBackend for OperatorState {
         let Some(plan) = plan else { return Ok(items) };
         let rewrite = |item: &Vec<u8>| {
             let mut bytes = Vec::new();
-            plan.rewrite(item, &mut bytes).map(|()| bytes).at(|| format!("{}, list state '{name}'", self.place()))
+            plan.rewrite(item, &mut bytes)
+                .map(|()| bytes)
+                .at(|| format!("{}, list state '{name}'", self.place()))
         };
         items.iter().map(rewrite).collect()
     }

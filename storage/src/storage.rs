@@ -62,9 +62,8 @@ impl Storage {
 
     /// The same folder without links on the way to it; an error if it is not there.
     pub fn resolved(&self) -> Result<Storage> {
-        let path = local::resolved(self.root())?.ok_or_else(|| {
-            Error::bad_input(format!("there is no folder '{self}'"))
-        })?;
+        let path = local::resolved(self.root())?
+            .ok_or_else(|| Error::bad_input(format!("there is no folder '{self}'")))?;
         let location = Location::Local(path);
         Ok(Storage { uri: uri_of(&location), location })
     }

@@ -1,8 +1,11 @@
 //! A job that ends in the way its argument says, for the tests of `flott run` and of failures.
 
+use std::fmt::Display;
+use std::ops::Add;
 use std::time::Duration;
 
 use flott::connectors::generator::Generator;
+use flott::dataflow::batch::Record;
 use flott::prelude::*;
 
 fn main() -> flott::Result<()> {
@@ -20,13 +23,10 @@ fn main() -> flott::Result<()> {
             numbers(&env).uid("more-numbers").write_text(*folder)
         }
         // Each number with how many of its last digit have come: whoever loses or repeats one, or its state, is found out.
-        ["counted", folder] => numbers(&env)
-            .map(|n| (n, 1_u64))
-            .key_by(|(n, _)| n % 10)
-            .reduce(|last, next| *last = (next.0, last.1 + next.1))
-            .uid("counts")
-            .map(|(n, count)| format!("{n} {count}"))
-            .write_text(*folder),
+        ["counted", folder] => counted::<u64>(&env, folder),
+        // The same with a count of another type.
+        ["counted-by-u8", folder] => counted::<u8>(&env, folder),
+        ["counted-by-u128", folder] => counted::<u128>(&env, folder),
         // Five vertices, each task of which sends to one of the next.
         ["wide"] => {
             let step = |n: u64| n + 1;
@@ -38,6 +38,19 @@ fn main() -> flott::Result<()> {
     env.execute("test job")?;
     println!("after the job");
     Ok(())
+}
+
+fn counted<C>(env: &StreamEnv, folder: &str)
+where
+    C: Record + Copy + From<u8> + Add<Output = C> + Display,
+{
+    numbers(env)
+        .map(|n| (n, C::from(1)))
+        .key_by(|(n, _)| n % 10)
+        .reduce(|last, next| *last = (next.0, last.1 + next.1))
+        .uid("counts")
+        .map(|(n, count)| format!("{n} {count}"))
+        .write_text(folder);
 }
 
 /// Numbers by the clock, without end.

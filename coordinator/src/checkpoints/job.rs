@@ -7,6 +7,7 @@ use std::sync::Arc;
 use flott_schema::config::options::CheckpointRetention;
 use flott_schema::control::SnapshotReport;
 use flott_schema::error::ErrorKind;
+use flott_schema::graph::ExecutionMode;
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::CheckpointSettings;
 use flott_schema::snapshot::{Manifest, SnapshotKind, TaskSnapshot};
@@ -38,6 +39,8 @@ pub(super) struct JobLedger {
     pending: BTreeMap<u64, Pending>,
     /// Checkpoints that the job can go back to.
     retained: BTreeSet<u64>,
+    /// The folder of the snapshot that the job was started from and has claimed, until its own have taken its place.
+    claimed: Option<String>,
     registry: Registry,
     /// Whether the registry is whole; else nothing that is shared is deleted.
     surveyed: bool,
@@ -62,6 +65,8 @@ impl JobLedger {
             folder,
             pending: BTreeMap::new(),
             retained,
+            // What a leader before has deleted is found to be gone.
+            claimed: claimed(record),
             registry: Registry::default(),
             surveyed: true,
             survey_again_ms: None,
@@ -100,6 +105,12 @@ impl JobLedger {
         for id in subsumed {
             self.discard(id, actions);
         }
+        // The claimed one is the oldest of those that are retained.
+        if self.retained.len() >= (self.settings.num_retained as usize).max(1)
+            && let Some(folder) = self.claimed.take()
+        {
+            self.discard_claimed(folder, actions);
+        }
         self.settle(actions);
         let deadline_ms = now.clock_ms.saturating_add(self.settings.timeout_ms);
         for one in self.pending.values_mut().filter(|one| one.awaits_its_turn) {
@@ -132,7 +143,15 @@ impl JobLedger {
                 false
             }
         };
-        if !goes || record.checkpoints().last_id() == 0 {
+        if !goes {
+            return;
+        }
+        // A job that ends before it has got anywhere leaves it to whoever has started it.
+        let has_taken_over = record.state() == JobState::Finished || !self.retained.is_empty();
+        if let Some(folder) = self.claimed.take_if(|_| has_taken_over) {
+            self.discard_claimed(folder, actions);
+        }
+        if record.checkpoints().last_id() == 0 {
             return;
         }
         let mut deletion = std::mem::take(&mut self.failed_deletions);
@@ -265,6 +284,7 @@ impl JobLedger {
         let kept = &mut self.failed_deletions;
         kept.files.extend(failed.files);
         kept.trees.extend(failed.trees);
+        kept.claimed.extend(failed.claimed);
         kept.files.truncate(RETRIED_MAX);
         kept.trees.truncate(RETRIED_MAX);
     }
@@ -403,6 +423,12 @@ impl JobLedger {
         actions.push(Action::Delete(deletion));
     }
 
+    /// The snapshot that the job has claimed is no more, and so is what it alone needed.
+    fn discard_claimed(&mut self, folder: String, actions: &mut Vec<Action>) {
+        let claimed = vec![folder];
+        actions.push(Action::Delete(Deletion { job: Some(self.job), claimed, ..Deletion::default() }));
+    }
+
     /// A part of a snapshot that has ended: what it alone needed is of no use.
     fn drop_stale(&self, checkpoint: u64, part: &TaskSnapshot, actions: &mut Vec<Action>) {
         if self.retained.contains(&checkpoint) || self.pending.contains_key(&checkpoint) {
@@ -434,4 +460,10 @@ impl JobLedger {
     fn shared_file(&self, name: &str) -> String {
         format!("{}/shared/{name}", self.folder)
     }
+}
+
+/// The snapshot that a job was submitted with and owns.
+fn claimed(record: &JobRecord) -> Option<String> {
+    let restore = record.spec().restore.as_ref().filter(|restore| restore.own)?;
+    (record.graph().mode == ExecutionMode::Streaming).then(|| restore.folder.clone())
 }

@@ -56,6 +56,8 @@ pub struct Deletion {
     pub files: Vec<String>,
     /// Folders with all that is in them.
     pub trees: Vec<String>,
+    /// Folders of snapshots that the job has claimed: they go with what they alone needed.
+    pub claimed: Vec<String>,
     /// A folder that goes if nothing is left in it.
     pub empty_folder: Option<String>,
 }
@@ -63,7 +65,8 @@ pub struct Deletion {
 impl Deletion {
     /// Whether there is nothing to delete.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.trees.is_empty() && self.empty_folder.is_none()
+        let Deletion { job: _, files, trees, claimed, empty_folder } = self;
+        files.is_empty() && trees.is_empty() && claimed.is_empty() && empty_folder.is_none()
     }
 }
 
@@ -237,7 +240,7 @@ impl Ledger {
 
     /// What could not be deleted: it is tried again with the next deletion of the job.
     pub fn not_deleted(&mut self, failed: Deletion) {
-        self.deletions_failed += (failed.files.len() + failed.trees.len()) as u64;
+        self.deletions_failed += (failed.files.len() + failed.trees.len() + failed.claimed.len()) as u64;
         if let Some(ledger) = failed.job.and_then(|job| self.jobs.get_mut(&job)) {
             ledger.not_deleted(failed);
         }

@@ -9,8 +9,10 @@
 //! * [`ledger`]: [`Ledger`], decisions without I/O: what is told goes in, [`Action`]s come out; `job`: of one job; `trigger`: when
 //!   the next is due
 //! * `pending`: a snapshot that is being taken; [`registry`]: files that checkpoints share; [`details`]: what people ask for
-//! * [`keeper`]: the threads that write manifests and delete files; [`places`]: where snapshots go
+//! * [`keeper`]: the threads that write manifests and delete files; `claimed`: snapshots of other jobs that go; [`places`]: where
+//!   snapshots go
 
+mod claimed;
 pub mod details;
 mod job;
 pub mod keeper;

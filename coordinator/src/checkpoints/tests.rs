@@ -6,7 +6,8 @@ use flott_schema::ids::{AttemptId, JobId, OperatorId, WorkerId};
 use flott_schema::job::{CheckpointSettings, JobSettings, JobSpec, RestartStrategy};
 use flott_schema::key_group::KeyGroupRange;
 use flott_schema::snapshot::{
-    KeyedSnapshot, OperatorSnapshot, SavepointFormat, SnapshotFile, SnapshotKind, SnapshotTimes, TaskSnapshot,
+    KeyedSnapshot, OperatorSnapshot, RestoreFrom, SavepointFormat, SnapshotFile, SnapshotKind, SnapshotTimes,
+    TaskSnapshot,
 };
 use flott_schema::stats::WorkerProfile;
 
@@ -45,6 +46,11 @@ fn settings() -> CheckpointSettings {
 impl Leader {
     /// A job of a source and a map, which run.
     fn of(checkpoints: CheckpointSettings) -> Self {
+        Self::restored(checkpoints, None)
+    }
+
+    /// The same, started from a snapshot.
+    fn restored(checkpoints: CheckpointSettings, restore: Option<RestoreFrom>) -> Self {
         let ledger = Ledger::new(Places { checkpoints: "/nowhere".into() });
         let state = ClusterState::new(Limits::default());
         let mut leader = Leader { state, ledger, clock_ms: 0, away: false };
@@ -53,7 +59,7 @@ impl Leader {
         let graph = streaming("pipe", &[("source", 1), ("map", 1)], &["source > map"]);
         let restart = RestartStrategy::FixedDelay { attempts: 9, delay_ms: 0 };
         let settings = JobSettings { restart, checkpoints, ..JobSettings::default() };
-        let spec = Arc::new(JobSpec { settings, ..JobSpec::embedded(graph) });
+        let spec = Arc::new(JobSpec { settings, restore, ..JobSpec::embedded(graph) });
         leader.happen(Event::JobSubmitted { job: JOB, spec, at_ms: 0 });
         leader.run();
         leader
@@ -179,6 +185,7 @@ fn deletions(actions: Vec<Action>) -> Deletion {
         let Action::Delete(one) = action else { panic!("{action:?}") };
         all.files.extend(one.files);
         all.trees.extend(one.trees);
+        all.claimed.extend(one.claimed);
         all.empty_folder = all.empty_folder.or(one.empty_folder);
     }
     all.files.sort();
@@ -549,4 +556,63 @@ fn without_the_manifests_nothing_shared_is_deleted_and_they_are_looked_for_again
         (deleted.files, deleted.trees),
         (vec![format!("{FOLDER}/shared/a")], vec![format!("{FOLDER}/chk-2")])
     );
+}
+
+/// A job that starts from a snapshot of another.
+fn started_from(own: bool, num_retained: u32) -> Leader {
+    let folder = "file:///data/other/chk-4".into();
+    let restore = RestoreFrom { folder, checkpoint: 4, ignore_unclaimed: false, own };
+    Leader::restored(CheckpointSettings { num_retained, ..settings() }, Some(restore))
+}
+
+fn claimed(actions: Vec<Action>) -> Vec<String> {
+    actions
+        .into_iter()
+        .filter_map(|action| if let Action::Delete(one) = action { Some(one.claimed) } else { None })
+        .flatten()
+        .collect()
+}
+
+#[test]
+fn a_claimed_snapshot_goes_when_as_many_of_the_jobs_own_are_complete_as_it_retains() {
+    let mut leader = started_from(true, 2);
+    leader.pass(100);
+    assert!(claimed(leader.complete(5, &[])).is_empty());
+    leader.pass(100);
+    assert_eq!(claimed(leader.complete(6, &[])), ["file:///data/other/chk-4"]);
+    leader.pass(100);
+    assert!(claimed(leader.complete(7, &[])).is_empty(), "it goes once");
+    // Another leader does not know whether it is gone.
+    let (state, now) = (leader.state.clone(), leader.now());
+    leader.ledger.take_over(&state, now);
+    assert_eq!(claimed(leader.ledger.take_actions()), ["file:///data/other/chk-4"]);
+}
+
+#[test]
+fn a_snapshot_that_is_not_claimed_stays() {
+    let mut leader = started_from(false, 1);
+    leader.pass(100);
+    assert!(claimed(leader.complete(5, &[])).is_empty());
+    leader.report("source", TaskState::Finished);
+    leader.report("map", TaskState::Finished);
+    assert_eq!(leader.job().state(), JobState::Finished);
+    assert!(claimed(leader.pass(0)).is_empty());
+}
+
+#[test]
+fn a_claimed_snapshot_goes_with_the_job_unless_the_job_got_nowhere() {
+    let mut leader = started_from(true, 3);
+    leader.happen(Event::CancelRequested { job: JOB, at_ms: 0 });
+    leader.report("source", TaskState::Canceled);
+    leader.report("map", TaskState::Canceled);
+    assert_eq!(leader.job().state(), JobState::Canceled);
+    assert!(claimed(leader.pass(0)).is_empty());
+
+    let mut leader = started_from(true, 3);
+    leader.pass(100);
+    assert!(claimed(leader.complete(5, &[])).is_empty());
+    leader.happen(Event::CancelRequested { job: JOB, at_ms: 0 });
+    leader.report("source", TaskState::Canceled);
+    leader.report("map", TaskState::Canceled);
+    assert_eq!(claimed(leader.pass(0)), ["file:///data/other/chk-4"]);
 }

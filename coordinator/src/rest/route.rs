@@ -62,6 +62,8 @@ pub(super) enum JobPart {
 /// What of the snapshots of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SnapshotPart {
+    /// Flott's own: what a job can be started from again.
+    Retained,
     All,
     Config,
     Details(u64),
@@ -212,6 +214,7 @@ fn snapshot_part(method: &str, rest: &[&str]) -> Result<Option<SnapshotPart>, Ap
         ("GET", ["checkpoints", "details", id, "subtasks", vertex]) => {
             SnapshotPart::SubtaskDetails(checkpoint_id(id)?, vertex_id(vertex)?)
         }
+        ("GET", ["checkpoints", "retained"]) => SnapshotPart::Retained,
         ("GET", ["checkpoints", operation]) => SnapshotPart::CheckpointStatus(operation_id(operation)?),
         ("POST", ["checkpoints"]) => SnapshotPart::Checkpoint,
         ("POST", ["savepoints"]) => SnapshotPart::Savepoint,

@@ -61,7 +61,8 @@ impl Changes {
     }
 
     fn fields(&mut self, from: &[(String, Shape)], to: &[(String, Shape)]) {
-        let place = |name: &str, fields: &[(String, Shape)]| fields.iter().position(|(other, _)| other == name);
+        let place =
+            |name: &str, fields: &[(String, Shape)]| fields.iter().position(|(other, _)| other == name);
         for (name, now) in to {
             self.at(name, |changes| match place(name, from) {
                 Some(stored) => changes.value(&from[stored].1, now),
@@ -76,7 +77,8 @@ impl Changes {
 
     fn variants(&mut self, from: &[(String, VariantShape)], to: &[(String, VariantShape)]) {
         // A variant with several names stands under all of them.
-        let same = |one: &str, other: &str| one.split('|').any(|one| other.split('|').any(|other| one == other));
+        let same =
+            |one: &str, other: &str| one.split('|').any(|one| other.split('|').any(|other| one == other));
         for (name, now) in to {
             let stored = from.iter().find(|(other, _)| same(name, other)).map(|(_, stored)| stored);
             self.at(name, |changes| match (stored, now) {

@@ -25,7 +25,8 @@ struct Waiting {
 
 /// Files and folders that it names.
 fn names_of(deletion: &Deletion) -> usize {
-    deletion.files.len() + deletion.trees.len() + usize::from(deletion.empty_folder.is_some())
+    let Deletion { job: _, files, trees, claimed, empty_folder } = deletion;
+    files.len() + trees.len() + claimed.len() + usize::from(empty_folder.is_some())
 }
 
 impl Deletions {
@@ -40,9 +41,10 @@ impl Deletions {
         match waiting.by_job.iter_mut().find(|other| other.job == deletion.job) {
             Some(other) => {
                 let before = names_of(other);
-                let Deletion { files, trees, empty_folder, .. } = deletion;
+                let Deletion { job: _, files, trees, claimed, empty_folder } = deletion;
                 other.files.extend(files);
                 other.trees.extend(trees);
+                other.claimed.extend(claimed);
                 let replaced = other.empty_folder.is_some() && empty_folder.is_some();
                 other.empty_folder = empty_folder.or(other.empty_folder.take());
                 debug_assert_eq!(before + names, names_of(other) + usize::from(replaced));

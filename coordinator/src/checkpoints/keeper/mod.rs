@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use self::deletions::Deletions;
 use self::storing::Storing;
+use super::claimed;
 use super::ledger::{Deletion, Survey, Surveyed};
 use super::registry::shared_names;
 
@@ -196,7 +197,7 @@ fn store(folder: &str, content: &Manifest) -> Result<u64> {
 
 /// Deletes what it can; gives the rest.
 fn delete(deletion: Deletion) -> Option<Deletion> {
-    let Deletion { job, files, trees, empty_folder } = deletion;
+    let Deletion { job, files, trees, claimed, empty_folder } = deletion;
     let mut failed = Deletion { job, ..Deletion::default() };
     let mut by_folder: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (folder, name) in files.iter().filter_map(|file| file.rsplit_once('/')) {
@@ -218,6 +219,12 @@ fn delete(deletion: Deletion) -> Option<Deletion> {
         if let Err(error) = Storage::open(&tree).and_then(|tree| tree.delete_tree().map(drop)) {
             tracing::warn!(tree, %error, "a snapshot that nobody needs cannot be deleted; it is tried again");
             failed.trees.push(tree);
+        }
+    }
+    for folder in claimed {
+        if let Err(error) = claimed::discard(&folder) {
+            tracing::warn!(folder, %error, "a snapshot that the job has claimed cannot be deleted; it is tried again");
+            failed.claimed.push(folder);
         }
     }
     if let Some(folder) = empty_folder.and_then(|folder| Storage::open(&folder).ok())

@@ -3,23 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use flott_schema::ids::{JobId, VertexId};
-use flott_schema::snapshot::{SavepointFormat, SnapshotKind};
+use flott_schema::snapshot::{MANIFEST_FILE, SavepointFormat, SnapshotKind};
+use flott_storage::Storage;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::jobs::of_job;
 use super::{Asked, accepted, body, json_body, with_status};
 use crate::checkpoints::{CheckpointDetails, Ledger};
-use crate::machine::{CheckpointStats, ClusterState, JobRecord, Operation, OperationId, Purpose};
+use crate::machine::{
+    CheckpointRecord, CheckpointStats, ClusterState, JobRecord, Operation, OperationId, Purpose,
+};
 use crate::rest::body::{self as bodies, Body};
 use crate::rest::error::ApiError;
 use crate::rest::gate::Api;
 use crate::rest::route::SnapshotPart;
 use crate::service::SnapshotRequest;
+
+/// How long a look at the storage of snapshots may take.
+const STORAGE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Answers what is asked of the snapshots of a job.
 pub(super) async fn snapshots(
@@ -39,6 +46,7 @@ pub(super) async fn snapshots(
             };
             Ok(body(with_ledger(api, job, show).await?))
         }
+        SnapshotPart::Retained => retained(api, job).await,
         SnapshotPart::Config => {
             let config =
                 of_job(api, job, |_, record| bodies::checkpoint_config(&record.spec().settings)).await?;
@@ -71,6 +79,28 @@ pub(super) async fn snapshots(
         }
         SnapshotPart::Require => require(api, job, asked).await,
     }
+}
+
+/// The complete snapshots that the job remembers, the newest first, and whether they are there: a job that has ended may have deleted its own, and
+/// savepoints are the user's.
+async fn retained(api: &Api, job: JobId) -> Result<HttpResponse, ApiError> {
+    let known = |_: &ClusterState, record: &JobRecord| {
+        let checkpoints = record.checkpoints();
+        let mut known: Vec<CheckpointRecord> =
+            checkpoints.retained().chain(checkpoints.savepoints()).cloned().collect();
+        known.sort_by_key(|one| std::cmp::Reverse(one.id));
+        known
+    };
+    let known = of_job(api, job, known).await?;
+    let folders: Vec<String> = known.iter().map(|one| one.folder.clone()).collect();
+    // Storage may be slow, or away: then it is not known.
+    let look = move || {
+        let is_there = |folder: &String| Storage::open(folder)?.exists(MANIFEST_FILE);
+        folders.iter().map(|folder| is_there(folder).ok()).collect::<Vec<Option<bool>>>()
+    };
+    let looked = tokio::time::timeout(STORAGE_DEADLINE, tokio::task::spawn_blocking(look)).await;
+    let exists = looked.ok().and_then(Result::ok).unwrap_or_else(|| vec![None; known.len()]);
+    Ok(body(bodies::retained(&known, &exists)))
 }
 
 async fn with_ledger<T: Send + 'static>(

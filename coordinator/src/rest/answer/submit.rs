@@ -34,9 +34,10 @@ async fn restorable(spec: JobSpec) -> Result<JobSpec, ApiError> {
     let looked = tokio::task::spawn_blocking(move || look(spec));
     match tokio::time::timeout(SNAPSHOT_DEADLINE, looked).await {
         Ok(Ok(looked)) => looked.map_err(|error| ApiError::bad_request(error.to_string())),
-        Ok(Err(error)) => {
-            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The check of the snapshot ended: {error}")))
-        }
+        Ok(Err(error)) => Err(ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("The check of the snapshot ended: {error}"),
+        )),
         Err(_) => Err(ApiError::new(
             StatusCode::GATEWAY_TIMEOUT,
             format!("The snapshot that the job starts from could not be read within {SNAPSHOT_DEADLINE:?}"),

@@ -153,6 +153,21 @@ pub(in crate::rest) fn checkpoints(
     }))
 }
 
+/// `/jobs/:jobid/checkpoints/retained`, Flott's own. `exists`: of each whether it is there, if that is known.
+pub(in crate::rest) fn retained(known: &[CheckpointRecord], exists: &[Option<bool>]) -> Body {
+    let shown = known.iter().zip(exists).map(|(one, exists)| {
+        json!({
+            "id": one.id,
+            "is_savepoint": one.kind.is_savepoint(),
+            "trigger_timestamp": one.triggered_ms,
+            "state_size": one.stats.state_bytes,
+            "external_path": one.folder,
+            "exists": exists,
+        })
+    });
+    Body::of(&json!({ "retained": shown.collect::<Vec<_>>() }))
+}
+
 /// `/jobs/:jobid/checkpoints/details/:checkpointid`.
 pub(in crate::rest) fn details(
     job: &JobRecord,

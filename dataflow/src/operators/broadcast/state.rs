@@ -195,9 +195,9 @@ impl BroadcastStates {
     /// Fills the maps with what was restored.
     pub fn restore(&mut self, ctx: &OperatorContext) -> Result<()> {
         let Some(state) = &ctx.state else { return Ok(()) };
-        self.maps.iter_mut().try_for_each(|(name, map)| {
-            map.restore(&state.list_as(&list_name(name), &map.item_type())?)
-        })
+        self.maps
+            .iter_mut()
+            .try_for_each(|(name, map)| map.restore(&state.list_as(&list_name(name), &map.item_type())?))
     }
 
     /// The map of `state`.
