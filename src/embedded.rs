@@ -295,7 +295,8 @@ async fn say_what_went_wrong(handle: &Handle, job: JobId, restarts: &mut Restart
         let failures: Vec<Failure> = restarted.map(failure).collect();
         let counts = record.counts();
         let is_deployed = counts.of(TaskState::Created) + counts.of(TaskState::Scheduled) == 0;
-        let goes_on = is_deployed && matches!(record.state(), JobState::Running | JobState::Finished);
+        let is_down = matches!(record.state(), JobState::Restarting | JobState::Failing | JobState::Failed);
+        let goes_on = is_deployed && !is_down;
         let restored = record.checkpoints().restored().map(|restored| Restored {
             checkpoint: restored.from.checkpoint,
             folder: restored.from.folder.clone(),

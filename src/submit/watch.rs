@@ -144,7 +144,10 @@ impl Watch<'_> {
             told.iter().for_each(|line| self.progress.say(line));
         }
         let is_deployed = details.tasks_in("CREATED") + details.tasks_in("SCHEDULED") == 0;
-        if self.restarts.waits() && matches!(details.state.as_str(), "RUNNING" | "FINISHED") && is_deployed {
+        if self.restarts.waits()
+            && !matches!(details.state.as_str(), "RESTARTING" | "FAILING" | "FAILED")
+            && is_deployed
+        {
             let Ok(checkpoints) = self.client.checkpoints(&self.job) else { return };
             let restored = checkpoints.latest.restored.map(|restored| Restored {
                 checkpoint: restored.id,

@@ -13,6 +13,7 @@ pub mod executor;
 pub mod fd_passing;
 pub mod frame;
 pub mod gate;
+mod leftovers;
 mod links;
 pub mod metrics;
 pub mod overtaking;

@@ -15,8 +15,12 @@ use flott_state::{
     Backend, ChannelFrames, SnapshotTarget, StateOptions, StateService, TaskBackend, TaskExtras, TaskIdentity,
 };
 
+use crate::leftovers;
 use crate::snapshots::{Extras, StateKeeper, Taken};
 use crate::wiring::channels_into;
+
+/// How names of folders with working files of jobs begin.
+const FOLDER_PREFIX: &str = "flott-state-";
 
 /// State of the tasks of one job in this process.
 #[derive(Clone)]
@@ -40,14 +44,20 @@ impl JobState {
         }
         let (checkpoints, state) = (&spec.settings.checkpoints, &spec.settings.state);
         let folder = state.local_directories.first().map_or(scratch, Path::new);
-        let directory = folder.join(format!("flott-state-{job}-{}", worker.0));
+        leftovers::sweep(folder, FOLDER_PREFIX);
+        let directory = folder.join(format!("{FOLDER_PREFIX}{job}-{}", worker.0));
         let mut options = StateOptions::of_job(&spec.settings, &directory);
         if !checkpoints.are_taken() {
             // To know what changes is of no use where nothing asks for it regularly.
             options.backend = Backend::HashMap;
         }
+        let service = StateService::start(options)?;
+        if folder != scratch {
+            // Executors come and go, and go on with what those before them have left: the worker is who must live.
+            leftovers::mark(&directory, scratch)?;
+        }
         Ok(Some(JobState {
-            service: StateService::start(options)?,
+            service,
             directory,
             memory_bytes: usize::try_from(state.memory_bytes).unwrap_or(usize::MAX),
             overtaking: checkpoints.unaligned,
@@ -94,6 +104,7 @@ impl JobState {
 
     /// The job is over: nothing of its state is needed here. Gives the folder of its working files, which go when the last task has let go of them.
     pub fn release(&self, job: JobId) -> PathBuf {
+        leftovers::unmark(&self.directory);
         if let Err(error) = self.service.release(job) {
             tracing::warn!(%job, %error, "local copies of checkpoints are left behind");
         }

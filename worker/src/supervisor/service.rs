@@ -18,6 +18,7 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use crate::executor::environment::{Environment, RuntimeOptions, VARIABLE};
+use crate::leftovers;
 use crate::supervisor::child::{self, Process, Start, describe};
 use crate::supervisor::clients::Clients;
 use crate::supervisor::control_socket;
@@ -32,6 +33,8 @@ use crate::supervisor::statistics::{Statistics, usage};
 
 /// Incidents that may wait for the loop.
 const EVENTS_MAX: usize = 1024;
+/// How the name of a worker's own folder begins.
+const FOLDER_PREFIX: &str = "flott-worker-";
 /// How often it is looked up what processes use.
 const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after their killing the executors of a worker that stops are waited for.
@@ -84,6 +87,8 @@ struct Inner {
     sizes: RefCell<BTreeMap<ExecutorNumber, Size>>,
     /// Holds the sockets; it goes with the service.
     folder: tempfile::TempDir,
+    /// Tells other workers that the folder is used.
+    _held: leftovers::Held,
 }
 
 /// How large an executor may become.
@@ -137,9 +142,11 @@ impl Supervisor {
             std::fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
         }
         let scratch = &options.runtime.scratch;
+        leftovers::sweep(scratch, FOLDER_PREFIX);
         // Only the owner may enter the folder, and with it reach the sockets.
-        let folder = tempfile::Builder::new().prefix("flott-worker-").tempdir_in(scratch);
+        let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(scratch);
         let folder = folder.map_err(|error| Error::io(scratch.display(), error))?;
+        let held = leftovers::hold(folder.path())?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let links = Links::new(
             sender,
@@ -169,6 +176,7 @@ impl Supervisor {
             source,
             sizes: RefCell::default(),
             folder,
+            _held: held,
         };
         Ok(Supervisor {
             inner: Rc::new(inner),

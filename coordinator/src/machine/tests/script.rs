@@ -4,8 +4,8 @@
 //! `restart NAME none | fixed ATTEMPTS DELAY | rate MAX INTERVAL DELAY | exponential INITIAL MAX MULTIPLIER RESET ATTEMPTS [all] [overlap]`
 //! restart strategies; with `overlap` two snapshots may be taken at once. Events: `> register w1 SLOTS`, `> lost w1`, `> submit j1 GRAPH [STRATEGY]`,
 //! `> task j1 VERTEX/SUBTASK[#ATTEMPT] STATE [CAUSE]` (the current attempt where none is given;
-//! a cause that begins with `damaged:` is one of the snapshot that the task starts from), `> all j1 VERTEX STATE` (one
-//! report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`, `> delay j1 [NUMBER]`. Time is ten milliseconds an event;
+//! a cause that begins with `configuration:`, `graph:` or `resources:` is of that kind, with `damaged:` one of the snapshot that the task starts from),
+//! `> all j1 VERTEX STATE` (one report for each subtask), `> cancel j1`, `> expire j1 [NUMBER]`, `> delay j1 [NUMBER]`. Time is ten milliseconds an event;
 //! `> returned w1 [j1 VERTEX/SUBTASK[#ATTEMPT] STATE, ...]` is a worker that is back with these tasks;
 //! `> checkpoint j1`, `> savepoint j1 FOLDER`, `> stop j1 FOLDER`, `> drain j1 FOLDER`, `> save_and_cancel j1 FOLDER`,
 //! `> rescale j1 VERTEX=N ...` ask for snapshots, each with an operation of a number of its own; `> complete j1 ID`,
@@ -313,8 +313,12 @@ impl Player {
             .find(|known| known.word() == state)
             .unwrap_or_else(|| panic!("no task state: {state}"));
         let failure = TaskFailure {
-            kind: match cause.first() {
-                Some(&"damaged:") => ErrorKind::Snapshot,
+            // The first word may be the kind: what only somebody can put right is not tried again.
+            kind: match cause.first().copied() {
+                Some("damaged:") => ErrorKind::Snapshot,
+                Some("configuration:") => ErrorKind::Configuration,
+                Some("graph:") => ErrorKind::Graph,
+                Some("resources:") => ErrorKind::Resources,
                 _ => ErrorKind::UserCode,
             },
             vertex: vertex.to_string(),

@@ -17,7 +17,8 @@ mod worker;
 
 pub(crate) use checkpoints::metrics as checkpoint_metrics;
 pub(super) use checkpoints::{
-    checkpoint_config, checkpoints, details, failure, operation, requirements, status, subtask_details,
+    checkpoint_config, checkpoints, details, failure, operation, requirements, retained, status,
+    subtask_details,
 };
 pub(super) use cluster::{config, overview};
 pub(super) use exceptions::exceptions;
