@@ -12,9 +12,10 @@ const FIXED_DELAY: [&str; 4] =
 
 #[test]
 fn each_restart_is_told_while_the_job_runs_here() {
+    let program = [example_text("test_job"), "panic".into()];
+    let program = program.each_ref().map(String::as_str);
     let attempts = ["-D", "restart-strategy.fixed-delay.attempts=2"];
-    let arguments =
-        [&["run", "-p", "1"], &FIXED_DELAY[..], &attempts, &[&example_text("test_job"), "panic"]].concat();
+    let arguments = [&["run", "-p", "1"], &FIXED_DELAY[..], &attempts, &program].concat();
     let said = run(&mut flott(&arguments)).failed_with(1);
     let told = said.lines().filter(|line| line.starts_with("failure: ") && line.contains("no rule for 500"));
     assert_eq!(told.filter(|line| line.ends_with("the job is restarted")).count(), 2, "{said}");

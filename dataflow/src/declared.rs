@@ -8,7 +8,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use flott_schema::graph::{OperatorSpec, Vertex};
@@ -16,6 +15,7 @@ use flott_schema::ids::OperatorId;
 use flott_schema::{Error, Result};
 
 use crate::context::{OperatorContext, TaskContext};
+use crate::function::catch_panic;
 use crate::program::Program;
 use crate::snapshot::{
     FrozenRows, FrozenSink, ListMode, Snapshots, StateBackend, TableId, TableSpec, TaskState,
@@ -62,8 +62,8 @@ pub fn states_of(program: &Program) -> Vec<DeclaredOperator> {
         let task = Rc::new(task);
         let declare = |operator: &OperatorSpec| {
             let ctx = OperatorContext::new(task.clone(), &operator.name, &operator.uid);
-            let opened = catch_unwind(AssertUnwindSafe(|| program.declare(operator.id, &ctx)))
-                .unwrap_or_else(|_| Err(Error::user("it panics when it is opened")));
+            let opened = catch_panic(|| program.declare(operator.id, &ctx));
+            let opened = opened.unwrap_or_else(|message| Err(Error::user(format!("it panics: {message}"))));
             let noted = recorder.of(operator.id);
             DeclaredOperator {
                 operator: operator.clone(),
@@ -154,3 +154,7 @@ impl FrozenSink for Nowhere {
 
     fn done(self: Box<Self>) {}
 }
+
+#[cfg(test)]
+#[path = "declared_tests.rs"]
+mod tests;

@@ -46,9 +46,9 @@ impl Arguments {
         let details = client.job(&id).map_err(|error| error.into_error())?;
         let failures = client.exceptions(&id).map_err(|error| error.into_error())?.exception_history.entries;
         // Coordinators of an older Flott do not tell.
-        let snapshots = client.retained(&id).unwrap_or_default();
+        let snapshots = client.retained(&id).ok();
         print!("{}", described(&details));
-        print!("{}", retained(&details, &snapshots));
+        print!("{}", snapshots.map_or_else(String::new, |snapshots| retained(&details, &snapshots)));
         print!("{}", failed(&failures));
         Ok(ExitCode::SUCCESS)
     }

@@ -5,6 +5,7 @@ use std::ops::Add;
 use std::time::Duration;
 
 use flott::connectors::generator::Generator;
+use flott::dataflow::api::StreamSink;
 use flott::dataflow::batch::Record;
 use flott::prelude::*;
 
@@ -40,7 +41,7 @@ fn main() -> flott::Result<()> {
     Ok(())
 }
 
-fn counted<C>(env: &StreamEnv, folder: &str)
+fn counted<C>(env: &StreamEnv, folder: &str) -> StreamSink
 where
     C: Record + Copy + From<u8> + Add<Output = C> + Display,
 {
@@ -50,7 +51,7 @@ where
         .reduce(|last, next| *last = (next.0, last.1 + next.1))
         .uid("counts")
         .map(|(n, count)| format!("{n} {count}"))
-        .write_text(folder);
+        .write_text(folder)
 }
 
 /// Numbers by the clock, without end.
