@@ -230,7 +230,9 @@ async fn drive(
             Err(Error::new(ErrorKind::Cancelled, format!("job '{}' was cancelled", graph.name)))
         }
         JobOutcome::Failed(failure) => {
+            // A failure of the snapshot itself names another one.
             if options.show_progress
+                && failure.kind() != ErrorKind::Snapshot
                 && !is_deleted_at_the_end(options)
                 && let Some(folder) = newest_snapshot(handle, job).await
             {

@@ -48,7 +48,10 @@ impl Arguments {
         // Coordinators of an older Flott do not tell.
         let snapshots = client.retained(&id).ok();
         print!("{}", described(&details));
-        print!("{}", snapshots.map_or_else(String::new, |snapshots| retained(&details, &snapshots)));
+        print!(
+            "{}",
+            snapshots.map_or_else(String::new, |snapshots| retained(&details, &failures, &snapshots))
+        );
         print!("{}", failed(&failures));
         Ok(ExitCode::SUCCESS)
     }
@@ -90,7 +93,7 @@ fn described(job: &JobDetails) -> String {
 }
 
 /// The snapshots that the job can go back to, or be started from again.
-fn retained(job: &JobDetails, snapshots: &[RetainedView]) -> String {
+fn retained(job: &JobDetails, failures: &[ExceptionEntry], snapshots: &[RetainedView]) -> String {
     let mut text = String::new();
     if !snapshots.is_empty() {
         text.push_str("\nsnapshots\n");
@@ -101,7 +104,9 @@ fn retained(job: &JobDetails, snapshots: &[RetainedView]) -> String {
         let (at, size) = (time(one.trigger_timestamp), bytes(one.state_size));
         text.push_str(&format!("  {} {kind}, {at} UTC, {size}{gone}: {}\n", one.id, one.external_path));
     }
-    if job.state == "FAILED" {
+    // A failure of the snapshot itself names another one.
+    let is_damaged = failures.first().is_some_and(|failure| failure.exception_name == "flott.Snapshot");
+    if job.state == "FAILED" && !is_damaged {
         match snapshots.iter().find(|one| one.exists != Some(false)) {
             Some(newest) => text.push_str(&format!(
                 "\nto go on from its newest snapshot: flott run -s {} PROGRAM [ARGUMENTS]\n",

@@ -200,11 +200,15 @@ fn ended(client: &Client, job: JobId, graph: &JobGraph, details: &JobDetails) ->
         }
         "CANCELED" => Err(Error::new(ErrorKind::Cancelled, format!("job '{}' was cancelled", graph.name))),
         _ => {
+            let failure = failure(client, job);
             let retained = client.retained(&job.to_string()).unwrap_or_default();
-            if let Some(newest) = retained.iter().find(|one| one.exists != Some(false)) {
+            // A failure of the snapshot itself names another one.
+            if failure.kind() != ErrorKind::Snapshot
+                && let Some(newest) = retained.iter().find(|one| one.exists != Some(false))
+            {
                 eprintln!("{}", restarts::advice(&newest.external_path));
             }
-            Err(failure(client, job).at(format!("job '{}' failed", graph.name)))
+            Err(failure.at(format!("job '{}' failed", graph.name)))
         }
     }
 }

@@ -13,7 +13,7 @@ use flott_schema::job::CheckpointSettings;
 use flott_schema::snapshot::{Manifest, SnapshotKind, TaskSnapshot};
 
 use super::details::CheckpointDetails;
-use super::ledger::{Action, Deletion, Now, Survey, Surveyed};
+use super::ledger::{Action, ClaimedSnapshot, Deletion, Now, Survey, Surveyed};
 use super::pending::{Pending, Stage};
 use super::registry::{Registry, shared_name, shared_names};
 use super::trigger::Trigger;
@@ -284,7 +284,7 @@ impl JobLedger {
         let kept = &mut self.failed_deletions;
         kept.files.extend(failed.files);
         kept.trees.extend(failed.trees);
-        kept.claimed.extend(failed.claimed);
+        kept.claimed = failed.claimed.or(kept.claimed.take());
         kept.files.truncate(RETRIED_MAX);
         kept.trees.truncate(RETRIED_MAX);
     }
@@ -425,7 +425,7 @@ impl JobLedger {
 
     /// The snapshot that the job has claimed is no more, and so is what it alone needed.
     fn discard_claimed(&mut self, folder: String, actions: &mut Vec<Action>) {
-        let claimed = vec![folder];
+        let claimed = Some(Box::new(ClaimedSnapshot { folder }));
         actions.push(Action::Delete(Deletion { job: Some(self.job), claimed, ..Deletion::default() }));
     }
 

@@ -56,17 +56,24 @@ pub struct Deletion {
     pub files: Vec<String>,
     /// Folders with all that is in them.
     pub trees: Vec<String>,
-    /// Folders of snapshots that the job has claimed: they go with what they alone needed.
-    pub claimed: Vec<String>,
+    /// The snapshot that the job has claimed: it goes with what it alone needed.
+    pub claimed: Option<Box<ClaimedSnapshot>>,
     /// A folder that goes if nothing is left in it.
     pub empty_folder: Option<String>,
+}
+
+/// A snapshot of another job that is this one's now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedSnapshot {
+    /// Its folder.
+    pub folder: String,
 }
 
 impl Deletion {
     /// Whether there is nothing to delete.
     pub fn is_empty(&self) -> bool {
         let Deletion { job: _, files, trees, claimed, empty_folder } = self;
-        files.is_empty() && trees.is_empty() && claimed.is_empty() && empty_folder.is_none()
+        files.is_empty() && trees.is_empty() && claimed.is_none() && empty_folder.is_none()
     }
 }
 
@@ -240,7 +247,8 @@ impl Ledger {
 
     /// What could not be deleted: it is tried again with the next deletion of the job.
     pub fn not_deleted(&mut self, failed: Deletion) {
-        self.deletions_failed += (failed.files.len() + failed.trees.len() + failed.claimed.len()) as u64;
+        self.deletions_failed +=
+            (failed.files.len() + failed.trees.len() + usize::from(failed.claimed.is_some())) as u64;
         if let Some(ledger) = failed.job.and_then(|job| self.jobs.get_mut(&job)) {
             ledger.not_deleted(failed);
         }

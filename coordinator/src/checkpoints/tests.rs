@@ -185,7 +185,7 @@ fn deletions(actions: Vec<Action>) -> Deletion {
         let Action::Delete(one) = action else { panic!("{action:?}") };
         all.files.extend(one.files);
         all.trees.extend(one.trees);
-        all.claimed.extend(one.claimed);
+        all.claimed = all.claimed.or(one.claimed);
         all.empty_folder = all.empty_folder.or(one.empty_folder);
     }
     all.files.sort();
@@ -566,11 +566,11 @@ fn started_from(own: bool, num_retained: u32) -> Leader {
 }
 
 fn claimed(actions: Vec<Action>) -> Vec<String> {
-    actions
-        .into_iter()
-        .filter_map(|action| if let Action::Delete(one) = action { Some(one.claimed) } else { None })
-        .flatten()
-        .collect()
+    let of = |action| match action {
+        Action::Delete(Deletion { claimed, .. }) => claimed.map(|claimed| claimed.folder),
+        _ => None,
+    };
+    actions.into_iter().filter_map(of).collect()
 }
 
 #[test]

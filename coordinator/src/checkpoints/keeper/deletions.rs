@@ -26,7 +26,7 @@ struct Waiting {
 /// Files and folders that it names.
 fn names_of(deletion: &Deletion) -> usize {
     let Deletion { job: _, files, trees, claimed, empty_folder } = deletion;
-    files.len() + trees.len() + claimed.len() + usize::from(empty_folder.is_some())
+    files.len() + trees.len() + usize::from(claimed.is_some()) + usize::from(empty_folder.is_some())
 }
 
 impl Deletions {
@@ -44,11 +44,12 @@ impl Deletions {
                 let Deletion { job: _, files, trees, claimed, empty_folder } = deletion;
                 other.files.extend(files);
                 other.trees.extend(trees);
-                other.claimed.extend(claimed);
+                let both = usize::from(other.claimed.is_some() && claimed.is_some());
+                other.claimed = claimed.or(other.claimed.take());
                 let replaced = other.empty_folder.is_some() && empty_folder.is_some();
                 other.empty_folder = empty_folder.or(other.empty_folder.take());
-                debug_assert_eq!(before + names, names_of(other) + usize::from(replaced));
-                waiting.names -= usize::from(replaced);
+                debug_assert_eq!(before + names, names_of(other) + usize::from(replaced) + both);
+                waiting.names -= usize::from(replaced) + both;
             }
             None => waiting.by_job.push_back(deletion),
         }

@@ -221,11 +221,11 @@ fn delete(deletion: Deletion) -> Option<Deletion> {
             failed.trees.push(tree);
         }
     }
-    for folder in claimed {
-        if let Err(error) = claimed::discard(&folder) {
-            tracing::warn!(folder, %error, "a snapshot that the job has claimed cannot be deleted; it is tried again");
-            failed.claimed.push(folder);
-        }
+    if let Some(snapshot) = claimed
+        && let Err(error) = claimed::discard(&snapshot.folder)
+    {
+        tracing::warn!(folder = snapshot.folder, %error, "a snapshot that the job has claimed cannot be deleted; it is tried again");
+        failed.claimed = Some(snapshot);
     }
     if let Some(folder) = empty_folder.and_then(|folder| Storage::open(&folder).ok())
         && folder.list().is_ok_and(|entries| entries.is_empty())
