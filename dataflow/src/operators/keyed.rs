@@ -143,13 +143,14 @@ impl<K: Key> KeyedCore<K> {
                 break;
             }
             fired += 1;
-            let Some((timer, slot)) = self.state.pop_timer(domain, until_ms) else { break };
+            let Some((timer, slot)) = self.state.pop_timer(domain, until_ms)? else { break };
             self.state.load_due(slot, domain, until_ms)?;
             out.set_timestamp(if domain == TimeDomain::Event { timer.timestamp_ms } else { NO_TIMESTAMP });
             on_timer(timer, KeyedContext::new(slot, &mut self.state, out, self.watermark_ms, now_ms))?;
             self.state.leave(slot);
         }
         self.state.end();
+        self.state.bound_timers()?;
         Ok(if self.pause == Pause::No { Flow::Done } else { Flow::Again })
     }
 

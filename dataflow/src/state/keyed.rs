@@ -1,5 +1,7 @@
 //! The keys of one operator in one task: their slots, states and timers.
 
+use flott_schema::Result;
+
 use super::key_table::KeyTable;
 use super::keyed_fetch::Fetching;
 use super::keyed_snapshot::Backing;
@@ -144,14 +146,20 @@ impl<K: Key> KeyedState<K> {
         if self.timers(domain).delete(timestamp_ms, slot) {
             *self.store.references(slot as usize) -= 1;
         }
+        if self.timers(domain).horizon.is_some() {
+            self.delete_beyond(domain, timestamp_ms, slot);
+        }
     }
 
     /// The next due timer, its slot made current.
-    pub fn pop_timer(&mut self, domain: TimeDomain, until_ms: i64) -> Option<(Timer, u32)> {
-        let (timestamp_ms, slot) = self.timers(domain).pop_due(until_ms)?;
+    pub fn pop_timer(&mut self, domain: TimeDomain, until_ms: i64) -> Result<Option<(Timer, u32)>> {
+        if self.timers(domain).horizon.is_some() {
+            self.load_timers(domain, until_ms)?;
+        }
+        let Some((timestamp_ms, slot)) = self.timers(domain).pop_due(until_ms) else { return Ok(None) };
         *self.store.references(slot as usize) -= 1;
         self.enter_slot(slot);
-        Some((Timer { timestamp_ms, domain }, slot))
+        Ok(Some((Timer { timestamp_ms, domain }, slot)))
     }
 
     /// When the next processing-time timer is due, or `i64::MAX`. A deleted one may still count.
@@ -241,7 +249,7 @@ mod tests {
         state.leave(slot);
         state.end();
         assert_eq!(state.key_count(), 1);
-        let (timer, slot) = state.pop_timer(TimeDomain::Event, 10).unwrap();
+        let (timer, slot) = state.pop_timer(TimeDomain::Event, 10).unwrap().unwrap();
         assert_eq!((timer.timestamp_ms, state.key(slot).as_str()), (10, "a"));
         state.leave(slot);
         state.end();

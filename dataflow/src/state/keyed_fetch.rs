@@ -1,6 +1,6 @@
 //! More keys than memory holds: what a batch misses is fetched together, what was not used for a while is forgotten.
 //!
-//! Keys with timers stay in memory. Others are forgotten when the budget is spent, with all of their states, by the clock of `epochs`;
+//! Keys with timers in memory stay there too. Others are forgotten when the budget is spent, with all of their states, by the clock of `epochs`;
 //! what the backend does not have is written first. A key that has no state is kept in memory until then too, so that it is not
 //! fetched again.
 
@@ -34,7 +34,7 @@ pub(super) struct Fetching {
     flags: Vec<u8>,
     hand: usize,
     /// What a key and its states own besides their own size: a moving mean, bytes.
-    owned_bytes: usize,
+    pub owned_bytes: usize,
     sampled: usize,
     scratch: Vec<u8>,
 }
@@ -75,6 +75,7 @@ impl<K: Key> KeyedState<K> {
         if self.fetching.is_none() {
             return Ok(false);
         }
+        self.bound_timers()?;
         self.make_room(hashes.len())?;
         if !self.fetching.as_ref().is_some_and(|fetching| fetching.partial) {
             return Ok(false);
@@ -154,7 +155,7 @@ impl<K: Key> KeyedState<K> {
     }
 
     /// Bytes of a slot, without what its key and states own.
-    fn key_bytes(&self) -> usize {
+    pub(super) fn key_bytes(&self) -> usize {
         // The key stands in the table and by its slot; a table is two thirds full.
         let keys = size_of::<(K, u32)>() * 3 / 2 + size_of::<Option<K>>() + 8;
         let columns: usize = self.store.tables.iter().map(|column| column.table.cell_bytes()).sum();
@@ -291,7 +292,7 @@ mod tests {
         keyed.load(&hashes, keys.iter()).unwrap();
         assert_eq!(state.fetched_and_written().0, before, "they have timers");
         let mut fired = 0;
-        while let Some((_, slot)) = keyed.pop_timer(TimeDomain::Event, 10) {
+        while let Some((_, slot)) = keyed.pop_timer(TimeDomain::Event, 10).unwrap() {
             fired += 1;
             assert_eq!(list.len(keyed.store()), 2, "key {}", keyed.key(slot));
             assert_eq!(text.get(keyed.store()).unwrap().len(), 30);

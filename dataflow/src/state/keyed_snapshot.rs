@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use flott_schema::Result;
+use flott_schema::key_group::KeyGroupRange;
 
 use super::columns::FrozenColumn;
 use super::epochs::{Epochs, Tracking};
@@ -48,24 +49,26 @@ impl<K: Key> Groups<K> {
 }
 
 /// A timer and its key.
-type KeyTimer<K> = (i64, K);
+pub(super) type KeyTimer<K> = (i64, K);
 
 /// Where keyed state is kept beyond memory and failure.
 pub(super) struct Backing<K> {
     pub state: Rc<dyn StateBackend>,
     pub groups: Groups<K>,
-    timers: [TimerTable<K>; 2],
+    /// Those of the task.
+    pub key_groups: KeyGroupRange,
+    pub timers: [TimerTable<K>; 2],
     taking: Option<Taking>,
     /// Processing time at which the operator was opened.
     opened_ms: i64,
 }
 
 /// The timers of one clock, in snapshots.
-struct TimerTable<K> {
-    table: TableId,
+pub(super) struct TimerTable<K> {
+    pub table: TableId,
     sink: Option<Box<dyn FrozenSink>>,
     /// Gone since the last barrier, and before it.
-    gone: Vec<KeyTimer<K>>,
+    pub gone: Vec<KeyTimer<K>>,
     frozen_gone: Vec<KeyTimer<K>>,
     copied: Vec<KeyTimer<K>>,
 }
@@ -104,7 +107,11 @@ impl<K: Key> FrozenRows for ColumnRows<K> {
     }
 }
 
-fn timer_rows<K: Key>(timers: Vec<KeyTimer<K>>, written: Written, groups: Groups<K>) -> Box<dyn FrozenRows> {
+pub(super) fn timer_rows<K: Key>(
+    timers: Vec<KeyTimer<K>>,
+    written: Written,
+    groups: Groups<K>,
+) -> Box<dyn FrozenRows> {
     TypedRows::boxed(timers, move |(timestamp_ms, key): &KeyTimer<K>, bytes, _value| {
         push_ordered(*timestamp_ms, bytes);
         encode_value(key, bytes)?;
@@ -144,7 +151,8 @@ impl<K: Key> KeyedState<K> {
         self.timers = [Timers::new(tracking), Timers::new(tracking)];
         self.store.registry = Some(Registry { state: state.clone(), scope, key_type });
         let groups = Groups { hash, max_parallelism: ctx.task.max_parallelism };
-        self.backing = Some(Backing { state, groups, timers, taking: None, opened_ms: ctx.task.now_ms() });
+        let (key_groups, opened_ms) = (ctx.task.key_groups(), ctx.task.now_ms());
+        self.backing = Some(Backing { state, groups, key_groups, timers, taking: None, opened_ms });
         Ok(())
     }
 
@@ -163,6 +171,11 @@ impl<K: Key> KeyedState<K> {
                     self.store.restore(column, slot, value, backing.opened_ms)
                 })?;
             }
+        }
+        if self.fetching.is_some() {
+            let is_restored = backing.state.is_restored();
+            self.backing = Some(backing);
+            return if is_restored { self.find_first_timers() } else { Ok(()) };
         }
         for domain in [TimeDomain::Event, TimeDomain::Processing] {
             backing.state.load(backing.timers[domain as usize].table, &mut |mut key, _| {

@@ -32,6 +32,8 @@ pub struct Timers {
     queue: BinaryHeap<Reverse<(i64, u32)>>,
     /// What is registered; the queue may hold deleted ones as well.
     registered: TrackedTable<(i64, u32), ()>,
+    /// The backend may have timers that are not here: of this time those of this key group and those behind it, and later ones.
+    pub(super) horizon: Option<(i64, u16)>,
 }
 
 impl Default for Timers {
@@ -43,7 +45,7 @@ impl Default for Timers {
 impl Timers {
     /// None yet.
     pub fn new(tracking: Tracking) -> Self {
-        Timers { queue: BinaryHeap::new(), registered: TrackedTable::new(tracking) }
+        Timers { queue: BinaryHeap::new(), registered: TrackedTable::new(tracking), horizon: None }
     }
 
     /// Registers a timer; `false` if it is registered already.
@@ -58,16 +60,44 @@ impl Timers {
         new
     }
 
-    /// Registers a timer that was restored; `false` if it is registered already.
+    /// Registers a timer that the backend has; `false` if it is registered already.
     pub(super) fn restore(&mut self, timestamp_ms: i64, slot: u32) -> bool {
         let timer = (timestamp_ms, slot);
         let hash = stable_hash(&timer);
-        let new = self.registered.find(hash, &timer).is_none();
-        if new {
-            self.registered.insert_restored(hash, timer, ());
-            self.queue.push(Reverse(timer));
+        match self.registered.find(hash, &timer) {
+            Some(entry) => {
+                self.registered.found_stored(entry);
+                false
+            }
+            None => {
+                self.registered.insert_restored(hash, timer, ());
+                self.queue.push(Reverse(timer));
+                true
+            }
         }
-        new
+    }
+
+    /// Forgets the timers that `chosen` says; gives those of which the backend has others.
+    pub(super) fn forget(&mut self, chosen: impl FnMut(&(i64, u32)) -> bool) -> Vec<(i64, u32)> {
+        let dirty = self.registered.forget(chosen);
+        self.queue = self.registered.inner().entries().iter().map(|(timer, _)| Reverse(*timer)).collect();
+        dirty.into_iter().map(|(timer, ())| timer).collect()
+    }
+
+    /// Number of timers in memory.
+    pub(super) fn len(&self) -> usize {
+        self.registered.len()
+    }
+
+    /// The earliest timer in memory.
+    pub(super) fn first(&mut self) -> Option<(i64, u32)> {
+        while let Some(Reverse(timer)) = self.queue.peek() {
+            if self.registered.find(stable_hash(timer), timer).is_some() {
+                return Some(*timer);
+            }
+            self.queue.pop();
+        }
+        None
     }
 
     /// Deletes a timer; `false` if it is not registered.
@@ -109,9 +139,11 @@ impl Timers {
         None
     }
 
-    /// The time of the earliest timer, or `i64::MAX`. A deleted one may still count, which wakes the task in vain.
+    /// The time of the earliest timer, or `i64::MAX`. A deleted one may still count, which wakes the task in vain, and so may the earliest time
+    /// of those that are not in memory.
     pub fn next_ms(&self) -> i64 {
-        self.queue.peek().map_or(i64::MAX, |Reverse((timestamp_ms, _))| *timestamp_ms)
+        let first_ms = self.queue.peek().map_or(i64::MAX, |Reverse((timestamp_ms, _))| *timestamp_ms);
+        self.horizon.map_or(first_ms, |(horizon_ms, _)| horizon_ms.min(first_ms))
     }
 
     /// The registered timers in order, for inspection.

@@ -4,7 +4,7 @@ use std::mem::take;
 
 use super::epochs::{Epochs, Tracking};
 use super::key_table::KeyTable;
-use crate::key::Key;
+use crate::key::{Key, stable_hash};
 
 /// Entries looked at in one call of [`TrackedTable::drain`], for each row that may be copied.
 const LOOKED_AT_A_ROW: usize = 8;
@@ -160,6 +160,27 @@ impl<K: Key, V: Clone> TrackedTable<K, V> {
         !self.draining
     }
 
+    /// The backend has a row of an entry.
+    pub fn found_stored(&mut self, entry: usize) {
+        let (_, (_, mark)) = self.table.entry_mut(entry);
+        *mark |= self.epochs.stored();
+    }
+
+    /// Forgets the rows that `chosen` says; gives those of which the backend has others. None may be frozen.
+    pub fn forget(&mut self, mut chosen: impl FnMut(&K) -> bool) -> Vec<(K, V)> {
+        assert!(!self.draining, "the rows of a barrier are drained before some are forgotten");
+        let mut dirty = Vec::new();
+        for (key, (value, mark)) in self.table.take_entries() {
+            if !chosen(&key) {
+                self.table.insert_new(stable_hash(&key), key, (value, mark));
+            } else if !self.epochs.is_clean(mark) {
+                dirty.push((key, value));
+            }
+        }
+        self.table.shrink();
+        dirty
+    }
+
     /// What snapshots want.
     pub fn tracking(&self) -> Tracking {
         self.epochs.tracking()
@@ -179,7 +200,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::key::stable_hash;
 
     #[derive(Clone, Debug)]
     enum Step {

@@ -212,7 +212,7 @@ impl<K: Key, L: Record, R: Record> Waiting<K, L, R> {
             return self.register();
         }
         let kept = self.kept;
-        while let Some((_, slot)) = self.state.pop_timer(TimeDomain::Event, watermark_ms) {
+        while let Some((_, slot)) = self.state.pop_timer(TimeDomain::Event, watermark_ms)? {
             let next = self.buffers.update(self.state.store(), |buffers| {
                 buffers.expire(kept, watermark_ms);
                 let left = buffers.left.next_expiry_ms(kept.left_ms).map(|ms| next_step(ms, kept.left_ms));
