@@ -216,11 +216,26 @@ fn take(cluster: &Cluster, job: &str) -> PathBuf {
     path.strip_prefix("file://").unwrap_or(path).into()
 }
 
-/// The largest file of state in a folder.
-fn largest(folder: &Path) -> PathBuf {
+/// A file of a checkpoint that the one before it does not have: its manifest, or the largest file of its state.
+fn file_of(checkpoint: &Path, which: Which) -> PathBuf {
+    let id = checkpoint.file_name().unwrap().to_str().unwrap().strip_prefix("chk-").unwrap();
+    let (folder, part) = match which {
+        Which::Manifest => return checkpoint.join("_metadata"),
+        Which::Own => (checkpoint.to_path_buf(), ".rows-".to_string()),
+        Which::Shared => (checkpoint.with_file_name("shared"), format!("-{id}.")),
+    };
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let files = files.filter(|path| path.file_name().unwrap() != "_metadata");
+    let files = files.filter(|path| path.file_name().unwrap().to_str().unwrap().contains(&part));
     files.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+#[derive(Clone, Copy)]
+enum Which {
+    Manifest,
+    /// In the folder of the checkpoint alone, with state in memory.
+    Own,
+    /// In the folder of all, with state in RocksDB.
+    Shared,
 }
 
 fn cut(file: &Path) {
@@ -240,20 +255,25 @@ fn a_damaged_checkpoint_fails_the_job_with_the_file_and_an_offer_of_the_one_befo
     let cluster = Cluster::start(1);
     let outer = tempfile::tempdir().unwrap();
     let mut from: Option<String> = None;
-    // Each with the file that is damaged, and what is said of it.
-    let damages: [(&str, fn(&Path), &str); 4] = [
-        ("", cut, "bytes where"),
-        ("", flip, "checksum"),
-        ("", |file| std::fs::remove_file(file).unwrap(), "missing"),
-        ("_metadata", flip, "the manifest cannot be read"),
+    // The file that is damaged, how, and what is said of it.
+    let damages: [(Which, fn(&Path), &str); 6] = [
+        (Which::Own, cut, "bytes where"),
+        (Which::Own, flip, "checksum"),
+        (Which::Own, |file| std::fs::remove_file(file).unwrap(), "missing"),
+        (Which::Shared, cut, "bytes where"),
+        (Which::Shared, |file| std::fs::remove_file(file).unwrap(), "missing"),
+        (Which::Manifest, flip, "the manifest cannot be read"),
     ];
-    for (round, (name, damage, says)) in damages.into_iter().enumerate() {
+    for (round, (which, damage, says)) in damages.into_iter().enumerate() {
         let folder = outer.path().join(round.to_string());
         std::fs::create_dir(&folder).unwrap();
         let settings = [
             "execution.checkpointing.interval=1 h",
             "execution.checkpointing.num-retained=2",
-            "state.backend.type=hashmap",
+            match which {
+                Which::Shared => "state.backend.type=rocksdb",
+                Which::Own | Which::Manifest => "state.backend.type=hashmap",
+            },
         ];
         let job = match &from {
             Some(from) => chaos_support::submit_from(&cluster, &folder, &settings, from),
@@ -262,7 +282,7 @@ fn a_damaged_checkpoint_fails_the_job_with_the_file_and_an_offer_of_the_one_befo
         cluster.wait_for(&job, "RUNNING");
         let older = take(&cluster, &job);
         let newest = take(&cluster, &job);
-        let file = if name.is_empty() { largest(&newest) } else { newest.join(name) };
+        let file = file_of(&newest, which);
         damage(&file);
         cluster.executors().into_iter().for_each(kill);
         cluster.wait_for(&job, "FAILED");
