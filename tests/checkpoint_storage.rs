@@ -33,14 +33,20 @@ fn counts(cluster: &Cluster, job: &str) -> (u64, u64) {
 /// Waits until so many more were completed, and so many more failed.
 #[track_caller]
 fn wait_for_more(cluster: &Cluster, job: &str, more: (u64, u64)) {
+    wait_behind(cluster, job, counts(cluster, job), more);
+}
+
+/// Waits until so many more were completed and failed than `before`.
+#[track_caller]
+fn wait_behind(cluster: &Cluster, job: &str, before: (u64, u64), more: (u64, u64)) {
     let began = Instant::now();
-    let before = counts(cluster, job);
     loop {
         let now = counts(cluster, job);
         if now.0 >= before.0 + more.0 && now.1 >= before.1 + more.1 {
             return;
         }
-        assert!(began.elapsed() < DEADLINE, "{more:?} more are wanted: {}", checkpoints(cluster, job));
+        let so_far = || checkpoints(cluster, job)["counts"].to_string();
+        assert!(began.elapsed() < DEADLINE, "{more:?} more than {before:?} are wanted: {}", so_far());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -105,12 +111,18 @@ fn uploads_that_fail_are_counted_and_tolerated_as_configured() {
         OFTEN[0],
         "execution.checkpointing.tolerable-failed-checkpoints=2",
         "restart-strategy.type=none",
+        "state.backend.type=hashmap",
         "execution.checkpointing.num-retained=2",
         "execution.checkpointing.externalized-checkpoint-retention=RETAIN_ON_CANCELLATION",
     ];
     let job = submit(&cluster, other.path(), &strict);
     cluster.wait_for(&job, "RUNNING");
     wait_for_more(&cluster, &job, (3, 0));
+    // The disk of working files.
+    let before = counts(&cluster, &job);
+    faults.arm("executor/rows.write=enospc@1");
+    wait_behind(&cluster, &job, before, (2, 1));
+    wait_for_reason(&cluster, &job, &["No space left on device"]);
     faults.arm("executor/storage.link=enospc:1");
     cluster.wait_for(&job, "FAILED");
     let said = last_exception(&cluster, &job);
