@@ -148,6 +148,8 @@ pub struct Node {
     pub max_parallelism: Option<u32>,
     /// Whether it can run in one task only.
     pub force_single: bool,
+    /// Whether it was made together with the source that it reads, and is a part of it to the author.
+    pub of_source: bool,
     /// Slot-sharing group; `None` inherits from the inputs.
     pub slot_sharing_group: Option<String>,
     /// Chaining.
@@ -432,8 +434,9 @@ impl NodePlan {
             && upstream.logical_input == 0
             && self.parallelism[upstream.node] == self.parallelism[node]
             && self.group[upstream.node] == self.group[node]
-            && nodes[node].chaining == Chaining::Always
-            && nodes[upstream.node].chaining != Chaining::Never
+            && (nodes[node].of_source
+                || nodes[node].chaining == Chaining::Always
+                    && nodes[upstream.node].chaining != Chaining::Never)
     }
 }
 

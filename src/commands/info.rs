@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use flott::Result;
-use flott::client::snapshots::RetainedView;
+use flott::client::snapshots::{CheckpointView, RetainedView};
 use flott::client::views::{ExceptionEntry, JobDetails, count};
 
 use super::connection::Connection;
@@ -52,6 +52,8 @@ impl Arguments {
             "{}",
             snapshots.map_or_else(String::new, |snapshots| retained(&details, &failures, &snapshots))
         );
+        let checkpoints = client.checkpoints(&id).map_err(|error| error.into_error())?;
+        print!("{}", failing(&checkpoints.history));
         print!("{}", failed(&failures));
         Ok(ExitCode::SUCCESS)
     }
@@ -120,6 +122,20 @@ fn retained(job: &JobDetails, failures: &[ExceptionEntry], snapshots: &[Retained
     text
 }
 
+/// What is wrong with the checkpoints of the job, if the latest have failed.
+fn failing(history: &[CheckpointView]) -> String {
+    let ended = history.iter().filter(|one| one.status != "IN_PROGRESS");
+    let failed: Vec<_> = ended.take_while(|one| one.status == "FAILED").collect();
+    let Some(newest) = failed.first() else { return String::new() };
+    let kind = if newest.is_savepoint { "savepoint" } else { "checkpoint" };
+    let reason = newest.failure_message.as_deref().unwrap_or("no reason is known");
+    let before = match failed.len() - 1 {
+        0 => String::new(),
+        before => format!(", and {before} before it"),
+    };
+    format!("\n{kind} {} failed{before}: {reason}\n", newest.id)
+}
+
 fn failed(failures: &[ExceptionEntry]) -> String {
     let mut text = String::new();
     for failure in failures.iter().take(FAILURES_SHOWN) {
@@ -132,4 +148,27 @@ fn failed(failures: &[ExceptionEntry]) -> String {
         text.push_str(&format!("\nand {} earlier failures\n", failures.len() - FAILURES_SHOWN));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(id: u64, status: &str) -> CheckpointView {
+        let failure_message = (status == "FAILED").then(|| format!("disk {id} is full"));
+        CheckpointView { id, status: status.to_string(), failure_message, ..CheckpointView::default() }
+    }
+
+    #[test]
+    fn checkpoints_that_failed_since_the_last_complete_one_are_told() {
+        let history = [
+            ended(5, "IN_PROGRESS"),
+            ended(4, "FAILED"),
+            ended(3, "FAILED"),
+            ended(2, "COMPLETED"),
+            ended(1, "FAILED"),
+        ];
+        assert_eq!(failing(&history), "\ncheckpoint 4 failed, and 1 before it: disk 4 is full\n");
+        assert_eq!(failing(&history[3..]), "");
+    }
 }

@@ -105,14 +105,16 @@ impl StreamEnv {
         self.configure(|options| options.chaining = false)
     }
 
-    /// A stream of what `source` reads, with timestamps and watermarks by `strategy`.
+    /// A stream of what `source` reads, with timestamps and watermarks by `strategy`. Name, uid and the other settings of this stream are
+    /// those of the source.
     pub fn from_source<S: Source>(
         &self,
         source: S,
         strategy: WatermarkStrategy<S::Record>,
         name: &str,
     ) -> DataStream<S::Record> {
-        self.add_source(source, name).assign_timestamps_and_watermarks(strategy)
+        let stream = self.add_source(source, name).assign_timestamps_and_watermarks(strategy);
+        stream.set("from_source", |node| node.of_source = true)
     }
 
     /// A stream of what `source` reads, as the source gives it: without watermarks before the end.
@@ -133,6 +135,7 @@ impl StreamEnv {
             parallelism: None,
             max_parallelism: None,
             force_single: false,
+            of_source: false,
             slot_sharing_group: None,
             chaining: Chaining::Always,
             buffer_timeout_ms: None,
@@ -142,11 +145,25 @@ impl StreamEnv {
         shared.gone + shared.builder.nodes.len() - 1
     }
 
-    pub(crate) fn with_node(&self, node: usize, change: impl FnOnce(&mut Node)) {
+    /// Changes a node, and the source that it belongs to.
+    pub(crate) fn with_node(&self, node: usize, mut change: impl FnMut(&mut Node)) {
         let shared = &mut *self.shared.borrow_mut();
-        match node.checked_sub(shared.gone).and_then(|index| shared.builder.nodes.get_mut(index)) {
-            Some(node) => change(node),
-            None => shared.builder.errors.push(stream_is_gone("a setting")),
+        let nodes = &mut shared.builder.nodes;
+        let Some((before, node)) = node
+            .checked_sub(shared.gone)
+            .filter(|index| *index < nodes.len())
+            .and_then(|index| nodes[..=index].split_last_mut().map(|(node, before)| (before, node)))
+        else {
+            shared.builder.errors.push(stream_is_gone("a setting"));
+            return;
+        };
+        let own_name = node.of_source.then(|| node.name.clone());
+        change(node);
+        if let (Some(own_name), [input]) = (own_name, node.inputs.as_slice()) {
+            let source = &mut before[input.node - shared.gone];
+            change(source);
+            node.name = own_name;
+            node.uid = source.uid.as_ref().map(|uid| format!("{uid} watermarks"));
         }
     }
 

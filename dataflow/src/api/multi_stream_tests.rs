@@ -19,6 +19,7 @@ use crate::operators::co_process::{CoProcessFunction, KeyedCoProcessFunction};
 use crate::operators::keyed_process::KeyedContext;
 use crate::operators::process::ProcessContext;
 use crate::source::{Assignment, Boundedness, ReadBatch, Source, SourceReader, SplitEnumerator};
+use crate::time::WatermarkStrategy;
 
 /// A source of nothing.
 #[derive(Clone)]
@@ -275,4 +276,21 @@ fn asynchronous_calls_chain_and_their_options_are_checked() {
     let function = AsyncMap::new(|n: u64| async move { Err::<u64, _>(Error::user(n.to_string())) });
     numbers.async_wait(AsyncOptions::unordered(second, 10).with_retry(retry), function);
     assert!(refused(&env).contains("multiplier of an exponential backoff is 0.1"));
+}
+
+#[test]
+fn settings_behind_from_source_are_those_of_the_source() {
+    let env = StreamEnv::new();
+    let numbers = env
+        .from_source(Nothing, WatermarkStrategy::no_watermarks(), "numbers")
+        .uid("orders")
+        .name("All orders")
+        .parallelism(3)
+        .disable_chaining();
+    numbers.map(|n| n);
+    let graph = env.compile("test").unwrap().graph;
+    let vertex = &graph.vertices[0];
+    let operators: Vec<_> = vertex.operators.iter().map(|o| (o.name.as_str(), o.uid.as_str())).collect();
+    let expected = [("All orders", "orders"), ("Timestamps/Watermarks", "orders watermarks")];
+    assert_eq!((operators.as_slice(), vertex.parallelism), (expected.as_slice(), 3));
 }

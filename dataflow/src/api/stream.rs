@@ -62,7 +62,7 @@ impl<T: Record> DataStream<T> {
         &self.upstreams
     }
 
-    fn set(self, setting: &str, change: impl FnOnce(&mut Node)) -> Self {
+    pub(super) fn set(self, setting: &str, change: impl FnMut(&mut Node)) -> Self {
         match self.upstreams.as_slice() {
             [upstream] if matches!(upstream.port, Port::Main) => self.env.with_node(upstream.node, change),
             _ => self.env.add_error(Error::graph(format!(
@@ -265,7 +265,7 @@ pub struct StreamSink {
 impl StreamSink {
     operator_settings!();
 
-    fn set(self, _setting: &str, change: impl FnOnce(&mut Node)) -> Self {
+    fn set(self, _setting: &str, change: impl FnMut(&mut Node)) -> Self {
         self.env.with_node(self.node, change);
         self
     }
