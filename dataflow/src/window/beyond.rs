@@ -17,8 +17,9 @@ use crate::key::{Key, stable_hash};
 use crate::snapshot::{ScanPlace, ScanRange, WantedKey};
 use crate::state::rows::{TypedRows, group_of};
 
-/// Rows that are gone, of which the backend is told at once.
-const GONE_MAX: usize = 4096;
+/// Rows that are gone, of which the backend need not be told at once, and the share of the budget that they may take until the next barrier.
+const GONE_MAX: usize = if cfg!(test) { 4 } else { 4096 };
+const GONE_SHARE: usize = 16;
 /// Rows written at once.
 const WRITTEN_AT_ONCE: usize = 16 * 1024;
 /// Rows read at once, and bytes of their values. Few rows in tests, so that firings stop between them.
@@ -148,7 +149,11 @@ where
 
     /// Tells what is gone, if that is much.
     pub(crate) fn tell_gone(&mut self) -> Result<()> {
-        if self.gone.len() > GONE_MAX && self.can_fetch() { self.write_out(Vec::new()) } else { Ok(()) }
+        if self.gone.len() <= GONE_MAX || !self.can_fetch() {
+            return Ok(());
+        }
+        let gone_bytes = self.gone.len() * size_of::<Row<P, K, V>>();
+        if gone_bytes > self.budget_bytes() / GONE_SHARE { self.write_out(Vec::new()) } else { Ok(()) }
     }
 
     /// Gets rows; `found` is given the position of each that there is, and its value.

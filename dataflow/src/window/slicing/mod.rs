@@ -232,7 +232,7 @@ where
         if now_ms < self.due_ms() {
             return Ok(Flow::Done);
         }
-        self.advance(now_ms - 1, out)
+        self.advance(now_ms.saturating_sub(1), out)
     }
 
     fn next_deadline_ms(&self) -> i64 {
