@@ -20,11 +20,28 @@ pub(crate) fn put_bytes(folder: &str, name: &str, bytes: &[u8]) -> Result<Snapsh
     folder.put_atomic(name, bytes)
 }
 
-/// Makes `local` a file of the snapshot in `folder`, checked.
-pub(crate) fn get_file(folder: &str, file: &SnapshotFile, local: &Path) -> Result<()> {
+/// Makes `local` a file of the snapshot in `folder`; whether it has been checked. If not, [`verify`] is yet to be called.
+pub(crate) fn get_file(folder: &str, file: &SnapshotFile, local: &Path) -> Result<bool> {
     let folder = Storage::open(folder)?;
-    // RocksDB goes on writing its manifest, and nothing else.
-    if file.name.ends_with(".sst") { folder.link_file(file, local) } else { folder.get_file(file, local) }
+    // RocksDB goes on writing its manifest, and nothing else; its other files have a checksum for each block.
+    if file.name.ends_with(".sst") {
+        folder.link_file(file, local)
+    } else {
+        folder.get_file(file, local).map(|()| true)
+    }
+}
+
+/// Checks that `local` is that file of a snapshot. One that is not there any more was read to the end, and its blocks checked, by whoever has
+/// replaced it.
+pub(crate) fn verify(file: &SnapshotFile, local: &Path) -> Result<()> {
+    let no_text = || Error::internal(format!("{}: not a text", local.display()));
+    let folder = local.parent().and_then(Path::to_str).ok_or_else(no_text)?;
+    let name = local.file_name().and_then(|name| name.to_str()).ok_or_else(no_text)?;
+    let here = SnapshotFile { path: name.into(), ..file.clone() };
+    match Storage::open(folder)?.verify(&here) {
+        Err(error) if local.exists() => Err(error.at(file.path.clone())),
+        _ => Ok(()),
+    }
 }
 
 /// The bytes of a file of the snapshot in `folder`, checked.
@@ -32,11 +49,11 @@ pub(crate) fn get_bytes(folder: &str, file: &SnapshotFile) -> Result<Vec<u8>> {
     Storage::open(folder)?.read(file)
 }
 
-/// Makes `local` the file of that name in a local folder, if it is that of the snapshot.
-pub(crate) fn get_backup(folder: &Path, file: &SnapshotFile, local: &Path) -> bool {
+/// Makes `local` the file of that name in a local folder, if it is that of the snapshot; whether it has been checked.
+pub(crate) fn get_backup(folder: &Path, file: &SnapshotFile, local: &Path) -> Option<bool> {
     let kept = SnapshotFile { path: file.name.clone(), ..file.clone() };
     let got = || get_file(folder.to_str().ok_or_else(|| Error::internal("not a text"))?, &kept, local);
-    folder.join(&file.name).exists() && got().is_ok()
+    if folder.join(&file.name).exists() { got().ok() } else { None }
 }
 
 /// Whether a file that stands in `folder` is still there.

@@ -14,8 +14,9 @@ use crate::options::Backend;
 use crate::pipeline::{Pipeline, Store};
 use crate::place::{Place, discard};
 use crate::restored::RestoredPart;
-use crate::rocks::{Database, RocksStore, restore};
-use crate::scan::scan;
+#[cfg(test)]
+use crate::rocks::RocksStore;
+use crate::rocks::{Begun, Members, restore};
 use crate::source::RowSource;
 
 /// Rows of one operator in a task.
@@ -33,7 +34,7 @@ enum Kept {
         /// Tables whose values become others while they are loaded.
         plans: RefCell<BTreeMap<u16, Plan>>,
     },
-    Rocks(Arc<RocksStore>),
+    Rocks(Arc<Members>),
 }
 
 impl Keyed {
@@ -41,25 +42,31 @@ impl Keyed {
     pub(crate) fn open(place: Arc<Place>, from: Option<(&RestoreFrom, Vec<RestoredPart>)>) -> Result<Self> {
         let service = place.service.clone();
         let from = from.filter(|(_, parts)| !parts.is_empty());
-        let (store, kept): (Arc<dyn Store>, Kept) = match (service.options.backend, from) {
+        let pipeline = |store: Arc<dyn Store>| {
+            let name = format!("operator {}", place.operator);
+            Pipeline::new(name, store, service.compute.clone(), service.options.buffer_bytes)
+        };
+        let (pipeline, store) = match (service.options.backend, from) {
             (Backend::HashMap, from) => {
                 let sources = from.map_or(Ok(Vec::new()), |(from, parts)| sources(&place, from, parts))?;
                 let store = Arc::new(HeapStore::new(place.clone()));
                 let (sources, plans) = (RefCell::new(sources), RefCell::default());
-                (store.clone(), Kept::Heap { store, sources, plans })
+                (pipeline(store.clone()), Kept::Heap { store, sources, plans })
             }
-            (Backend::RocksDb, from) => {
-                let (database, reusable) = match from {
-                    Some((from, parts)) => restore(&place, from, parts)?,
-                    None => (Database::open(&place.path("db"), &service.tuning)?, None),
-                };
-                let store = Arc::new(RocksStore::new(place.clone(), database, reusable));
-                (store.clone(), Kept::Rocks(store))
+            (Backend::RocksDb, Some((from, parts))) => {
+                let (members, rest) = Members::new(restore(&place, from, parts)?);
+                let members = Arc::new(members);
+                let pipeline = pipeline(members.clone());
+                members.check(from, rest, &pipeline)?;
+                (pipeline, Kept::Rocks(members))
+            }
+            (Backend::RocksDb, None) => {
+                let members = Members::new(vec![Begun::empty(&place)?]).0;
+                let members = Arc::new(members);
+                (pipeline(members.clone()), Kept::Rocks(members))
             }
         };
-        let name = format!("operator {}", place.operator);
-        let pipeline = Pipeline::new(name, store, service.compute.clone(), service.options.buffer_bytes);
-        Ok(Keyed { pipeline, store: kept, place })
+        Ok(Keyed { pipeline, store, place })
     }
 
     /// Gives the rows of a table that the snapshot had.
@@ -68,7 +75,7 @@ impl Keyed {
             Kept::Heap { sources, plans, .. } => (sources.borrow(), plans.borrow()),
             Kept::Rocks(store) => {
                 let row = &mut |_, _, key: &[u8], value: &[u8]| row(key, value);
-                return store.database.each(self.place.key_groups, Some(table), row);
+                return store.each(table, row);
             }
         };
         let Some(plan) = plans.get(&table) else {
@@ -97,7 +104,7 @@ impl Keyed {
             Kept::Heap { plans, .. } => drop(plans.borrow_mut().insert(table, plan)),
             Kept::Rocks(store) => {
                 let value = &|stored: &[u8], now: &mut Vec<u8>| plan.rewrite(stored, now);
-                store.database.rewrite(table, self.place.key_groups, value)?;
+                store.rewrite(table, value)?;
             }
         }
         Ok(())
@@ -107,7 +114,7 @@ impl Keyed {
     pub(crate) fn drop_table(&self, table: u16) -> Result<()> {
         match &self.store {
             Kept::Heap { .. } => Ok(()),
-            Kept::Rocks(store) => store.database.drop_table(table, self.place.key_groups),
+            Kept::Rocks(store) => store.drop_table(table),
         }
     }
 
@@ -128,7 +135,7 @@ impl Keyed {
                 None => missing.push(position),
             }
         }
-        store.database.get(table, keys, &missing, found)
+        store.get(table, keys, &missing, found)
     }
 
     /// Gives rows in their order, those that are on their way among them.
@@ -142,7 +149,7 @@ impl Keyed {
         let Kept::Rocks(store) = &self.store else { return Err(forgets_nothing()) };
         // What is stored from here on is found in both.
         let waiting = self.pipeline.waiting()?;
-        scan(&store.database, &waiting, table, range, after, row)
+        store.scan(&waiting, table, range, after, row)
     }
 
     /// Takes rows that their table forgets.
@@ -188,8 +195,17 @@ impl Keyed {
     #[cfg(test)]
     pub(crate) fn database(&self) -> Option<&RocksStore> {
         match &self.store {
-            Kept::Rocks(store) => Some(store),
+            Kept::Rocks(store) => Some(store.first()),
             Kept::Heap { .. } => None,
+        }
+    }
+
+    /// Waits until all files that it began with have been read to the end.
+    #[cfg(test)]
+    pub(crate) fn wait_checked(&self) -> Result<()> {
+        match &self.store {
+            Kept::Rocks(store) => store.wait_checked(),
+            Kept::Heap { .. } => Ok(()),
         }
     }
 }

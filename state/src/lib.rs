@@ -7,13 +7,14 @@
 //! a snapshot in a program; [`rows`], rows as bytes
 //! and the file of rows that both read; `restored`, what a task takes from a manifest; `source`, rows of a
 //! snapshot in whatever form; `scan`, rows of a table in their order; `show`, rows for people; `files`, to and from the storage of snapshots; `place` and `pool`, working
-//! files and threads.
+//! files and threads; `checks`, files that are read to the end while a task works with them.
 //!
 //! Who may call it: the worker, which opens a [`TaskBackend`] for each task and gives it to the operators as
 //! `flott_dataflow::snapshot::TaskState`. What must never happen here: work on a task's thread that grows
 //! with the state; a decision about which snapshots are taken or kept; a file of an earlier version that is
 //! not read.
 
+mod checks;
 mod compatibility;
 mod evolution;
 mod files;

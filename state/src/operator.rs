@@ -122,7 +122,8 @@ impl OperatorState {
     fn choose(&self) -> Result<RestoredOperator> {
         let Shared { service, task, restored, .. } = &*self.shared;
         let Some(restored) = restored else { return Ok(RestoredOperator::default()) };
-        let backup = |from| service.backup(restored.manifest.job, from, self.operator);
+        let backup =
+            |from, key_groups| service.backup(restored.manifest.job, from, self.operator, key_groups);
         restored.operator(self.operator, task, backup)
     }
 
@@ -275,6 +276,11 @@ impl OperatorState {
     #[cfg(test)]
     pub(crate) fn database(&self) -> Option<&crate::rocks::RocksStore> {
         self.keyed.get()?.database()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn wait_checked(&self) -> Result<()> {
+        self.keyed.get().map_or(Ok(()), Keyed::wait_checked)
     }
 
     #[cfg(test)]

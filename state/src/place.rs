@@ -10,7 +10,7 @@ use flott_schema::{Error, Result};
 
 use crate::files;
 use crate::options::TaskIdentity;
-use crate::service::{StateService, WorkDirectory};
+use crate::service::{StateService, WorkDirectory, range_name, range_of};
 use crate::snapshot::SnapshotTarget;
 
 /// An operator in a task, and its working files.
@@ -24,6 +24,8 @@ pub(crate) struct Place {
     pub(crate) directory: Arc<WorkDirectory>,
     /// Where the files of completed checkpoints are kept.
     pub(crate) backup: PathBuf,
+    /// The key groups of the whole task.
+    of_task: KeyGroupRange,
 }
 
 impl Place {
@@ -38,7 +40,22 @@ impl Place {
             key_groups: task.key_groups(),
             stem: task.file_stem(operator),
             directory: service.work_directory(&task.file_stem(operator))?,
-            backup: service.backup(task.job, task.attempt.task, operator),
+            backup: service.backup(task.job, task.attempt.task, operator, task.key_groups()),
+            of_task: task.key_groups(),
+        })
+    }
+
+    /// A place beside this one for some of its key groups; `number` tells it from others.
+    pub(crate) fn member(&self, number: usize, key_groups: KeyGroupRange) -> Result<Self> {
+        let stem = format!("{}.{number}", self.stem);
+        Ok(Place {
+            service: self.service.clone(),
+            operator: self.operator,
+            key_groups,
+            directory: self.service.work_directory(&stem)?,
+            stem,
+            backup: self.backup.with_file_name(range_name(key_groups)),
+            of_task: self.of_task,
         })
     }
 
@@ -55,7 +72,24 @@ impl Place {
             std::fs::remove_dir_all(backup).map_err(refused)?;
         }
         std::fs::create_dir_all(backup).map_err(refused)?;
+        self.discard_other_backups();
         std::fs::rename(folder, backup.join(checkpoint.to_string())).map_err(refused)
+    }
+}
+
+impl Place {
+    /// Deletes backups of the task that are in the way: of key groups that it shares out in another way now, or does not have any more.
+    fn discard_other_backups(&self) {
+        let (own, task) = (self.key_groups, self.of_task);
+        let folder = self.backup.parent().map(std::fs::read_dir);
+        for entry in folder.into_iter().flatten().flatten().flatten() {
+            let Some(other) = entry.file_name().to_str().and_then(range_of) else { continue };
+            let is_outside = other.start < task.start || other.end > task.end;
+            let overlaps = other != own && other.start < own.end && own.start < other.end;
+            if is_outside || overlaps {
+                discard(&entry.path());
+            }
+        }
     }
 }
 

@@ -98,7 +98,7 @@ impl Restored {
         &self,
         operator: OperatorId,
         task: &TaskIdentity,
-        backup: impl Fn(TaskId) -> PathBuf,
+        backup: impl Fn(TaskId, KeyGroupRange) -> PathBuf,
     ) -> Result<RestoredOperator> {
         let handed_in = self.handed_in(operator);
         let mut restored = RestoredOperator::default();
@@ -129,7 +129,7 @@ impl Restored {
                 snapshot: keyed.clone(),
                 key_groups,
                 renumbered: keyed.tables.iter().map(number).filter(|(there, here)| there != here).collect(),
-                backup: backup(from),
+                backup: backup(from, keyed.key_groups),
             });
         }
         restored.lists = self.lists(&handed_in, vertex.parallelism, task)?;

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use flott_schema::ids::{JobId, OperatorId, TaskId};
+use flott_schema::key_group::KeyGroupRange;
 use flott_schema::snapshot::{Manifest, RestoreFrom, SnapshotFile};
 use flott_schema::{Context, Error, Result};
 
+use crate::checks::Unchecked;
 use crate::files;
 use crate::options::StateOptions;
 use crate::pool::{Pool, lock};
@@ -87,30 +89,52 @@ impl StateService {
         Ok(Arc::new(WorkDirectory(path)))
     }
 
-    /// Where the backup of a completed checkpoint of an operator in a task is.
-    pub(crate) fn backup(&self, job: JobId, task: TaskId, operator: OperatorId) -> PathBuf {
+    /// Where the backup of a completed checkpoint of an operator in a task is, of these key groups.
+    pub(crate) fn backup(
+        &self,
+        job: JobId,
+        task: TaskId,
+        operator: OperatorId,
+        key_groups: KeyGroupRange,
+    ) -> PathBuf {
         let task = format!("{}-{}", task.vertex, task.subtask);
-        self.options.directory.join(BACKUP).join(job.to_string()).join(task).join(operator.to_string())
+        let folder = self.options.directory.join(BACKUP).join(job.to_string()).join(task);
+        folder.join(operator.to_string()).join(range_name(key_groups))
     }
 
-    /// Gets a file of a snapshot: from the backup, if it is there and is the same, else from where the
-    /// snapshot is.
+    /// Gets a file of a snapshot: from the backup, if it is there and looks the same, else from where the
+    /// snapshot is. What is given back is yet to be checked.
     pub(crate) fn get_file(
         &self,
         backup: &Path,
         from: &RestoreFrom,
         file: &SnapshotFile,
         to: &Path,
-    ) -> Result<()> {
+    ) -> Result<Option<Unchecked>> {
         flott_faults::point("restore.file");
-        if self.options.recover_from_local {
-            let kept = backup.join(from.checkpoint.to_string());
-            if files::get_backup(&kept, file, to) {
-                return Ok(());
+        let mut backup = Some(backup).filter(|_| self.options.recover_from_local);
+        let kept = backup.map(|backup| backup.join(from.checkpoint.to_string()));
+        let is_checked = match kept.and_then(|kept| files::get_backup(&kept, file, to)) {
+            Some(is_checked) => is_checked,
+            None => {
+                backup = None;
+                files::get_file(&from.folder, file, to).at(|| from.to_string())?
             }
-        }
-        files::get_file(&from.folder, file, to).at(|| from.to_string())
+        };
+        let (file, local, backup) = (file.clone(), to.to_owned(), backup.map(Path::to_owned));
+        Ok(if is_checked { None } else { Some(Unchecked { file, local, backup }) })
     }
+}
+
+/// The name of a folder for what belongs to these key groups.
+pub(crate) fn range_name(key_groups: KeyGroupRange) -> String {
+    format!("{}-{}", key_groups.start, key_groups.end)
+}
+
+/// What [`range_name`] has named.
+pub(crate) fn range_of(name: &str) -> Option<KeyGroupRange> {
+    let (start, end) = name.split_once('-')?;
+    Some(KeyGroupRange { start: start.parse().ok()?, end: end.parse().ok()? })
 }
 
 impl Drop for StateService {

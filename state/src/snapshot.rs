@@ -69,7 +69,7 @@ struct State {
     ended: Option<Ended>,
     /// Who waits to know where files go.
     waiting: Vec<Settled>,
-    keyed: BTreeMap<OperatorId, KeyedSnapshot>,
+    keyed: Vec<(OperatorId, KeyedSnapshot)>,
     channels: Vec<ChannelSnapshot>,
     written_bytes: u64,
 }
@@ -106,7 +106,7 @@ impl Pending {
                 failed: None,
                 ended: None,
                 waiting: Vec::new(),
-                keyed: BTreeMap::new(),
+                keyed: Vec::new(),
                 channels: Vec::new(),
                 written_bytes: 0,
             }),
@@ -169,7 +169,7 @@ impl Pending {
                 Ok((part, written_bytes)) => {
                     state.written_bytes += written_bytes;
                     match part {
-                        Part::Keyed(operator, keyed) => drop(state.keyed.insert(operator, keyed)),
+                        Part::Keyed(operator, keyed) => state.keyed.push((operator, keyed)),
                         Part::Channels(channels) => state.channels = channels,
                         Part::None => {}
                     }
@@ -223,6 +223,7 @@ impl Pending {
             return Some((done, Err(Error::new(ErrorKind::Cancelled, why))));
         }
         let mut operators = std::mem::take(&mut ended.operators);
+        state.keyed.sort_by_key(|(operator, keyed)| (*operator, keyed.key_groups.start));
         for (operator, keyed) in std::mem::take(&mut state.keyed) {
             operators.entry(operator).or_default().keyed.push(keyed);
         }

@@ -39,13 +39,17 @@ impl RowSource {
                 let mut files = Vec::new();
                 for (index, file) in part.snapshot.files.iter().enumerate() {
                     let local = folder.join(format!("rows-{index}"));
+                    // Checked: its name is not that of a file with checksums of its own.
                     service.get_file(&part.backup, from, file, &local)?;
                     files.push(RowsFile::open(&local).at(|| format!("{from}: {}", file.path))?);
                 }
                 Rows::Files(files)
             }
             ROCKSDB_FORMAT => {
-                fetch_database(service, from, part, folder)?;
+                let unchecked = fetch_database(service, from, part, folder)?;
+                // All is read, in the order of the keys: damage is named before.
+                let snapshot = from.clone();
+                service.transfer.for_each(unchecked, move |file| file.check(&snapshot))?;
                 Rows::Database(Database::open_to_read(folder, &service.tuning).at(|| from.to_string())?)
             }
             other => {

@@ -118,6 +118,19 @@ pub(crate) fn link(root: &Path, source: &Path, target: &Path) -> Result<Sum> {
     Ok(sum)
 }
 
+/// Makes `target` the same file as `source`, unread, and gives its length; none if there is no link between the two. It need not outlive
+/// the machine: nothing is brought to the disk.
+pub(crate) fn link_unread(source: &Path, target: &Path) -> Result<Option<u64>> {
+    match fs::hard_link(source, target) {
+        Ok(()) => {
+            let metadata = fs::metadata(target).map_err(|error| failed(source, error))?;
+            Ok(Some(metadata.len()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(failed(source, error)),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Copies a file that is to pass `check`, which is told what was copied before the copy can be seen.
 pub(crate) fn copy_checked(
     root: &Path,

@@ -128,11 +128,22 @@ impl Storage {
             .map_err(|error| self.damaged(error))
     }
 
-    /// The same, but `target` may become the very file, by a link: for files that are never changed.
-    pub fn link_file(&self, file: &SnapshotFile, target: &Path) -> Result<()> {
-        self.verify(file)?;
-        let folder = target.parent().unwrap_or(target);
-        local::link(folder, &self.place(&file.path)?, target).map(drop)
+    /// Makes `target` a file of a snapshot that is never changed and whose parts have checksums of their own. Where it can be the very file,
+    /// by a link, it is not read: only its length is checked, the answer is `false`, and it is the caller's to [`verify`](Self::verify) it
+    /// soon. Else it is copied, checked, and the answer is `true`. The folder of `target` has to be there.
+    pub fn link_file(&self, file: &SnapshotFile, target: &Path) -> Result<bool> {
+        let path = self.place(&file.path)?;
+        match local::link_unread(&path, target).map_err(|error| self.damaged(error))? {
+            Some(size) => {
+                let known = self.check(&path, file, Sum { size, crc32c: file.crc32c });
+                if known.is_err() {
+                    // What is damaged is not seen.
+                    let _ = local::delete(target);
+                }
+                known.map(|()| false)
+            }
+            None => self.get_file(file, target).map(|()| true),
+        }
     }
 
     /// What stands in the folder, in the order of the names; an error if it is not there.

@@ -11,13 +11,16 @@
 //! few tasks have more than one.
 
 mod database;
+mod members;
 mod restore;
 mod store;
 mod tuning;
 mod uploads;
 
 pub(crate) use database::Database;
-pub(crate) use restore::{fetch_database, restore};
+pub(crate) use members::Members;
+pub(crate) use restore::{Begun, fetch_database, restore};
+#[cfg(test)]
 pub(crate) use store::RocksStore;
 pub(crate) use tuning::Tuning;
 

@@ -11,7 +11,9 @@ use flott_schema::{Error, Result};
 
 use super::ROCKSDB_FORMAT;
 use super::database::Database;
+use super::members::is_of;
 use super::uploads::{Stored, Uploads};
+use crate::checks::Checks;
 use crate::files;
 use crate::pipeline::{Layer, Store, nothing_to_write};
 use crate::place::{Place, discard, put_own};
@@ -26,6 +28,8 @@ pub(crate) struct RocksStore {
     place: Arc<Place>,
     uploads: Arc<Mutex<Uploads>>,
     is_closed: Arc<AtomicBool>,
+    /// Of the files that the database began with.
+    pub(super) checks: Arc<Checks>,
 }
 
 /// A snapshot whose files are held, and which waits to know where they go.
@@ -37,6 +41,7 @@ struct Held {
     folder: PathBuf,
     uploads: Arc<Mutex<Uploads>>,
     is_closed: Arc<AtomicBool>,
+    checks: Arc<Checks>,
 }
 
 /// A snapshot being written.
@@ -46,19 +51,28 @@ struct Writing {
 }
 
 impl RocksStore {
-    /// `reusable`: a shared folder, and the files in it that the database began with.
+    /// `reusable`: a shared folder, and the files in it that the database began with. `awaits_checks`: nothing is
+    /// handed in before these have been checked.
     pub(crate) fn new(
         place: Arc<Place>,
         database: Database,
         reusable: Option<(String, Vec<SnapshotFile>)>,
+        awaits_checks: bool,
     ) -> Self {
         let uploads = reusable.map(|(folder, files)| Uploads::restored(folder, files)).unwrap_or_default();
-        RocksStore { database, place, uploads: Arc::new(Mutex::new(uploads)), is_closed: Arc::default() }
+        let checks = if awaits_checks { Arc::default() } else { Checks::none() };
+        let (uploads, is_closed) = (Arc::new(Mutex::new(uploads)), Arc::default());
+        RocksStore { database, place, uploads, is_closed, checks }
+    }
+
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
     /// The task is gone: what is being written is not finished.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
+        self.checks.close();
     }
 
     /// A snapshot is complete.
@@ -109,13 +123,22 @@ fn delete(stored: Stored) {
 impl Store for RocksStore {
     // Rows of a snapshot that is given up stay too: the database is what the task works with.
     fn part(&self, _: &Layer, runs: &[Arc<Run>]) -> Result<()> {
-        self.database.write(|row| merge(runs.iter().map(|run| &**run), row))
+        let key_groups = self.place.key_groups;
+        self.database.write(|row| {
+            merge(runs.iter().map(|run| &**run), &mut |one| match is_of(key_groups, one.key_group) {
+                true => row(one),
+                false => Ok(()),
+            })
+        })
     }
 
     fn apply(&self, layer: &Layer) -> Result<()> {
         if !layer.is_empty() {
             flott_faults::point("rows.write");
-            self.database.write(|row| layer.each(row))?;
+            let key_groups = self.place.key_groups;
+            self.database.write(|row| {
+                layer.each(&mut |one| if is_of(key_groups, one.key_group) { row(one) } else { Ok(()) })
+            })?;
             flott_faults::point("rows.written");
         }
         let Some(pending) = &layer.snapshot else { return Ok(()) };
@@ -131,6 +154,7 @@ impl Store for RocksStore {
             folder: self.place.path(&format!("checkpoint-{checkpoint}")),
             uploads: self.uploads.clone(),
             is_closed: self.is_closed.clone(),
+            checks: self.checks.clone(),
         };
         // From here on an error is one of the snapshot, not of the state.
         if let Err(error) = self.database.checkpoint(&held.folder).and_then(|()| held.begin()) {
@@ -201,7 +225,8 @@ impl Held {
             (Some(target), Some(files)) => Writing { held: self, target }.run(files),
             (Some(target), None) => {
                 let writing = Writing { held: self, target };
-                let result = guarded(|| writing.write_rows());
+                let checks = writing.held.checks.clone();
+                let result = guarded(|| writing.write_rows().and_then(|rows| checks.wait().map(|()| rows)));
                 discard(&writing.held.folder);
                 writing.held.pending.part_done(result);
             }
@@ -231,7 +256,10 @@ impl Writing {
         let writing = Arc::new(self);
         let held = &writing.held;
         let mut stored = Stored::default();
-        let result = guarded(|| writing.store(files, again, shared, &mut stored));
+        let result = guarded(|| {
+            let written = writing.store(files, again, shared, &mut stored)?;
+            held.checks.wait().map(|()| written)
+        });
         if held.place.service.options.local_backup && !is_savepoint && result.is_ok() {
             stored.local = Some(held.folder.clone());
         } else {

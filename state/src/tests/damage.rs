@@ -22,7 +22,11 @@ fn filled(backend: Backend) -> (Cluster, Vec<Task>) {
 fn error_of(cluster: &mut Cluster, parallelism: u32, taken: &Taken) -> String {
     let opened: Result<Vec<Task>> =
         (0..parallelism).map(|subtask| cluster.try_task(subtask, parallelism, Some(taken))).collect();
-    opened.err().expect("it is refused").to_string()
+    let checked = opened.and_then(|tasks| {
+        let check = |task: &Task| task.backend.state_of(keyed_operator()).wait_checked();
+        tasks.iter().try_for_each(check)
+    });
+    checked.expect_err("it is refused").to_string()
 }
 
 #[test]

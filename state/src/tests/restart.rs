@@ -343,7 +343,7 @@ fn a_restart_from_the_local_backup_needs_no_files_of_the_snapshot() {
         let kept = |service: &StateService| {
             tasks.iter().all(|task| {
                 let identity = identity(task.subtask, 2, 0);
-                let backup = service.backup(JOB, identity.attempt.task, keyed_operator());
+                let backup = service.backup(JOB, identity.attempt.task, keyed_operator(), identity.key_groups());
                 backup.join(taken.from.checkpoint.to_string()).exists()
             })
         };

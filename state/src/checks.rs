@@ -1,0 +1,107 @@
+//! Files of a snapshot that a task works with before they have been read to the end.
+//!
+//! A link to a file takes no time, reading a gigabyte does. So a task starts at once, and its files are compared with their checksums meanwhile. Nothing is
+//! built on them before that: no snapshot is handed in while files are unchecked, and damage fails the task. What the task reads earlier is covered by the
+//! checksums of RocksDB's blocks.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use flott_schema::snapshot::{RestoreFrom, SnapshotFile};
+use flott_schema::{Error, ErrorKind, Result};
+
+use crate::files;
+use crate::place::discard;
+use crate::pool::{lock, wait_until};
+
+/// How long a snapshot waits for the check.
+const DEADLINE: Duration = Duration::from_secs(3_600);
+
+/// A file that has not been compared with its checksum.
+#[derive(Clone, Debug)]
+pub(crate) struct Unchecked {
+    pub(crate) file: SnapshotFile,
+    /// The link to it.
+    pub(crate) local: PathBuf,
+    /// Where it was found, if not where the snapshot is.
+    pub(crate) backup: Option<PathBuf>,
+}
+
+impl Unchecked {
+    /// Reads it. A backup that is damaged is deleted, so that it is not found again.
+    pub(crate) fn check(&self, from: &RestoreFrom) -> Result<()> {
+        files::verify(&self.file, &self.local).map_err(|error| {
+            let place = match &self.backup {
+                Some(backup) => {
+                    discard(backup);
+                    format!("{from}, the copy in {}", backup.display())
+                }
+                None => from.to_string(),
+            };
+            error.at(place)
+        })
+    }
+}
+
+/// The check of some files, on another thread.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    /// What it came to.
+    result: Mutex<Option<std::result::Result<(), (ErrorKind, String)>>>,
+    changed: Condvar,
+    is_closed: AtomicBool,
+}
+
+impl Checks {
+    /// Nothing is to be checked.
+    pub(crate) fn none() -> Arc<Self> {
+        Arc::new(Checks { result: Mutex::new(Some(Ok(()))), ..Checks::default() })
+    }
+
+    /// Checks files, until the first that is damaged; to be called once.
+    pub(crate) fn run(&self, from: &RestoreFrom, files: &[Unchecked]) -> Result<()> {
+        let one = |file: &Unchecked| match self.is_closed.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Cancelled, "the task is gone")),
+            false => file.check(from),
+        };
+        let result = files.iter().try_for_each(one);
+        let told = result.as_ref().map(|()| ()).map_err(|error| (error.kind(), error.to_string()));
+        *lock(&self.result) = Some(told);
+        self.changed.notify_all();
+        result
+    }
+
+    /// The task is gone: what has not been read need not be.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Waits for the end; an error names the damaged file.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut result = lock(&self.result);
+        loop {
+            match &*result {
+                Some(Ok(())) => return Ok(()),
+                Some(Err((kind, text))) => return Err(Error::new(*kind, text.clone())),
+                None => {}
+            }
+            let (guard, is_early) = wait_until(&self.changed, result, deadline);
+            result = guard;
+            if !is_early {
+                let text = format!("the files that the task started from are not read after {DEADLINE:?}");
+                return Err(Error::new(ErrorKind::Io, text));
+            }
+        }
+    }
+
+    /// What could not be read, in the words of the damaged file if it is one of these.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::BadInput => self.wait().err().unwrap_or(error),
+            _ => error,
+        }
+    }
+}
