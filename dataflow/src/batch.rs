@@ -53,6 +53,14 @@ impl Timestamps {
         }
     }
 
+    /// Takes those from this index on.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Timestamps::Same(same) => Timestamps::Same(*same),
+            Timestamps::Each(each) => Timestamps::Each(each.split_off(at)),
+        }
+    }
+
     /// The largest timestamp of the first `len` records.
     pub fn max(&self, len: usize) -> Option<i64> {
         match self {
@@ -169,6 +177,8 @@ pub trait DataBatch: Sized + Send + 'static {
     fn weight_bytes(&self) -> usize;
     /// A copy for another consumer.
     fn duplicate(&self) -> Self;
+    /// Takes the records from this index on, which is not beyond the end, into another batch.
+    fn split_off(&mut self, at: usize) -> Self;
     /// Appends the wire form.
     fn encode(&self, bytes: &mut Vec<u8>) -> Result<()>;
     /// Reads the wire form.
@@ -188,6 +198,10 @@ impl<T: Record> DataBatch for Batch<T> {
         self.clone()
     }
 
+    fn split_off(&mut self, at: usize) -> Self {
+        Batch { records: self.records.split_off(at), timestamps: self.timestamps.split_off(at) }
+    }
+
     fn encode(&self, bytes: &mut Vec<u8>) -> Result<()> {
         codec::encode_rows(self, bytes)
     }
@@ -205,6 +219,8 @@ pub trait ErasedBatch: Send {
     fn weight_bytes(&self) -> usize;
     /// Appends the wire form.
     fn encode(&self, bytes: &mut Vec<u8>) -> Result<()>;
+    /// Takes the records from this index on, which is not beyond the end, into another batch.
+    fn split_off(&mut self, at: usize) -> Box<dyn ErasedBatch>;
     /// For the downcast at the receiver.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
@@ -220,6 +236,10 @@ impl<B: DataBatch> ErasedBatch for B {
 
     fn encode(&self, bytes: &mut Vec<u8>) -> Result<()> {
         DataBatch::encode(self, bytes)
+    }
+
+    fn split_off(&mut self, at: usize) -> Box<dyn ErasedBatch> {
+        Box::new(DataBatch::split_off(self, at))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

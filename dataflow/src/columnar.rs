@@ -32,6 +32,13 @@ impl DataBatch for ColumnarBatch {
         self.clone()
     }
 
+    fn split_off(&mut self, at: usize) -> Self {
+        let timestamps = self.timestamps.split_off(at);
+        let columns = self.columns.slice(at, self.columns.num_rows() - at);
+        self.columns = self.columns.slice(0, at);
+        ColumnarBatch { columns, timestamps }
+    }
+
     /// Version byte, timestamps in the row form, then an Arrow IPC stream of one batch.
     fn encode(&self, bytes: &mut Vec<u8>) -> Result<()> {
         bytes.push(VERSION);

@@ -43,4 +43,4 @@ pub use restored::{check_operators, enumerator_state};
 pub use service::StateService;
 pub use show::each_row;
 pub use snapshot::{ChannelFrames, Done, SnapshotTarget, TaskExtras};
-pub use task::TaskBackend;
+pub use task::{FetchedTask, TaskBackend};

@@ -60,6 +60,55 @@ impl Drop for Shared {
     }
 }
 
+/// What an operator starts from, fetched.
+#[derive(Default)]
+pub(crate) struct Fetched {
+    restored: RestoredOperator,
+    keyed: Option<Keyed>,
+}
+
+impl Fetched {
+    /// Fetches what `operator` starts from; on any thread.
+    pub(crate) fn fetch(
+        service: &Arc<StateService>,
+        task: &TaskIdentity,
+        restored: Option<&Restored>,
+        operator: OperatorId,
+    ) -> Result<Self> {
+        let of_operator = choose(service, task, restored, operator)?;
+        let keyed = match of_operator.parts.is_empty() {
+            true => None,
+            false => {
+                let keyed = open_keyed(service, task, restored, operator, &of_operator);
+                Some(keyed.at(|| format!("operator {operator}"))?)
+            }
+        };
+        Ok(Fetched { restored: of_operator, keyed })
+    }
+}
+
+fn choose(
+    service: &StateService,
+    task: &TaskIdentity,
+    restored: Option<&Restored>,
+    operator: OperatorId,
+) -> Result<RestoredOperator> {
+    let Some(restored) = restored else { return Ok(RestoredOperator::default()) };
+    let backup = |from, key_groups| service.backup(restored.manifest.job, from, operator, key_groups);
+    restored.operator(operator, task, backup)
+}
+
+fn open_keyed(
+    service: &Arc<StateService>,
+    task: &TaskIdentity,
+    restored: Option<&Restored>,
+    operator: OperatorId,
+    of_operator: &RestoredOperator,
+) -> Result<Keyed> {
+    let place = Arc::new(Place::new(service, task, operator)?);
+    Keyed::open(place, restored.map(|restored| (&restored.from, of_operator.parts.clone())))
+}
+
 /// The snapshot that operators hand in for at the moment.
 pub(crate) struct Current {
     pub(crate) pending: Arc<Pending>,
@@ -83,16 +132,14 @@ pub(crate) struct OperatorState {
 }
 
 impl OperatorState {
-    /// State of `operator`; what it starts from is fetched.
-    pub(crate) fn open(shared: Rc<Shared>, operator: OperatorId) -> Result<Self> {
+    /// State of `operator`, with what was fetched for it.
+    pub(crate) fn open(shared: Rc<Shared>, operator: OperatorId, fetched: Fetched) -> Self {
         let mut state = Self::new(shared, operator);
-        let restored = state.choose()?;
-        let has_rows = !restored.parts.is_empty();
-        state.restored = restored;
-        if has_rows {
-            state.keyed()?;
+        state.restored = fetched.restored;
+        if let Some(keyed) = fetched.keyed {
+            state.set_keyed(keyed);
         }
-        Ok(state)
+        state
     }
 
     /// State of an operator that was not named when its task was opened. What it starts from is fetched when
@@ -121,10 +168,12 @@ impl OperatorState {
     /// What it starts from.
     fn choose(&self) -> Result<RestoredOperator> {
         let Shared { service, task, restored, .. } = &*self.shared;
-        let Some(restored) = restored else { return Ok(RestoredOperator::default()) };
-        let backup =
-            |from, key_groups| service.backup(restored.manifest.job, from, self.operator, key_groups);
-        restored.operator(self.operator, task, backup)
+        choose(service, task, restored.as_ref(), self.operator)
+    }
+
+    fn set_keyed(&self, keyed: Keyed) -> &Keyed {
+        self.shared.keyed_operators.update(|operators| operators + 1);
+        self.keyed.get_or_init(|| keyed)
     }
 
     fn check(&self) -> Result<()> {
@@ -151,12 +200,9 @@ impl OperatorState {
             return Ok(keyed);
         }
         self.check()?;
-        let Shared { service, task, restored, keyed_operators, .. } = &*self.shared;
-        let place = Arc::new(Place::new(service, task, self.operator)?);
-        let from = restored.as_ref().map(|restored| (&restored.from, self.restored.parts.clone()));
-        let keyed = Keyed::open(place, from).at(|| self.place())?;
-        keyed_operators.update(|operators| operators + 1);
-        Ok(self.keyed.get_or_init(|| keyed))
+        let Shared { service, task, restored, .. } = &*self.shared;
+        let keyed = open_keyed(service, task, restored.as_ref(), self.operator, &self.restored);
+        Ok(self.set_keyed(keyed.at(|| self.place())?))
     }
 
     /// The tables that the operator has registered.

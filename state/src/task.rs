@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use flott_dataflow::snapshot::{StateBackend, TaskState};
 use flott_schema::ids::OperatorId;
-use flott_schema::snapshot::{Barrier, ChannelSnapshot, ListSnapshot, Manifest, RestoreFrom, SnapshotFile};
+use flott_schema::snapshot::{Barrier, ChannelSnapshot, ListSnapshot, RestoreFrom, SnapshotFile};
 use flott_schema::{Context, Error, ErrorKind, Result};
 
 use crate::files;
-use crate::operator::{Current, OperatorState, Shared};
+use crate::operator::{Current, Fetched, OperatorState, Shared};
 use crate::options::TaskIdentity;
 use crate::pipeline::Layer;
 use crate::pool::guarded;
@@ -33,6 +33,78 @@ pub struct TaskBackend {
     passed: RefCell<BTreeMap<u64, Passed>>,
     /// The last ones that were given up: a barrier of theirs may still come.
     given_up: RefCell<BTreeSet<u64>>,
+    /// Records that were in flight, until they are asked for.
+    channels: RefCell<Vec<ChannelFrames>>,
+}
+
+/// What a task starts from, fetched on any thread, so that the task's own does not wait for files.
+pub struct FetchedTask {
+    service: Arc<StateService>,
+    task: TaskIdentity,
+    restored: Option<Restored>,
+    operators: BTreeMap<OperatorId, Fetched>,
+    channels: Vec<ChannelFrames>,
+}
+
+impl FetchedTask {
+    /// Fetches what `task` starts from, if it starts from a snapshot. This may take long.
+    ///
+    /// An error names the snapshot, and the file that is missing or damaged. There is one if there are records in flight and
+    /// the vertex has another parallelism now.
+    pub fn fetch(
+        service: &Arc<StateService>,
+        task: TaskIdentity,
+        restore: Option<&RestoreFrom>,
+    ) -> Result<Self> {
+        let restored = match restore {
+            Some(from) => Some(Restored { from: from.clone(), manifest: service.manifest(from)? }),
+            None => None,
+        };
+        let fetch = |operator: &OperatorId| {
+            Ok((*operator, Fetched::fetch(service, &task, restored.as_ref(), *operator)?))
+        };
+        let operators = task.operators.iter().map(fetch).collect::<Result<_>>()?;
+        let channels = restored.as_ref().map_or(Ok(Vec::new()), |restored| channels(&task, restored))?;
+        Ok(FetchedTask { service: service.clone(), task, restored, operators, channels })
+    }
+
+    /// Opens the state of the task, on its thread.
+    pub fn open(self) -> Rc<TaskBackend> {
+        let FetchedTask { service, task, restored, operators, channels } = self;
+        let shared = Shared::new(service, task, restored);
+        let open =
+            |(operator, fetched)| (operator, Rc::new(OperatorState::open(shared.clone(), operator, fetched)));
+        let operators = RefCell::new(operators.into_iter().map(open).collect());
+        let (pending, passed, given_up) = Default::default();
+        Rc::new(TaskBackend {
+            shared,
+            operators,
+            pending,
+            passed,
+            given_up,
+            channels: RefCell::new(channels),
+        })
+    }
+}
+
+fn channels(task: &TaskIdentity, Restored { from, manifest }: &Restored) -> Result<Vec<ChannelFrames>> {
+    let (id, parallelism) = (task.attempt.task, task.parallelism);
+    let vertex = manifest.vertices.iter().find(|vertex| vertex.vertex == id.vertex);
+    let Some(vertex) = vertex else { return Ok(Vec::new()) };
+    let mut tasks = manifest.tasks.iter().filter(|one| one.task.vertex == id.vertex);
+    if vertex.parallelism != parallelism && tasks.clone().any(|one| !one.channels.is_empty()) {
+        return Err(Error::configuration(format!(
+            "{from} is an unaligned checkpoint with records in flight into '{}', which had {} tasks and has \
+             {parallelism} now; keep the parallelism, or start from a savepoint or an aligned checkpoint",
+            vertex.name, vertex.parallelism
+        )));
+    }
+    let Some(snapshot) = tasks.find(|one| one.task == id) else { return Ok(Vec::new()) };
+    let read = |channel: &ChannelSnapshot| {
+        let frames = files::get_bytes(&from.folder, &channel.file).at(|| from.to_string())?;
+        Ok(ChannelFrames { edge: channel.edge, source: channel.source, frames })
+    };
+    snapshot.channels.iter().map(read).collect()
 }
 
 /// A snapshot whose barrier has left the last operator.
@@ -50,28 +122,7 @@ impl TaskBackend {
         task: TaskIdentity,
         restore: Option<&RestoreFrom>,
     ) -> Result<Rc<Self>> {
-        let restored = match restore {
-            Some(from) => Some((from.clone(), service.manifest(from)?)),
-            None => None,
-        };
-        Self::open_from(service, task, restored)
-    }
-
-    fn open_from(
-        service: &Arc<StateService>,
-        task: TaskIdentity,
-        restored: Option<(RestoreFrom, Arc<Manifest>)>,
-    ) -> Result<Rc<Self>> {
-        let restored = restored.map(|(from, manifest)| Restored { from, manifest });
-        let operators = task.operators.clone();
-        let shared = Shared::new(service.clone(), task, restored);
-        let (operators_open, pending, passed, given_up) = Default::default();
-        let backend = TaskBackend { shared, operators: operators_open, pending, passed, given_up };
-        for operator in operators {
-            let state = OperatorState::open(backend.shared.clone(), operator)?;
-            backend.operators.borrow_mut().insert(operator, Rc::new(state));
-        }
-        Ok(Rc::new(backend))
+        Ok(FetchedTask::fetch(service, task, restore)?.open())
     }
 
     /// Whether the task had finished before the snapshot that it starts from.
@@ -79,27 +130,9 @@ impl TaskBackend {
         self.shared.restored.as_ref().is_some_and(|restored| restored.had_finished(&self.shared.task))
     }
 
-    /// Records that were in flight into the task. An error if there are any and the vertex has another
-    /// parallelism now.
-    pub fn channel_state(&self) -> Result<Vec<ChannelFrames>> {
-        let Some(Restored { from, manifest }) = &self.shared.restored else { return Ok(Vec::new()) };
-        let (task, parallelism) = (self.shared.task.attempt.task, self.shared.task.parallelism);
-        let vertex = manifest.vertices.iter().find(|vertex| vertex.vertex == task.vertex);
-        let Some(vertex) = vertex else { return Ok(Vec::new()) };
-        let mut tasks = manifest.tasks.iter().filter(|one| one.task.vertex == task.vertex);
-        if vertex.parallelism != parallelism && tasks.clone().any(|one| !one.channels.is_empty()) {
-            return Err(Error::configuration(format!(
-                "{from} is an unaligned checkpoint with records in flight into '{}', which had {} tasks and has \
-                 {parallelism} now; keep the parallelism, or start from a savepoint or an aligned checkpoint",
-                vertex.name, vertex.parallelism
-            )));
-        }
-        let Some(snapshot) = tasks.find(|one| one.task == task) else { return Ok(Vec::new()) };
-        let read = |channel: &ChannelSnapshot| {
-            let frames = files::get_bytes(&from.folder, &channel.file).at(|| from.to_string())?;
-            Ok(ChannelFrames { edge: channel.edge, source: channel.source, frames })
-        };
-        snapshot.channels.iter().map(read).collect()
+    /// Records that were in flight into the task.
+    pub fn channel_state(&self) -> Vec<ChannelFrames> {
+        self.channels.take()
     }
 
     /// To be called when all operators have opened: tables of the snapshot that none has registered are

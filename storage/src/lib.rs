@@ -7,7 +7,8 @@
 //!
 //! Who may call it: the state backends and the runtime of tasks, which write and read files of snapshots; the coordinator, which
 //! writes manifests and deletes what nobody needs; the command line. All calls block: they belong on threads of their own. What must
-//! never happen here: a file that can be seen before it is whole, a file that is read back unchecked, knowledge of what stands in it.
+//! never happen here: a file that can be seen before it is whole, a file that is read back unchecked
+//! (but a link, which its caller has to check), knowledge of what stands in it.
 
 mod local;
 mod location;

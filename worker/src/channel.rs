@@ -23,6 +23,8 @@ use crate::metrics::{Traffic, add};
 pub enum Item {
     /// A batch, moved.
     Batch(Box<dyn ErasedBatch>),
+    /// What is left of a batch whose first records the task has taken, and with them returned its credit.
+    Rest(Box<dyn ErasedBatch>),
     /// A batch in wire form.
     Frame(Vec<u8>),
     /// A batch as it came from another executor.

@@ -105,6 +105,8 @@ pub struct InputGate {
     announced: Option<Announced>,
     /// Records that the last barrier has overtaken.
     recording: Option<Recording>,
+    /// Records that the task takes at once; larger batches are taken piece by piece.
+    piece: usize,
     inputs: u16,
     traffic: Arc<Traffic>,
 }
@@ -127,6 +129,7 @@ impl InputGate {
             overtaking: false,
             announced: None,
             recording: None,
+            piece: usize::MAX,
             inputs: 0,
             traffic,
         }
@@ -226,11 +229,12 @@ impl InputGate {
             }
             _ => {}
         }
-        if !matches!(item, Item::Signal(_) | Item::Failed(_)) {
+        if !matches!(item, Item::Signal(_) | Item::Rest(_) | Item::Failed(_)) {
             add(&self.traffic.batches_in, 1);
         }
-        let batch = match item {
-            Item::Batch(batch) => batch,
+        let input = channel.input;
+        let mut batch = match item {
+            Item::Batch(batch) | Item::Rest(batch) => batch,
             Item::Frame(bytes) => frame::decode(&bytes, channel.decoder)?,
             Item::Remote(frame) => frame.decode(channel.decoder)?,
             Item::Failed(error) => return Err(error),
@@ -239,10 +243,20 @@ impl InputGate {
                 return Ok(None);
             }
         };
+        if batch.record_count() > self.piece {
+            let rest = batch.split_off(self.piece);
+            self.ready.push_front((number, Item::Rest(rest)));
+        }
         if let Some(aligning) = &mut self.aligning {
             aligning.processed_bytes += batch.weight_bytes() as u64;
         }
-        Ok(Some(Input::Batch(channel.input, batch)))
+        Ok(Some(Input::Batch(input, batch)))
+    }
+
+    /// The task is so slow that it takes no more than these records at once, at least one. What is left of a batch is in front of a barrier
+    /// behind it, like any other record in flight.
+    pub fn take_at_once(&mut self, records: usize) {
+        self.piece = records.max(1);
     }
 
     fn accept_signal(&mut self, number: usize, signal: Signal) {

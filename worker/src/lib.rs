@@ -17,6 +17,7 @@ mod leftovers;
 mod links;
 pub mod metrics;
 pub mod overtaking;
+pub mod pace;
 pub mod panics;
 pub mod pump;
 pub mod service;

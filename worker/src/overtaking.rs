@@ -78,7 +78,7 @@ impl Recording {
             }
             Item::Signal(Signal::EndOfInput) => drop(self.open.swap_remove(position)),
             Item::Signal(_) | Item::Failed(_) => {}
-            Item::Batch(batch) => self.record(channel, &frame::encode(&**batch)?),
+            Item::Batch(batch) | Item::Rest(batch) => self.record(channel, &frame::encode(&**batch)?),
             Item::Frame(bytes) => self.record(channel, bytes),
             Item::Remote(remote) => self.record(channel, &frame::encode(&*remote.decode(decoder)?)?),
         }

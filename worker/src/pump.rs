@@ -25,6 +25,7 @@ use tokio::time::Sleep;
 use crate::clock::Clock;
 use crate::gate::{Input, InputGate};
 use crate::metrics::TaskMetrics;
+use crate::pace::Pace;
 use crate::snapshots::{Ending, TaskSnapshots};
 
 /// How long a task works before it lets others of its slot work.
@@ -104,6 +105,9 @@ pub struct Pump {
     /// An `Again` without congestion was repeated in this call of `poll`.
     asked_twice: bool,
     sleep: Option<(i64, Pin<Box<Sleep>>)>,
+    /// Records of the batch that the last step has pushed.
+    pushed: usize,
+    pace: Pace,
     waiting: Option<(Instant, Wait)>,
 }
 
@@ -145,6 +149,8 @@ impl Pump {
             overtakes: None,
             asked_twice: false,
             sleep: None,
+            pushed: 0,
+            pace: Pace::default(),
             waiting: None,
         }
     }
@@ -294,7 +300,14 @@ impl Pump {
                     }
                 }
             }
-            now = Instant::now();
+            let before = std::mem::replace(&mut now, Instant::now());
+            let pushed = std::mem::take(&mut self.pushed);
+            if pushed > 0
+                && let Some(records) = self.pace.after(pushed, now.duration_since(before))
+                && let Origin::Gate(gate) = &mut self.origin
+            {
+                gate.take_at_once(records);
+            }
             if now.duration_since(started) >= QUANTUM {
                 cx.waker().wake_by_ref();
                 break Progress::Waiting;
@@ -460,7 +473,10 @@ impl Pump {
         match gate.poll_next(cx) {
             Poll::Ready(input) => {
                 match input? {
-                    Input::Batch(input, batch) => self.task.push(input, batch)?,
+                    Input::Batch(input, batch) => {
+                        self.pushed = batch.record_count();
+                        self.task.push(input, batch)?;
+                    }
                     Input::Signal(signal) => {
                         if let Signal::Watermark(watermark) = signal {
                             self.metrics.input_watermark_ms.0.store(watermark, Ordering::Relaxed);

@@ -33,13 +33,16 @@ use crate::pump::{Origin, Pump, Splits};
 use crate::slot::Slot;
 use crate::snapshots::{Reporter, TaskSnapshots};
 use crate::spool::{SpoolBudget, SpoolStore};
-use crate::state::JobState;
-use crate::subtask::{Cancel, Fail, Report, SnapshotEnded, Subtask, SubtaskPlan, TakeSnapshot};
+use crate::state::{FetchedState, JobState, TaskState as StateOfTask};
+use crate::subtask::{Build, Cancel, Fail, Report, SnapshotEnded, Subtask, SubtaskPlan, TakeSnapshot};
 use crate::wiring::{ChannelSpec, channel_number, channels_into};
 
 /// How often, and after which time each, the end of a process looks whether its working files are gone.
 const TIDY_UP_STEPS: u32 = 2_000;
 const TIDY_UP_STEP: Duration = Duration::from_millis(5);
+
+/// How long reading the manifest of a snapshot may take.
+const MANIFEST_DEADLINE: Duration = Duration::from_secs(120);
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -211,9 +214,11 @@ impl Worker {
         restore: Option<Arc<RestoreFrom>>,
     ) {
         let graph = &spec.graph;
-        if let Err(error) =
-            self.prepare_job(job, spec).and_then(|()| self.check_restore(job, restore.as_deref()))
-        {
+        let mut prepared = self.prepare_job(job, spec);
+        if prepared.is_ok() {
+            prepared = self.check_restore(job, restore.clone()).await;
+        }
+        if let Err(error) = prepared {
             return self.refuse(job, graph, &tasks, &error).await;
         }
         if let Some(job) = self.jobs.get_mut(&job) {
@@ -287,11 +292,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the job can start from a snapshot.
-    fn check_restore(&self, job: JobId, restore: Option<&RestoreFrom>) -> Result<()> {
-        match (self.jobs.get(&job), restore) {
-            (Some(Job { state: Some(state), graph, .. }), Some(from)) => state.check(from, graph),
-            _ => Ok(()),
+    /// Whether the job can start from a snapshot; its manifest is read on a thread that may wait for files.
+    async fn check_restore(&self, job: JobId, restore: Option<Arc<RestoreFrom>>) -> Result<()> {
+        let (Some(Job { state: Some(state), graph, .. }), Some(from)) = (self.jobs.get(&job), restore) else {
+            return Ok(());
+        };
+        let (state, graph, of) = (state.clone(), graph.clone(), from.clone());
+        let checked = tokio::task::spawn_blocking(move || state.check(&of, &graph));
+        match tokio::time::timeout(MANIFEST_DEADLINE, checked).await {
+            Ok(checked) => checked.map_err(|error| Error::internal(error.to_string()))?,
+            Err(_) => {
+                let text = format!("{from}: its manifest is not read after {MANIFEST_DEADLINE:?}");
+                Err(Error::new(ErrorKind::Io, text))
+            }
         }
     }
 
@@ -327,7 +340,7 @@ impl Worker {
         let (clock, scratch) = (self.clock, self.options.scratch.clone());
         let report = reporter(self.coordinator.clone(), id);
         let (name, parallelism, max) = (vertex.name.clone(), vertex.parallelism, vertex.max_parallelism);
-        let build = move || {
+        let build = move |state: Option<FetchedState>| {
             let settings = Settings { scratch, ..program.settings.clone() };
             let mut ctx = TaskContext::new(
                 program.graph.name.as_str(),
@@ -341,7 +354,7 @@ impl Worker {
             ctx.attempt = attempt.attempt;
             ctx.congestion = congestion;
             ctx.alignment = alignment;
-            let mut opened = state.map(|state| state.open()).transpose()?;
+            let mut opened = state.map(FetchedState::open);
             if let Some(opened) = &mut opened {
                 ctx.snapshots = std::mem::take(&mut opened.snapshots);
             }
@@ -377,7 +390,10 @@ impl Worker {
             attempt,
             vertex_name,
             parallelism,
-            build: Box::new(build),
+            fetch: Box::new(move || {
+                let state = state.map(StateOfTask::fetch).transpose()?;
+                Ok(Box::new(move || build(state)) as Build)
+            }),
             ask_split,
             ask_state,
             report,

@@ -12,7 +12,8 @@ use flott_schema::job::JobSpec;
 use flott_schema::snapshot::{Barrier, RestoreFrom};
 use flott_schema::{Error, ErrorKind, Result};
 use flott_state::{
-    Backend, ChannelFrames, SnapshotTarget, StateOptions, StateService, TaskBackend, TaskExtras, TaskIdentity,
+    Backend, ChannelFrames, FetchedTask, SnapshotTarget, StateOptions, StateService, TaskBackend, TaskExtras,
+    TaskIdentity,
 };
 
 use crate::leftovers;
@@ -82,7 +83,7 @@ impl JobState {
         Ok(flott_state::enumerator_state(&manifest, operator).map(<[u8]>::to_vec))
     }
 
-    /// State of one task, to be opened on its thread.
+    /// State of one task, to be fetched.
     pub fn of_task(
         &self,
         job: JobId,
@@ -125,7 +126,7 @@ fn tasks_in_a_slot(graph: &JobGraph, vertex: &Vertex) -> usize {
     graph.vertices.iter().filter(|other| other.slot_sharing_group == vertex.slot_sharing_group).count().max(1)
 }
 
-/// State of a task that is yet to be opened.
+/// State of a task that is yet to be fetched.
 pub struct TaskState {
     job: JobState,
     graph: Arc<JobGraph>,
@@ -146,26 +147,43 @@ pub struct Opened {
 }
 
 impl TaskState {
-    /// Opens it; what it starts from is fetched.
-    pub fn open(self) -> Result<Opened> {
+    /// Fetches what it starts from: on a thread that may wait for files.
+    pub fn fetch(self) -> Result<FetchedState> {
         let TaskState { job, graph, identity, restore } = self;
         let task = identity.attempt.task;
         if restore.is_some() {
             flott_faults::point("task.restore");
         }
-        let backend = TaskBackend::open(&job.service, identity, restore.as_deref()).map_err(of_snapshot)?;
+        let fetched = FetchedTask::fetch(&job.service, identity, restore.as_deref()).map_err(of_snapshot)?;
         if restore.is_some() {
             flott_faults::point("task.restored");
         }
-        let channels = backend.channel_state().map_err(of_snapshot)?;
-        let channels = channels.into_iter().map(|channel| (channel.edge, channel.source, channel.frames));
+        Ok(FetchedState { job, graph, task, fetched })
+    }
+}
+
+/// State of a task with what it starts from.
+pub struct FetchedState {
+    job: JobState,
+    graph: Arc<JobGraph>,
+    task: TaskId,
+    fetched: FetchedTask,
+}
+
+impl FetchedState {
+    /// Opens it, on the task's thread.
+    pub fn open(self) -> Opened {
+        let FetchedState { job, graph, task, fetched } = self;
+        let backend = fetched.open();
+        let channels = backend.channel_state().into_iter();
+        let channels = channels.map(|channel| (channel.edge, channel.source, channel.frames));
         let snapshots = Snapshots::new(backend.clone(), backend.had_finished());
-        Ok(Opened {
+        Opened {
             snapshots: if job.on_demand { snapshots.on_demand() } else { snapshots },
             channels: channels.collect(),
             keeper: Box::new(Keeper { backend, graph, task }),
             overtaking: job.overtaking,
-        })
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context as TaskCx, Poll};
 use std::time::Duration;
 
-use actix::fut::ActorFuture;
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use actix::fut::{ActorFuture, ActorFutureExt};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, WrapFuture};
 use flott_dataflow::source::Assignment;
 use flott_schema::control::{CheckpointOrder, LAST_SNAPSHOT, TaskFailure, TaskState};
 use flott_schema::ids::AttemptId;
@@ -20,6 +20,11 @@ use crate::pump::{Progress, Pump};
 /// Who hears of a task's states. Called on the slot's thread; must not block.
 pub type Report = Box<dyn FnMut(AttemptId, TaskState, Option<TaskFailure>)>;
 
+/// Builds a task on the slot's thread.
+pub type Build = Box<dyn FnOnce() -> Result<Pump> + Send>;
+/// Fetches what a task starts from; what is given back goes on with it.
+pub type Fetch = Box<dyn FnOnce() -> Result<Build> + Send>;
+
 /// What a subtask is started with; sent to the slot's thread, where the task is built.
 pub struct SubtaskPlan {
     /// The deployment.
@@ -28,8 +33,8 @@ pub struct SubtaskPlan {
     pub vertex_name: String,
     /// Number of tasks of the vertex, for failures.
     pub parallelism: u32,
-    /// Builds the task on the slot's thread.
-    pub build: Box<dyn FnOnce() -> Result<Pump> + Send>,
+    /// Fetches what the task starts from, on a thread that may wait for files.
+    pub fetch: Fetch,
     /// For a source.
     pub ask_split: Option<AskSplit>,
     /// For the subtask of a source with which the split enumerator lives.
@@ -43,7 +48,9 @@ pub struct Subtask {
     attempt: AttemptId,
     vertex_name: String,
     parallelism: u32,
-    build: Option<Box<dyn FnOnce() -> Result<Pump> + Send>>,
+    fetch: Option<Fetch>,
+    /// It has not ended, though it has no pump yet.
+    is_starting: bool,
     pump: Option<Pump>,
     ask_split: Option<AskSplit>,
     ask_state: Option<AskState>,
@@ -57,7 +64,8 @@ impl Subtask {
             attempt: plan.attempt,
             vertex_name: plan.vertex_name,
             parallelism: plan.parallelism,
-            build: Some(plan.build),
+            fetch: Some(plan.fetch),
+            is_starting: true,
             pump: None,
             ask_split: plan.ask_split,
             ask_state: plan.ask_state,
@@ -65,19 +73,35 @@ impl Subtask {
         }
     }
 
-    fn open(&mut self) -> Result<()> {
-        let build = self.build.take().ok_or_else(|| Error::internal("a subtask was started twice"))?;
+    fn open(&mut self, build: Build) -> Result<()> {
         let pump = self.pump.insert(panics::guard(build)?);
+        self.is_starting = false;
         panics::guard(|| pump.open())
+    }
+
+    /// What the task starts from is here, or cannot be had.
+    fn start(&mut self, fetched: Result<Build>, ctx: &mut Context<Self>) {
+        if !self.is_starting {
+            // Cancelled meanwhile.
+            return;
+        }
+        match fetched.and_then(|build| self.open(build)) {
+            Ok(()) => {
+                (self.report)(self.attempt, TaskState::Running, None);
+                ctx.spawn(DataLoop);
+            }
+            Err(error) => self.end(Err(error), ctx),
+        }
     }
 
     /// Closes the task and reports its last state; later calls do nothing.
     fn end(&mut self, result: Result<TaskState>, ctx: &mut Context<Self>) {
         let closed = match self.pump.take() {
             Some(mut pump) => panics::guard(move || pump.close()),
-            None if self.build.is_some() => Ok(()),
+            None if self.is_starting => Ok(()),
             None => return ctx.stop(),
         };
+        self.is_starting = false;
         let result = match (result, closed) {
             (Ok(TaskState::Finished), Err(error)) => Err(error.at("close")),
             (result, _) => result,
@@ -133,20 +157,13 @@ impl Actor for Subtask {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         (self.report)(self.attempt, TaskState::Initializing, None);
-        match self.open() {
-            Ok(()) => {
-                (self.report)(self.attempt, TaskState::Running, None);
-                ctx.spawn(DataLoop);
-            }
-            Err(error) => {
-                if self.pump.is_some() {
-                    self.end(Err(error), ctx);
-                } else {
-                    self.report_failure(&error);
-                    ctx.stop();
-                }
-            }
-        }
+        let Some(fetch) = self.fetch.take() else { return };
+        // The other tasks of the slot go on meanwhile, and this one can be cancelled.
+        let fetched = tokio::task::spawn_blocking(move || panics::guard(fetch)).into_actor(self);
+        ctx.spawn(fetched.map(|fetched, subtask, ctx| {
+            let lost = |_| Err(Error::internal("the thread that fetched a task's state has gone"));
+            subtask.start(fetched.unwrap_or_else(lost), ctx);
+        }));
     }
 }
 

@@ -74,15 +74,19 @@ impl Members {
         positions: &[usize],
         found: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        if let [store] = &self.stores[..] {
-            return store.database.get(table, keys, positions, found).map_err(|error| store.explain(error));
-        }
         for store in &self.stores {
             let key_groups = store.place().key_groups;
-            let is_here = |position: &&usize| key_groups.contains(keys[**position].0.into());
-            let here: Vec<usize> = positions.iter().filter(is_here).copied().collect();
+            // A file may hold rows of others, which are not to be found.
+            let is_here = |position: &&usize| is_of(key_groups, keys[**position].0);
+            let some: Vec<usize>;
+            let here = if positions.iter().all(|position| is_here(&position)) {
+                positions
+            } else {
+                some = positions.iter().filter(is_here).copied().collect();
+                &some
+            };
             if !here.is_empty() {
-                store.database.get(table, keys, &here, found).map_err(|error| store.explain(error))?;
+                store.database.get(table, keys, here, found).map_err(|error| store.explain(error))?;
             }
         }
         Ok(())

@@ -157,8 +157,8 @@ fn records_in_flight_come_back_at_the_same_parallelism_and_are_refused_at_anothe
     assert_eq!(crate::enumerator_state(&taken.manifest, other_operator()), Some(&b"splits"[..]));
     let open =
         |parallelism| TaskBackend::open(&cluster.service, identity(0, parallelism, 9), Some(&taken.from));
-    assert_eq!(open(1).unwrap().channel_state().unwrap(), channels);
-    let error = open(2).unwrap().channel_state().unwrap_err().to_string();
+    assert_eq!(open(1).unwrap().channel_state(), channels);
+    let error = open(2).err().unwrap().to_string();
     assert!(error.contains("had 1 tasks and has 2 now") && error.contains(&taken.from.folder), "{error}");
 }
 
@@ -343,7 +343,8 @@ fn a_restart_from_the_local_backup_needs_no_files_of_the_snapshot() {
         let kept = |service: &StateService| {
             tasks.iter().all(|task| {
                 let identity = identity(task.subtask, 2, 0);
-                let backup = service.backup(JOB, identity.attempt.task, keyed_operator(), identity.key_groups());
+                let backup =
+                    service.backup(JOB, identity.attempt.task, keyed_operator(), identity.key_groups());
                 backup.join(taken.from.checkpoint.to_string()).exists()
             })
         };
