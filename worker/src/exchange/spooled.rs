@@ -133,7 +133,9 @@ fn read_chunk(
     let (mut frames, mut bytes) = (Frames::new(), 0);
     while bytes < CHUNK_BYTES {
         let (frame, counts) = match reader.next_item()? {
-            Some(Item::Batch(batch)) => (batch_frame(&*batch, channel, epoch, compression, 0)?, true),
+            Some(Item::Batch(batch) | Item::Rest(batch)) => {
+                (batch_frame(&*batch, channel, epoch, compression, 0)?, true)
+            }
             Some(Item::Frame(stored)) => {
                 let body = frame::body(&stored)?;
                 let mut room = Vec::with_capacity(HEADER_BYTES + body.len());
