@@ -33,14 +33,16 @@ impl Unchecked {
     /// Reads it. A backup that is damaged is deleted, so that it is not found again.
     pub(crate) fn check(&self, from: &RestoreFrom) -> Result<()> {
         files::verify(&self.file, &self.local).map_err(|error| {
-            let place = match &self.backup {
+            let is_damage = error.kind() == ErrorKind::BadInput;
+            match &self.backup {
                 Some(backup) => {
                     discard(backup);
-                    format!("{from}, the copy in {}", backup.display())
+                    // The snapshot itself may be whole: the task can be tried again.
+                    error.with_kind(ErrorKind::Io).at(format!("{from}, the copy in {}", backup.display()))
                 }
-                None => from.to_string(),
-            };
-            error.at(place)
+                None if is_damage => error.with_kind(ErrorKind::Snapshot).at(from.to_string()),
+                None => error.at(from.to_string()),
+            }
         })
     }
 }

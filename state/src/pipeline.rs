@@ -194,6 +194,8 @@ struct State {
     is_running: bool,
     /// Why the state is not usable any more.
     broken: Option<String>,
+    /// Of what kind that is, unless it is a bug.
+    broken_kind: Option<ErrorKind>,
     is_closed: bool,
 }
 
@@ -338,7 +340,10 @@ impl Pipeline {
     /// Rows got lost: the state is not usable any more, if it needs them.
     pub(crate) fn refuse(&self, error: &Error) {
         if self.store.needs_all_layers() {
-            lock(&self.state).broken.get_or_insert_with(|| error.to_string());
+            let mut state = lock(&self.state);
+            if state.broken.is_none() {
+                (state.broken, state.broken_kind) = (Some(error.to_string()), Some(error.kind()));
+            }
         }
     }
 
@@ -357,6 +362,7 @@ impl Pipeline {
     fn check(&self, state: &MutexGuard<'_, State>) -> Result<()> {
         match &state.broken {
             Some(why) => Err(Error::internal(format!("its state is not usable since an error: {why}"))
+                .with_kind(state.broken_kind.unwrap_or(ErrorKind::Internal))
                 .at(self.name.clone())),
             None => Ok(()),
         }
