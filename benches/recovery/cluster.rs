@@ -97,14 +97,10 @@ impl Cluster {
         Ok(serde_json::from_str(answer.split_once("\r\n\r\n").ok_or("no answer")?.1)?)
     }
 
-    /// The id of the newest checkpoint that is complete; 0: none.
-    pub fn newest_checkpoint(&self, job: &str) -> Result<u64> {
-        Ok(self.checkpoints(job)?["latest"]["completed"]["id"].as_u64().unwrap_or(0))
-    }
-
     /// Waits for `count` more checkpoints.
     pub fn await_checkpoints(&self, job: &str, count: u64) -> Result<()> {
-        let completed = || Ok(self.checkpoints(job)?["counts"]["completed"].as_u64().unwrap_or(0));
+        let completed =
+            || -> Result<u64> { Ok(self.checkpoints(job)?["counts"]["completed"].as_u64().unwrap_or(0)) };
         let wanted = completed()? + count;
         until("a checkpoint is complete", || Ok(completed()? >= wanted))
     }

@@ -54,7 +54,8 @@ struct Options {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some(("job", work)) = arguments.split_first().map(|(first, work)| (first.as_str(), work)) {
-        return Ok(job::run(Work::parse(work).ok_or("the program is started by the benchmark")?)?);
+        let work = Work::parse(work).ok_or("the program is started by the benchmark")?;
+        return job::run(work).map_err(|error| error.to_string().into());
     }
     let options = Options::parse();
     let is_wanted = |what: &str| options.what.is_empty() || options.what.iter().any(|one| one == what);

@@ -1,6 +1,7 @@
 //! The subtask actor: one task on one slot. Its mailbox carries control only; records flow through the pump, which is
 //! one future in the actor's context. The mailbox is looked at before each quantum.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskCx, Poll};
@@ -16,6 +17,9 @@ use flott_schema::{Error, Result};
 use crate::enumerator::{AskSplit, AskState};
 use crate::panics;
 use crate::pump::{Progress, Pump};
+
+/// Orders for snapshots that a task keeps until what it starts from is there.
+const EARLY_MAX: usize = 16;
 
 /// Who hears of a task's states. Called on the slot's thread; must not block.
 pub type Report = Box<dyn FnMut(AttemptId, TaskState, Option<TaskFailure>)>;
@@ -51,6 +55,8 @@ pub struct Subtask {
     fetch: Option<Fetch>,
     /// It has not ended, though it has no pump yet.
     is_starting: bool,
+    /// Orders that came meanwhile.
+    early: VecDeque<Arc<CheckpointOrder>>,
     pump: Option<Pump>,
     ask_split: Option<AskSplit>,
     ask_state: Option<AskState>,
@@ -66,6 +72,7 @@ impl Subtask {
             parallelism: plan.parallelism,
             fetch: Some(plan.fetch),
             is_starting: true,
+            early: VecDeque::new(),
             pump: None,
             ask_split: plan.ask_split,
             ask_state: plan.ask_state,
@@ -89,8 +96,24 @@ impl Subtask {
             Ok(()) => {
                 (self.report)(self.attempt, TaskState::Running, None);
                 ctx.spawn(DataLoop);
+                let early = std::mem::take(&mut self.early);
+                early.into_iter().for_each(|order| self.take_snapshot(order, ctx));
             }
             Err(error) => self.end(Err(error), ctx),
+        }
+    }
+
+    fn take_snapshot(&mut self, order: Arc<CheckpointOrder>, ctx: &mut Context<Self>) {
+        if self.is_starting {
+            self.early.push_back(order);
+            if self.early.len() > EARLY_MAX {
+                self.early.pop_front();
+            }
+            return;
+        }
+        let checkpoint = order.barrier.checkpoint;
+        if self.pump.as_mut().is_some_and(|pump| pump.order(order)) {
+            self.request_state(checkpoint, ctx);
         }
     }
 
@@ -293,10 +316,7 @@ impl Handler<TakeSnapshot> for Subtask {
     type Result = ();
 
     fn handle(&mut self, TakeSnapshot(order): TakeSnapshot, ctx: &mut Self::Context) {
-        let checkpoint = order.barrier.checkpoint;
-        if self.pump.as_mut().is_some_and(|pump| pump.order(order)) {
-            self.request_state(checkpoint, ctx);
-        }
+        self.take_snapshot(order, ctx);
     }
 }
 
@@ -338,6 +358,7 @@ impl Handler<SnapshotEnded> for Subtask {
     type Result = ();
 
     fn handle(&mut self, SnapshotEnded { checkpoint, completed }: SnapshotEnded, ctx: &mut Self::Context) {
+        self.early.retain(|order| order.barrier.checkpoint != checkpoint);
         let Some(pump) = &mut self.pump else { return };
         if let Err(error) = panics::guard(|| pump.checkpoint_ended(checkpoint, completed)) {
             self.end(Err(error), ctx);
