@@ -105,8 +105,8 @@ pub struct Pump {
     /// An `Again` without congestion was repeated in this call of `poll`.
     asked_twice: bool,
     sleep: Option<(i64, Pin<Box<Sleep>>)>,
-    /// Records of the batch that the last step has pushed.
-    pushed: usize,
+    /// Records of the batch that was pushed last, and when, until it is known how long the operators take over it.
+    pushed: Option<(usize, Instant)>,
     pace: Pace,
     waiting: Option<(Instant, Wait)>,
 }
@@ -149,7 +149,7 @@ impl Pump {
             overtakes: None,
             asked_twice: false,
             sleep: None,
-            pushed: 0,
+            pushed: None,
             pace: Pace::default(),
             waiting: None,
         }
@@ -300,14 +300,7 @@ impl Pump {
                     }
                 }
             }
-            let before = std::mem::replace(&mut now, Instant::now());
-            let pushed = std::mem::take(&mut self.pushed);
-            if pushed > 0
-                && let Some(records) = self.pace.after(pushed, now.duration_since(before))
-                && let Origin::Gate(gate) = &mut self.origin
-            {
-                gate.take_at_once(records);
-            }
+            now = Instant::now();
             if now.duration_since(started) >= QUANTUM {
                 cx.waker().wake_by_ref();
                 break Progress::Waiting;
@@ -385,8 +378,11 @@ impl Pump {
             return Ok(Step::Worked);
         }
         if self.ctx.congestion.register(cx.waker()) {
-            // An operator that takes no more may wait long: what it has given so far must not wait with it.
-            if !self.ctx.congestion.is_congested() {
+            if self.ctx.congestion.is_congested() {
+                // Others are slow: nobody waits for these operators.
+                self.pushed = None;
+            } else {
+                // An operator that takes no more may wait long: what it has given so far must not wait with it.
                 self.task.flush()?;
             }
             return Ok(Step::Wait(Wait::Backpressured));
@@ -470,11 +466,16 @@ impl Pump {
 
     fn read_gate(&mut self, cx: &mut Context<'_>) -> Result<Step> {
         let Origin::Gate(gate) = &mut self.origin else { return Ok(Step::Finished) };
+        if let Some((records, since)) = self.pushed.take()
+            && let Some(records) = self.pace.after(records, since.elapsed())
+        {
+            gate.take_at_once(records);
+        }
         match gate.poll_next(cx) {
             Poll::Ready(input) => {
                 match input? {
                     Input::Batch(input, batch) => {
-                        self.pushed = batch.record_count();
+                        self.pushed = Some((batch.record_count(), Instant::now()));
                         self.task.push(input, batch)?;
                     }
                     Input::Signal(signal) => {
