@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// How long the operators of a task may work on one piece.
-const PIECE: Duration = Duration::from_millis(100);
+const PIECE: Duration = Duration::from_millis(20);
 /// So many times as fast must a piece be before larger ones are tried.
 const MARGIN: u32 = 4;
 
@@ -47,17 +47,17 @@ mod tests {
     fn a_fast_task_takes_whole_batches() {
         let mut pace = Pace::default();
         assert_eq!(pace.after(1_024, ms(1)), None);
-        assert_eq!(pace.after(1, ms(99)), None);
+        assert_eq!(pace.after(1, ms(19)), None);
     }
 
     #[test]
     fn a_slow_task_takes_pieces_until_it_is_fast_again() {
         let mut pace = Pace::default();
-        assert_eq!(pace.after(1_000, ms(5_000)), Some(20));
-        assert_eq!(pace.after(20, ms(100)), None, "as long as it should");
+        assert_eq!(pace.after(1_000, ms(1_000)), Some(20));
+        assert_eq!(pace.after(20, ms(20)), None, "as long as it should");
         assert_eq!(pace.after(3, ms(1)), None, "no full piece says nothing");
-        assert_eq!(pace.after(20, ms(10)), Some(40));
-        assert_eq!(pace.after(40, ms(400)), Some(10));
+        assert_eq!(pace.after(20, ms(2)), Some(40));
+        assert_eq!(pace.after(40, ms(80)), Some(10));
         assert_eq!(pace.after(1, ms(5_000)), Some(1), "a record is not divided");
         let grown = std::iter::from_fn(|| pace.after(pace.records?, ms(0))).last();
         assert_eq!(grown, Some(usize::MAX));
