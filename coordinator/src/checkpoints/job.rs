@@ -12,10 +12,11 @@ use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::CheckpointSettings;
 use flott_schema::snapshot::{Manifest, SnapshotKind, TaskSnapshot};
 
+use super::action::{Action, ClaimedSnapshot, Deletion, Now, Survey, Surveyed};
 use super::details::CheckpointDetails;
-use super::ledger::{Action, ClaimedSnapshot, Deletion, Now, Survey, Surveyed};
 use super::pending::{Pending, Stage};
 use super::registry::{Registry, shared_name, shared_names};
+use super::request::checkpoint_request;
 use super::trigger::Trigger;
 use crate::machine::{CheckpointRecord, CheckpointStats, Event, JobRecord, JobState, Purpose};
 
@@ -328,7 +329,7 @@ impl JobLedger {
             self.trigger.asked = true;
             let settings = &self.settings;
             let folder = self.folder.clone();
-            let request = super::ledger::checkpoint_request(settings, SnapshotKind::Checkpoint, folder);
+            let request = checkpoint_request(settings, SnapshotKind::Checkpoint, folder);
             let (job, at_ms) = (record.id(), now.wall_ms);
             actions.push(Action::Propose(Event::CheckpointRequested { job, request, at_ms }));
         }

@@ -6,12 +6,13 @@
 //! Who may call it: [`crate::service`]. What must never happen here: a file of a savepoint that is complete, or of a snapshot that
 //! is not the job's, is deleted; a wait inside the loop of the service for a disk.
 //!
-//! * [`ledger`]: [`Ledger`], decisions without I/O: what is told goes in, [`Action`]s come out; `job`: of one job; `trigger`: when
-//!   the next is due
+//! * [`ledger`]: [`Ledger`], decisions without I/O: what is told goes in, [`Action`]s ([`action`]) come out; `job`: of one job; `trigger`:
+//!   when the next is due; `request`: what the job wants of it
 //! * `pending`: a snapshot that is being taken; [`registry`]: files that checkpoints share; [`details`]: what people ask for
 //! * [`keeper`]: the threads that write manifests and delete files; `claimed`: snapshots of other jobs that go; [`places`]: where
 //!   snapshots go
 
+pub mod action;
 mod claimed;
 pub mod details;
 mod job;
@@ -20,11 +21,13 @@ pub mod ledger;
 mod pending;
 pub mod places;
 pub mod registry;
+mod request;
 mod trigger;
 
+pub use action::{Action, Now};
 pub use details::{CheckpointDetails, PartDetails};
 pub use keeper::Keeper;
-pub use ledger::{Action, Ledger, Now};
+pub use ledger::Ledger;
 pub use places::Places;
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, TaskId};
 use flott_schema::snapshot::{Manifest, ManifestOperator, ManifestVertex, SnapshotKind, TaskSnapshot};
 
+use super::action::Now;
 use super::details::{CheckpointDetails, PartDetails};
-use super::ledger::Now;
 use crate::machine::{CheckpointRecord, CheckpointStats, JobRecord};
 
 /// How far it is.

@@ -11,7 +11,7 @@ use flott_schema::snapshot::{
 };
 use flott_schema::stats::WorkerProfile;
 
-use super::ledger::{Deletion, Surveyed};
+use super::action::{Deletion, Surveyed};
 use super::*;
 use crate::machine::tests::graph::streaming;
 use crate::machine::{ClusterState, Event, JobRecord, JobState, Limits, OperationId, Purpose, apply};

@@ -331,7 +331,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                     && let Some(record) = self.state.job(job)
                 {
                     // Nothing shared is deleted until it is tried again.
-                    self.ledger.surveyed(record, crate::checkpoints::ledger::Surveyed::default(), now);
+                    self.ledger.surveyed(record, crate::checkpoints::action::Surveyed::default(), now);
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::checkpoints::ledger::Deletion;
+use crate::checkpoints::action::Deletion;
 
 /// Files and folders that may wait, of all jobs. What is beyond it is given back, and tried again with the job's next deletion.
 const NAMES_MAX: usize = 200_000;

@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 
 use self::deletions::Deletions;
 use self::storing::Storing;
+use super::action::{Deletion, Survey, Surveyed};
 use super::claimed;
-use super::ledger::{Deletion, Survey, Surveyed};
 use super::registry::shared_names;
 
 /// Threads that write manifests. Those of one job are written by one of them, in order.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::checkpoints::ledger::Deletion;
+use crate::checkpoints::action::Deletion;
 
 /// The folders whose manifest is to be written, or is being written. A folder of these is not deleted before: the manifest would make
 /// it anew, and nobody would know of it.
