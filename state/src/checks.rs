@@ -69,7 +69,10 @@ impl Checks {
             false => file.check(from),
         };
         let result = files.iter().try_for_each(one);
-        let told = result.as_ref().map(|()| ()).map_err(|error| (error.kind(), error.to_string()));
+        let told = match &result {
+            Ok(()) => Ok(()),
+            Err(error) => Err((error.kind(), error.to_string())),
+        };
         *lock(&self.result) = Some(told);
         self.changed.notify_all();
         result
