@@ -20,7 +20,16 @@ pub fn run(case: &Case, folder: &Path) -> Outcome {
     env.set_parallelism(1);
     let records = Records { count: case.records, key: case.key() };
     // Apart from the source, as in a job whose keys come from elsewhere.
-    env.add_source(records, "Records").key_by(|(key, _)| *key).sum(|(_, sum)| sum).uid("sum").discard();
+    let records = env.add_source(records, "Records");
+    match case.value_bytes {
+        0 => {
+            records.key_by(|(key, _)| *key).sum(|(_, sum)| sum).uid("sum").discard();
+        }
+        bytes => {
+            let large = records.map(move |(key, index)| (key, index, incompressible(key, bytes)));
+            large.key_by(|(key, ..)| *key).sum(|(_, sum, _)| sum).uid("sum").discard();
+        }
+    }
     let mut options = EmbeddedOptions { scratch: folder.to_path_buf(), ..EmbeddedOptions::default() };
     let settings = &mut options.settings;
     settings.state.backend = match case.engine {
@@ -39,6 +48,12 @@ pub fn run(case: &Case, folder: &Path) -> Outcome {
     let watcher = Watcher::start(folder.join("checkpoints"));
     EmbeddedCluster::new(options).run(program).expect("the job finishes");
     watcher.end()
+}
+
+/// Bytes in which nothing is like anything else.
+fn incompressible(key: u64, bytes: u64) -> Vec<u8> {
+    let words = key * bytes..key * bytes + bytes.div_ceil(8);
+    words.flat_map(|word| crate::mix(word).to_le_bytes()).collect()
 }
 
 /// Reads manifests while the job runs: those of a job that finishes go with it.

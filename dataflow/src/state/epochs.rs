@@ -14,6 +14,13 @@ const ODD: u8 = 2;
 const STORED: u8 = 4;
 /// Used since the hand of the clock last passed by (Corbató: *A Paging Experiment with the Multics System*, 1968).
 const TOUCHED: u8 = 8;
+/// How often the hand has found it used, less how often not: two bits. So one that is used all the time outlasts a while
+/// without, and one that was used once goes when the hand comes (as in the generalised clock: Smith, *Sequentiality and
+/// Prefetching in Database Systems*, 1978).
+const WARMTH: u8 = WARMER | 32;
+const WARMER: u8 = 16;
+/// How often the hand may pass an entry by that is not used any more: for its last use, its warmth, and when it goes.
+pub const PASSED_MAX: usize = 5;
 
 /// What snapshots want of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,11 +157,23 @@ impl Epochs {
         *mark |= TOUCHED;
     }
 
-    /// The hand of the clock passes by; whether the row was used since it last did.
-    pub fn pass(&self, mark: &mut u8) -> bool {
-        let touched = *mark & TOUCHED != 0;
+    /// That a row was used does not count: it has only just come.
+    pub fn untouch(&self, mark: &mut u8) {
         *mark &= !TOUCHED;
-        touched
+    }
+
+    /// The hand of the clock passes by; whether the row is to stay.
+    pub fn pass(&self, mark: &mut u8) -> bool {
+        if *mark & TOUCHED != 0 {
+            let warmer = if *mark & WARMTH == WARMTH { 0 } else { WARMER };
+            *mark = (*mark & !TOUCHED) + warmer;
+            return true;
+        }
+        if *mark & WARMTH == 0 {
+            return false;
+        }
+        *mark -= WARMER;
+        true
     }
 
     /// A barrier: dirty rows become frozen.
@@ -203,6 +222,22 @@ mod tests {
             assert!(epochs.is_clean(old) && epochs.is_stored(old) && !epochs.is_stored(new));
             new = epochs.fresh();
         }
+    }
+
+    #[test]
+    fn what_was_used_often_outlasts_what_was_used_once() {
+        let epochs = Epochs::new(Tracking::Changes);
+        let (mut often, mut once, mut just_come) = (epochs.fresh(), epochs.fresh(), epochs.fresh());
+        epochs.untouch(&mut just_come);
+        assert!(!epochs.pass(&mut just_come));
+        for _ in 0..5 {
+            assert!(epochs.pass(&mut often));
+            epochs.touch(&mut often);
+        }
+        assert!(epochs.pass(&mut once) && epochs.pass(&mut once) && !epochs.pass(&mut once));
+        let stays = (0..10).take_while(|_| epochs.pass(&mut often)).count();
+        assert_eq!(stays, 4, "once for the last use, and three for its warmth");
+        assert!(!epochs.is_clean(often), "nothing else of the mark has changed");
     }
 
     #[test]

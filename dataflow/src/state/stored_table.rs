@@ -2,16 +2,16 @@
 //!
 //! A row's key is the key in postcard's format, its value the value in that format.
 //!
-//! Rows that the backend can give back need not be in memory: what a batch misses is fetched together, and what was not used for a while is
+//! Rows that the backend can give back need not be in memory: what a batch misses is fetched together, and what is used least is
 //! forgotten when the budget is spent, written first where the backend has an older row (the clock of `epochs`). A row
-//! that is frozen is never forgotten; while there are such, the table may grow by a quarter.
+//! that is frozen is never forgotten; where frozen ones leave no room, all of them are handed in at once.
 
 use std::borrow::Borrow;
 use std::rc::Rc;
 
 use flott_schema::Result;
 
-use super::epochs::{Epochs, Tracking};
+use super::epochs::{Epochs, PASSED_MAX, Tracking};
 use super::rows::{TypedRows, Written, group_of, push_key};
 use super::update_table::UpdateTable;
 use crate::batch::Record;
@@ -27,7 +27,9 @@ const DRAINED_A_CALL: usize = 4096;
 /// Slots looked at in one call, for each row that may be copied.
 const LOOKED_AT_A_ROW: usize = 32;
 /// Entries forgotten at once beyond what is needed: a pause that many writes share, and that nobody notices.
-const FORGOTTEN_AHEAD: usize = 4096;
+const FORGOTTEN_AHEAD: usize = 16 << 10;
+/// Of the slots that the budget allows, so many in twenty are filled: beyond fifteen the table would grow.
+const FILLED_OF_20: usize = 14;
 /// Marks looked at together.
 const CHUNK: usize = 64;
 
@@ -52,6 +54,8 @@ pub struct StoredTable<K, V> {
     /// What an entry owns besides its own size: a moving mean of samples, bytes.
     owned_bytes: usize,
     batches: usize,
+    /// Keys that the batch at hand was the first to use, with their hashes.
+    came: Vec<(u64, K)>,
 }
 
 /// Where the rows go.
@@ -77,6 +81,7 @@ impl<K, V> Default for StoredTable<K, V> {
             hand: 0,
             owned_bytes: 0,
             batches: 0,
+            came: Vec::new(),
         }
     }
 }
@@ -184,12 +189,36 @@ impl<K: Key, V: Record> StoredTable<K, V> {
             self.owned_bytes = mean;
             self.batches = self.batches.wrapping_add(1);
             let (capacity, entries) = allowed(budget_bytes, size_of::<(K, V)>() + 2, self.owned_bytes);
-            if self.table.len() + records > entries && self.sink.is_none() {
-                self.forget(entries.saturating_sub(records))?;
-                self.table.shrink_to(capacity);
-            }
+            self.make_room(records, capacity, entries)?;
         }
         self.known = !self.partial;
+        Ok(())
+    }
+
+    /// Makes room for `records` more entries, of so many at most, in a table of at most `capacity` slots if that is possible.
+    fn make_room(&mut self, records: usize, capacity: usize, entries: usize) -> Result<()> {
+        // What one batch has used counts when another uses it again, before the hand comes.
+        for (hash, key) in std::mem::take(&mut self.came) {
+            if let Some(position) = self.table.find(hash, &key) {
+                self.epochs.untouch(self.table.mark_mut(position));
+            }
+        }
+        let wanted = self.table.len() + records;
+        if wanted > entries {
+            if wanted * 4 > capacity * 3 {
+                // Frozen rows cannot be forgotten, and the table must not grow for them.
+                while !self.drain(usize::MAX) {}
+            }
+            if self.sink.is_none() {
+                self.forget(entries.saturating_sub(records))?;
+            }
+        }
+        // Below, it doubles by itself.
+        let slots = self.table.capacity();
+        let is_last_step = slots < capacity && slots * 2 > capacity && wanted * 4 > slots * 3;
+        if is_last_step || slots > capacity + capacity / 8 {
+            self.table.set_capacity(capacity);
+        }
         Ok(())
     }
 
@@ -220,19 +249,22 @@ impl<K: Key, V: Record> StoredTable<K, V> {
             let position = table.insert_new(*hash, key.clone(), decode_value(value)?);
             *table.mark_mut(position) = epochs.stored();
             Ok(())
-        })
+        })?;
+        drop(wanted);
+        self.came = missing;
+        Ok(())
     }
 
     /// Forgets entries until so many and some fewer are left: those not used since the hand last passed. Dirty ones are written first.
     fn forget(&mut self, entries: usize) -> Result<()> {
         let Some(backend) = &self.backend else { return Ok(()) };
-        let goal = entries - (entries / 8).min(FORGOTTEN_AHEAD);
+        let goal = entries - (entries / 32).min(FORGOTTEN_AHEAD);
         let mut dirty = Vec::new();
-        // Twice around: the first time every entry may have been used.
-        let mut steps = self.table.capacity() * 2 + self.table.len();
+        // As often around as an entry may be passed by before it goes.
+        let mut steps = self.table.capacity() * PASSED_MAX + self.table.len();
         while self.table.len() > goal && steps > 0 {
             steps -= 1;
-            let position = self.hand & (self.table.capacity() - 1);
+            let position = if self.hand < self.table.capacity() { self.hand } else { 0 };
             if self.table.at(position).is_none() || self.epochs.pass(self.table.mark_mut(position)) {
                 self.hand = position + 1;
                 continue;
@@ -318,17 +350,13 @@ fn rows_of<K: Key, V: Record>(rows: Vec<(K, V)>, max_parallelism: u32) -> Box<dy
     })
 }
 
-/// The capacity of a table that fits `budget_bytes` with the most entries, and how many these are: at most 3/5 of the slots, so that a
-/// quarter more does not make the table grow.
+/// The capacity of a table that fills `budget_bytes`, and how many entries it may have.
 fn allowed(budget_bytes: usize, slot_bytes: usize, owned_bytes: usize) -> (usize, usize) {
     // Far more than there may be, and no product overflows.
-    let capacities = (4..36).map(|bits| 1usize << bits);
-    let fitting = capacities.take_while(|capacity| capacity * slot_bytes <= budget_bytes);
-    let counted = fitting.map(|capacity| {
-        let left_bytes = budget_bytes - capacity * slot_bytes;
-        (capacity, (capacity * 3 / 5).min(left_bytes.checked_div(owned_bytes).unwrap_or(usize::MAX)))
-    });
-    counted.max_by_key(|(_, entries)| *entries).unwrap_or((0, 0))
+    let twenty_bytes = (slot_bytes * 20).saturating_add(owned_bytes.saturating_mul(FILLED_OF_20));
+    let twenties = (budget_bytes / twenty_bytes).min(1 << 32);
+    let capacity = twenties * 20 / 16 * 16;
+    (capacity, capacity * FILLED_OF_20 / 20)
 }
 
 #[cfg(test)]
@@ -336,12 +364,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_table_that_fits_the_budget_is_found() {
-        assert_eq!(allowed(1 << 20, 16, 0), (65536, 39321));
-        assert_eq!(allowed((1 << 20) - 1, 16, 0), (32768, 19660));
-        // Half for what entries own: a smaller table leaves more for them.
+    fn a_table_fills_its_budget_with_slots_and_what_entries_own() {
+        assert_eq!(allowed(1 << 20, 16, 0), (65520, 45864));
+        // Half for what entries own: fewer slots leave more for them.
         let (capacity, entries) = allowed(1 << 20, 16, 100);
-        assert_eq!((capacity, entries), (16384, 7864));
+        assert_eq!((capacity, entries), (12176, 8523));
         assert!(capacity * 16 + entries * 100 <= 1 << 20);
         assert_eq!(allowed(100, 16, 0), (0, 0));
         let unlimited = allowed(usize::MAX, 1 << 12, 1 << 20);

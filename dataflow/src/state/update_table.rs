@@ -6,7 +6,8 @@
 //! entry. [`KeyTable`](super::KeyTable) keeps its entries dense instead: better to scan and to remove from, dearer to update.
 //!
 //! Hashes are the stable hashes of the keys. Their low bits have chosen the key group, so the table uses the high half: its
-//! first bits for the home of an entry, others for the byte.
+//! first bits for the home of an entry, others for the byte. A table may have any number of slots, so that it fills its
+//! memory: the home is the hash as a fraction of them (Lemire: *Fast Random Integer Generation in an Interval*, 2019).
 
 use std::mem::MaybeUninit;
 
@@ -28,9 +29,8 @@ pub struct UpdateTable<K, V> {
     tags: Vec<u8>,
     /// A byte of its user for each slot, see [`UpdateTable::keep_marks`]; none by default.
     marks: Vec<u8>,
-    /// 2^bits in number, at most 3/4 of them filled.
+    /// A multiple of [`GROUP`] in number, at most 3/4 of them filled.
     slots: Vec<MaybeUninit<(K, V)>>,
-    bits: u32,
     len: usize,
 }
 
@@ -60,18 +60,25 @@ fn tag_of(hash: u64) -> u8 {
     (hash >> 32) as u8 | 0x80
 }
 
+/// Whether the numbers have no divisor in common (Euclid).
+fn is_coprime(mut one: usize, mut other: usize) -> bool {
+    while other != 0 {
+        (one, other) = (other, one % other);
+    }
+    one == 1
+}
+
 impl<K, V> Default for UpdateTable<K, V> {
     fn default() -> Self {
-        UpdateTable::of_size(SMALLEST.trailing_zeros())
+        UpdateTable::of_size(SMALLEST)
     }
 }
 
 impl<K, V> UpdateTable<K, V> {
-    fn of_size(bits: u32) -> Self {
-        let capacity = 1usize << bits;
+    fn of_size(capacity: usize) -> Self {
         let mut slots = Vec::with_capacity(capacity);
         slots.resize_with(capacity, MaybeUninit::uninit);
-        UpdateTable { tags: vec![EMPTY; capacity + GROUP], marks: Vec::new(), slots, bits, len: 0 }
+        UpdateTable { tags: vec![EMPTY; capacity + GROUP], marks: Vec::new(), slots, len: 0 }
     }
 
     /// From now on each entry has a mark, which stays with it; 0 for those there are.
@@ -160,9 +167,9 @@ impl<K, V> UpdateTable<K, V> {
 
     /// Some entries that stand together, other ones for another `turn`.
     pub fn sample(&self, turn: usize, wanted: usize) -> impl Iterator<Item = &(K, V)> {
-        let (last, capacity) = (self.slots.len() - 1, self.slots.len());
-        let first = turn.wrapping_mul(capacity / 3 + 1);
-        let positions = (0..capacity).map(move |step| first.wrapping_add(step) & last);
+        let capacity = self.slots.len();
+        let first = turn.wrapping_mul(capacity / 3 + 1) % capacity;
+        let positions = (first..capacity).chain(0..first);
         let filled = positions.filter(|position| self.tags[*position] != EMPTY).take(wanted);
         // SAFETY: a slot whose tag is not empty is filled.
         filled.map(|position| unsafe { self.slots[position].assume_init_ref() })
@@ -172,34 +179,50 @@ impl<K, V> UpdateTable<K, V> {
     /// the first part of the next table that they are put into, as it grows.
     pub fn take_entries(&mut self) -> Vec<(K, V)> {
         let mut entries = Vec::with_capacity(self.len);
-        let last = self.slots.len() - 1;
-        // Odd, so that every slot is met once; by the golden ratio, so that neighbours in the result are far apart.
-        let stride = (self.slots.len() as f64 * 0.618_033_988_75) as usize | 1;
+        let capacity = self.slots.len();
+        // By the golden ratio, so that neighbours in the result are far apart; without a divisor in common with the number of
+        // slots, so that each is met once.
+        let golden = (capacity as f64 * 0.618_033_988_75) as usize | 1;
+        let strides = (golden..).step_by(2);
+        let stride = strides.map(|stride| stride % capacity).find(|stride| is_coprime(*stride, capacity));
+        let stride = stride.unwrap_or(1);
         self.len = 0;
-        for step in 0..=last {
-            let position = step.wrapping_mul(stride) & last;
+        let mut next = 0;
+        for _ in 0..capacity {
+            let position = next;
+            next = self.wrap(next + stride);
             if std::mem::replace(&mut self.tags[position], EMPTY) != EMPTY {
                 // SAFETY: the slot was filled, and its tag now says that it is not any more.
                 entries.push(unsafe { self.slots[position].assume_init_read() });
             }
         }
         // The repeated ones.
-        self.tags[last + 1..].fill(EMPTY);
+        self.tags[capacity..].fill(EMPTY);
         entries
     }
 
     /// Where the entry of a hash would like to be.
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
-        (hash >> (u64::BITS - self.bits)) as usize
+        ((u128::from(hash) * self.slots.len() as u128) >> u64::BITS) as usize
+    }
+
+    /// Slots from one position to another, around the end if need be.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if from <= to { to - from } else { to + self.slots.len() - from }
+    }
+
+    /// A position that may lie behind the last slot, by less than their number.
+    #[inline(always)]
+    fn wrap(&self, position: usize) -> usize {
+        if position < self.slots.len() { position } else { position - self.slots.len() }
     }
 
     /// Fills the first free slot from the home of `hash`. There is one: the table is never full.
     fn place(&mut self, hash: u64, entry: (K, V)) -> usize {
-        let last = self.slots.len() - 1;
         let mut position = self.home(hash);
         while self.tags[position] != EMPTY {
-            position = (position + 1) & last;
+            position = self.wrap(position + 1);
         }
         self.set_tag(position, tag_of(hash));
         self.slots[position].write(entry);
@@ -221,16 +244,15 @@ impl<K: Key, V> UpdateTable<K, V> {
     /// The position of a key's entry.
     #[inline(always)]
     pub fn find(&self, hash: u64, key: &K) -> Option<usize> {
-        let last = self.slots.len() - 1;
         let mut first = self.home(hash);
         loop {
-            // SAFETY: a home is below 2^bits, as is anything under that mask, and behind each of these positions there are
-            // `GROUP - 1` further tags.
+            // SAFETY: a home is below the number of slots, as is any position that is wrapped, and behind each of these there
+            // are `GROUP - 1` further tags.
             let group = unsafe { &*self.tags.as_ptr().add(first).cast::<[u8; GROUP]>() };
             let (mut hits, empty) = compare(group, tag_of(hash));
             while hits != 0 {
-                let position = (first + hits.trailing_zeros() as usize) & last;
-                // SAFETY: the position is below 2^bits, and its tag is not empty, so the slot is filled.
+                let position = self.wrap(first + hits.trailing_zeros() as usize);
+                // SAFETY: the position is below the number of slots, and its tag is not empty, so the slot is filled.
                 let entry = unsafe { self.slots.get_unchecked(position).assume_init_ref() };
                 if entry.0 == *key {
                     return Some(position);
@@ -240,30 +262,30 @@ impl<K: Key, V> UpdateTable<K, V> {
             if empty != 0 {
                 return None;
             }
-            first = (first + GROUP) & last;
+            first = self.wrap(first + GROUP);
         }
     }
 
     /// Adds an entry for a key that is not in the table, and gives its position. Positions found before are void.
     pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> usize {
         if (self.len + 1) * 4 > self.slots.len() * 3 {
-            self.resize(self.bits + 1);
+            self.resize(self.slots.len() * 2);
         }
         self.place(hash, (key, value))
     }
 
-    /// Makes the table as small as its entries allow, but not smaller than `capacity`. Positions found before are void.
-    pub fn shrink_to(&mut self, capacity: usize) {
-        let needed = (self.len * 4).div_ceil(3) + 1;
-        let bits = needed.max(capacity).max(SMALLEST).next_power_of_two().trailing_zeros();
-        if bits < self.bits {
-            self.resize(bits);
+    /// Gives the table this many slots, or somewhat more where its entries need them. Positions found before are void.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        let needed = ((self.len + 1) * 4).div_ceil(3);
+        let capacity = needed.max(capacity).max(SMALLEST).next_multiple_of(GROUP);
+        if capacity != self.slots.len() {
+            self.resize(capacity);
         }
     }
 
     #[cold]
-    fn resize(&mut self, bits: u32) {
-        let mut before = std::mem::replace(self, UpdateTable::of_size(bits));
+    fn resize(&mut self, capacity: usize) {
+        let mut before = std::mem::replace(self, UpdateTable::of_size(capacity));
         if !before.marks.is_empty() {
             self.keep_marks();
         }
@@ -290,7 +312,6 @@ impl<K: Key, V> UpdateTable<K, V> {
     /// If there is no entry.
     pub fn remove_at(&mut self, position: usize) -> (K, V, u8) {
         assert!(self.tags[position] != EMPTY, "a position of an entry");
-        let last = self.slots.len() - 1;
         self.set_tag(position, EMPTY);
         self.len -= 1;
         // SAFETY: the slot was filled, and its tag now says that it is not any more.
@@ -298,14 +319,14 @@ impl<K: Key, V> UpdateTable<K, V> {
         let mark = self.marks[position];
         let (mut gap, mut next) = (position, position);
         loop {
-            next = (next + 1) & last;
+            next = self.wrap(next + 1);
             let tag = self.tags[next];
             if tag == EMPTY {
                 return (key, value, mark);
             }
             // SAFETY: its tag is not empty, so the slot is filled.
             let home = self.home(stable_hash(unsafe { &self.slots[next].assume_init_ref().0 }));
-            if (next.wrapping_sub(home) & last) >= (next.wrapping_sub(gap) & last) {
+            if self.distance(home, next) >= self.distance(gap, next) {
                 self.set_tag(next, EMPTY);
                 // SAFETY: the slot was filled, and its tag now says that it is not any more.
                 let entry = unsafe { self.slots[next].assume_init_read() };
@@ -381,7 +402,7 @@ mod tests {
                         *table.mark_mut(position) = mark;
                         model.insert(key, (number, mark));
                     }
-                    (None, 2) => table.shrink_to(0),
+                    (None, 2) => table.set_capacity(usize::from(mark)),
                     (None, _) => {
                         let position = table.insert_new(hash, key.clone(), number);
                         *table.mark_mut(position) = mark;
@@ -410,6 +431,28 @@ mod tests {
             assert_eq!(*table.value_mut(position), key * 2);
         }
         assert_eq!(table.find(stable_hash(&1_000_000u64), &1_000_000), None);
+    }
+
+    #[test]
+    fn a_table_of_any_size_gives_each_entry_once() {
+        for capacity in [48, 112, 1_360, 30_000] {
+            let mut table: UpdateTable<u64, u64> = UpdateTable::default();
+            table.set_capacity(capacity);
+            let count = capacity as u64 * 7 / 10;
+            for key in 0..count {
+                table.insert_new(stable_hash(&key), key, key);
+            }
+            assert_eq!(table.capacity(), capacity);
+            for key in 0..count {
+                assert_eq!(
+                    table.find(stable_hash(&key), &key).map(|at| table.at(at)),
+                    Some(Some(&(key, key)))
+                );
+            }
+            let mut taken = table.take_entries();
+            taken.sort_unstable();
+            assert!(taken.into_iter().eq((0..count).map(|key| (key, key))));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::beyond::Groups;
 use super::saving::{Outgoing, Prefix, Row};
 use crate::key::{Key, stable_hash};
 use crate::state::KeyTable;
+use crate::state::epochs::PASSED_MAX;
 
 /// A [`KeyTable`], and a mark for each entry where snapshots are taken: beside it, so that entries stay as dense as they are without.
 pub(crate) struct MarkedTable<K, V> {
@@ -148,8 +149,8 @@ where
         stored: &mut Groups,
     ) -> Result<()> {
         let mut left = count.min(self.len());
-        // Twice around: the first time every entry may have been used.
-        let mut steps = self.len() * 2;
+        // As often around as an entry may be passed by before it goes.
+        let mut steps = self.len() * PASSED_MAX;
         let mut dirty = Vec::new();
         while left > 0 && steps > 0 {
             steps -= 1;

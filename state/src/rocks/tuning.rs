@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, IngestExternalFileOptions, LogLevel, Options, ReadOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, IngestExternalFileOptions, LogLevel,
+    Options, ReadOptions,
 };
 
 use crate::options::StateOptions;
@@ -43,6 +44,10 @@ impl Tuning {
         blocks.set_block_cache(&cache);
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        // In pieces: the index or the filter of a whole file may be larger than the cache.
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
+        blocks.set_pin_top_level_index_and_filter(true);
         blocks.set_format_version(5);
         if state.bloom_filter {
             blocks.set_bloom_filter(BITS_PER_KEY, false);
@@ -51,6 +56,8 @@ impl Tuning {
         options.create_if_missing(true);
         options.set_block_based_table_factory(&blocks);
         options.set_compression_type(DBCompressionType::Lz4);
+        // Most keys that are looked up have a row: where the last of them are, a filter would only take memory.
+        options.set_optimize_filters_for_hits(true);
         options.set_max_open_files(OPEN_FILES_MAX);
         options.set_max_background_jobs(state.threads.clamp(1, 64) as i32);
         options.set_target_file_size_base(FILE_BYTES);
