@@ -15,7 +15,7 @@ use flott_schema::{Error, Result};
 
 /// Locked by the process that uses the folder.
 const LOCK: &str = "lock";
-/// Names the lock of another folder: the host, and the path on the next line.
+/// Names the lock of another folder: who can tell by that path (see [`place`]), and the path on the next line.
 const OWNER: &str = "owner";
 
 /// Holds a folder for this process.
@@ -43,7 +43,7 @@ pub fn mark(folder: &Path, by: &Path) -> Result<()> {
         return Ok(());
     }
     let owner = folder.join(OWNER);
-    let text = format!("{}\n{}", host(), lock.display());
+    let text = format!("{}\n{}", place()?, lock.display());
     fs::write(&owner, text).map_err(|error| Error::io(owner.display(), error))
 }
 
@@ -82,7 +82,10 @@ pub fn sweep(parent: &Path, prefix: &str) -> usize {
 fn is_abandoned(folder: &Path) -> bool {
     match is_locked(&folder.join(LOCK)) {
         Some(locked) => !locked,
-        None => owner_of(folder).is_some_and(|lock| is_locked(&lock) != Some(true)),
+        // A lock that is gone was the worker's whose folder has been deleted. One that cannot be looked at may be held.
+        None => owner_of(folder).is_some_and(|lock| {
+            is_locked(&lock) == Some(false) || lock.try_exists().is_ok_and(|there| !there)
+        }),
     }
 }
 
@@ -95,15 +98,22 @@ fn is_locked(lock: &Path) -> Option<bool> {
     }
 }
 
-/// The lock that a folder names, of this host: paths of others say nothing here.
+/// The lock that a folder names, where its path means here what it meant there.
 fn owner_of(folder: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(folder.join(OWNER)).ok()?;
     let (of, lock) = text.split_once('\n')?;
-    (of == host()).then(|| PathBuf::from(lock))
+    (of == place().ok()?).then(|| PathBuf::from(lock))
 }
 
-fn host() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+/// Where a path means the same file, and a lock is seen by all: this run of this machine, and the mounts that the process sees. Containers may share a
+/// host's name and a folder, and nothing else.
+fn place() -> Result<String> {
+    let of = |path: &str, read: fn(&str) -> io::Result<String>| {
+        read(path).map(|text| text.trim().to_owned()).map_err(|error| Error::io(path, error))
+    };
+    let boot = of("/proc/sys/kernel/random/boot_id", |path| fs::read_to_string(path))?;
+    let mounts = of("/proc/self/ns/mnt", |path| Ok(fs::read_link(path)?.display().to_string()))?;
+    Ok(format!("{boot} {mounts}"))
 }
 
 #[cfg(test)]
@@ -153,9 +163,12 @@ mod tests {
         mark(&state, &worker).unwrap();
         fs::remove_dir_all(&worker).unwrap();
         assert_eq!(sweep(parent.path(), "flott-state-"), 1);
-        // What another host has written is not judged here.
+        // What another machine or container has written is not judged here, nor is a lock that cannot be looked at.
         let elsewhere = folder(parent.path(), "flott-state-4");
-        fs::write(elsewhere.join(OWNER), "another-host\n/nowhere/lock").unwrap();
+        fs::write(elsewhere.join(OWNER), "another boot mnt:[1]\n/nowhere/lock").unwrap();
+        let unseen = folder(parent.path(), "flott-state-5");
+        fs::write(unseen.join(OWNER), format!("{}\n{}/rows/lock", place().unwrap(), unseen.display()))
+            .unwrap();
         assert_eq!(sweep(parent.path(), "flott-state-"), 0);
     }
 }

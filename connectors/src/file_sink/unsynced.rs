@@ -10,8 +10,9 @@ use flott_schema::{Error, ErrorKind, Result};
 
 use super::commit::{failed, sync_folder};
 
-/// Files that may wait. One more, and all of them are brought to the disk at once: each is open.
-const WAITING_MAX: usize = 64;
+/// Files that may wait: more than a writer has open, so that those of a barrier never reach it. One more, and all of them are brought to the disk at
+/// once: each is open.
+const WAITING_MAX: usize = 320;
 
 /// The files of one writer that have yet to be brought to the disk, with their folders. A snapshot waits for it on another thread.
 ///
