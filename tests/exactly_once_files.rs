@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flott::EmbeddedOptions;
-use flott::connectors::file_sink::{FileSink, SingleFile};
+use flott::connectors::file_sink::{FileSink, MANIFESTS, Manifest, SingleFile};
 use flott::connectors::generator::Generator;
 use flott::prelude::*;
 use flott::schema::job::JobSettings;
@@ -25,6 +25,16 @@ fn run(
     parallelism: u32,
     build: impl FnOnce(&DataStream<u64>, &Path),
 ) -> BTreeMap<String, u32> {
+    lines(&run_with(backend, parallelism, &[], build).path().join("out"))
+}
+
+/// The same with further settings; gives the folder, in which the files are in `out`.
+fn run_with(
+    backend: &str,
+    parallelism: u32,
+    settings: &[(&str, &str)],
+    build: impl FnOnce(&DataStream<u64>, &Path),
+) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let env = StreamEnv::new();
     env.set_parallelism(parallelism).enable_checkpointing(Duration::from_millis(40));
@@ -33,6 +43,7 @@ fn run(
     env.set("execution.checkpointing.dir", &format!("file://{}", checkpoints.display()));
     env.set("restart-strategy.type", "fixed-delay").set("restart-strategy.fixed-delay.attempts", "10");
     env.set("restart-strategy.fixed-delay.delay", "1 ms");
+    settings.iter().for_each(|(key, value)| drop(env.set(key, value)));
     let source = Generator::new(|n| n).count(RECORDS).rate_per_second(40_000.0).timestamps(|n, _| n as i64);
     let left: Arc<[AtomicU64]> = FAILURES.iter().map(|at| AtomicU64::new(*at)).collect();
     let numbers = env
@@ -54,7 +65,7 @@ fn run(
     build(&numbers, &out);
     let settings = JobSettings::from_configuration(&env.options().configuration).unwrap();
     env.execute_with("files", EmbeddedOptions { settings, ..EmbeddedOptions::default() }).unwrap();
-    lines(&out)
+    folder
 }
 
 /// The lines of all files, with their number; no file may be hidden.
@@ -63,6 +74,9 @@ fn lines(folder: &Path) -> BTreeMap<String, u32> {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
+        if name == MANIFESTS {
+            continue;
+        }
         assert!(!name.starts_with('.'), "left over: {name}");
         for line in fs::read_to_string(&path).unwrap().lines() {
             *lines.entry(line.to_string()).or_default() += 1;
@@ -148,4 +162,75 @@ fn records_and_joined_records_in_part_files() {
             .sink_to(FileSink::lines(out).roll_at_bytes(4000), "files");
     });
     expect(&found, &once((0..RECORDS).step_by(2).map(|n| format!("{n} {}", n + 1))));
+}
+
+/// The files that manifests list, each with the number of its lines; a file in two of them fails the test.
+fn listed(folder: &Path) -> BTreeMap<String, usize> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder.join(MANIFESTS)).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_string();
+        let manifest = Manifest::read(&path).unwrap();
+        assert_eq!(name, format!("{:020}-{}.json", manifest.checkpoint, manifest.job));
+        for file in manifest.files {
+            let content = fs::read_to_string(folder.join(&file.path)).unwrap();
+            assert_eq!(content.len() as u64, file.bytes, "{}", file.path);
+            let before = files.insert(file.path.clone(), content.lines().count());
+            assert_eq!(before, None, "{} is in two manifests", file.path);
+        }
+    }
+    files
+}
+
+#[test]
+fn a_manifest_for_each_checkpoint_lists_what_all_tasks_have_written() {
+    let unaligned = [
+        ("execution.checkpointing.unaligned.enabled", "true"),
+        ("execution.checkpointing.aligned-checkpoint-timeout", "0 ms"),
+    ];
+    let at_once = [("execution.checkpointing.max-concurrent-checkpoints", "3")];
+    for (backend, parallelism, settings) in
+        [("hashmap", 2, &[][..]), ("rocksdb", 3, &unaligned[..]), ("hashmap", 1, &at_once[..])]
+    {
+        let folder = run_with(backend, parallelism, settings, |numbers, out| {
+            numbers
+                .rebalance()
+                .map(|n| n * 2)
+                .sink_to(FileSink::lines(out).manifests(true), "files")
+                .uid("files");
+        });
+        let out = folder.path().join("out");
+        let found = lines(&out);
+        expect(&found, &once((0..RECORDS).map(|n| (2 * n).to_string())));
+        let visible = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name());
+        let visible: Vec<String> = visible
+            .map(|name| name.to_str().unwrap().to_string())
+            .filter(|name| name != MANIFESTS)
+            .collect();
+        let listed = listed(&out);
+        assert!(
+            visible.len() == listed.len() && visible.iter().all(|name| listed.contains_key(name)),
+            "{visible:?}, {listed:?}"
+        );
+        let manifests = fs::read_dir(out.join(MANIFESTS)).unwrap().count();
+        assert!(manifests > 5, "there were {manifests}");
+    }
+}
+
+#[test]
+fn without_checkpoints_one_manifest_lists_all_files() {
+    for mode in [RuntimeMode::Streaming, RuntimeMode::Batch] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let env = StreamEnv::new();
+        env.set_parallelism(2).set_runtime_mode(mode);
+        let numbers = env.add_source(Generator::new(|n| n).count(1000), "numbers");
+        let sink = FileSink::lines(&out).roll_at_bytes(64).manifests(true);
+        numbers.map(|n| n).sink_to(sink, "files");
+        env.execute("files").unwrap();
+        expect(&lines(&out), &once((0..1000).map(|n| n.to_string())));
+        let listed = listed(&out);
+        assert!(listed.len() > 2 && listed.values().sum::<usize>() == 1000, "{listed:?}");
+        assert_eq!(fs::read_dir(out.join(MANIFESTS)).unwrap().count(), 1);
+    }
 }

@@ -367,10 +367,10 @@ impl NodePlan {
         for (index, node) in nodes.iter().enumerate() {
             let parallelism =
                 if node.force_single { 1 } else { node.parallelism.unwrap_or(options.parallelism) };
-            let max = node
-                .max_parallelism
-                .or(options.max_parallelism)
-                .unwrap_or_else(|| default_max_parallelism(parallelism));
+            let max = node.max_parallelism.or(options.max_parallelism);
+            // What runs in one task never gets another, by a rescale either.
+            let max = if node.force_single { Some(1) } else { max };
+            let max = max.unwrap_or_else(|| default_max_parallelism(parallelism));
             check_parallelism(&node.name, parallelism, max)?;
             if let (true, Some(wanted @ 2..)) = (node.force_single, node.parallelism) {
                 return Err(Error::graph(format!(
@@ -434,6 +434,8 @@ impl NodePlan {
             && upstream.logical_input == 0
             && self.parallelism[upstream.node] == self.parallelism[node]
             && self.group[upstream.node] == self.group[node]
+            // A chain has one parallelism: what must stay single is not put behind what need not.
+            && (nodes[upstream.node].force_single || !nodes[node].force_single)
             && (nodes[node].of_source
                 || nodes[node].chaining == Chaining::Always
                     && nodes[upstream.node].chaining != Chaining::Never)

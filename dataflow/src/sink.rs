@@ -3,13 +3,17 @@
 //! The shape is Flink's Sink V2: a writer turns what it wrote since the last checkpoint into committables; they are
 //! committed once the checkpoint is complete, or at the end of the input of a job without checkpoints. Until then they
 //! are part of the checkpoint, so a job that starts from it commits them first: each record is visible exactly once.
+//!
+//! A sink may name a **global committer**: then what all of its tasks have prepared for a checkpoint goes to one committer, which commits it
+//! together, once; for instance with a file that lists all the others.
 
 use std::task::{Context, Poll};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use flott_schema::Result;
+use flott_schema::ids::JobId;
 
 use crate::batch::{Batch, Record};
 use crate::context::OperatorContext;
@@ -37,6 +41,11 @@ pub trait Sink<T: Record>: Clone + Send + 'static {
     }
     /// The committer of one task.
     fn committer(&self, ctx: &OperatorContext) -> Result<Self::Committer>;
+    /// The committer of all tasks, which takes the place of those of each task; for these only what was prepared without a global committer
+    /// is left, in a snapshot that the job starts from. Whether there is one must not change between calls.
+    fn global_committer(&self) -> Option<Box<dyn GlobalCommitter<Committable = Self::Committable>>> {
+        None
+    }
 }
 
 /// Writes the records of one task.
@@ -91,6 +100,37 @@ pub trait Committer: 'static {
     /// Commits what comes out of a snapshot that the job starts from: some of it, or all, may have been committed long ago.
     fn commit_restored(&mut self, committables: Vec<Self::Committable>) -> Result<()> {
         self.commit(committables)
+    }
+}
+
+/// What a global committer does at once: the same when it is done again after a failure, and never given to anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CommitId {
+    /// The job for which it was prepared; a job that starts from another one's savepoint may have to finish its commits.
+    pub job: JobId,
+    /// The checkpoint or savepoint for which it was prepared, or [`CommitId::NO_CHECKPOINT`]. Numbers grow over the life of a job.
+    pub checkpoint: u64,
+}
+
+impl CommitId {
+    /// At the end of the input of a job without checkpoints.
+    pub const NO_CHECKPOINT: u64 = 0;
+}
+
+/// Makes visible what all tasks of a sink have prepared, in one task. Committing something twice must be the same as once.
+pub trait GlobalCommitter: 'static {
+    /// See [`Sink::Committable`].
+    type Committable;
+    /// The task opens; called first.
+    fn open(&mut self, _ctx: &OperatorContext) -> Result<()> {
+        Ok(())
+    }
+    /// Commits all that was prepared for one checkpoint, which is complete; or all that was written by a job without checkpoints. Nothing
+    /// was prepared: it is not called.
+    fn commit(&mut self, id: CommitId, committables: Vec<Self::Committable>) -> Result<()>;
+    /// Commits what comes out of a snapshot that the job starts from: some of it, or all, may have been committed long ago.
+    fn commit_restored(&mut self, id: CommitId, committables: Vec<Self::Committable>) -> Result<()> {
+        self.commit(id, committables)
     }
 }
 

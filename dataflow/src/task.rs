@@ -26,6 +26,11 @@ pub trait Task {
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow>;
     /// When `poll` next has something to do.
     fn next_deadline_ms(&self) -> i64;
+    /// Whether barriers neither overtake records nor are overtaken by any, whatever the job says: for operators whose records belong to the
+    /// barrier behind them.
+    fn is_strictly_aligned(&self) -> bool {
+        false
+    }
     /// Closes all operators.
     fn close(&mut self) -> Result<()>;
     /// Reads from outside, for a source: pushes at most one batch through the chain.
@@ -52,12 +57,18 @@ pub enum Read {
 /// A task with one input.
 pub struct OneInputTask<B> {
     stage: Box<dyn Stage<B>>,
+    strictly_aligned: bool,
 }
 
 impl<B> OneInputTask<B> {
     /// A task whose first operator is `stage`.
     pub fn new(stage: Box<dyn Stage<B>>) -> Self {
-        OneInputTask { stage }
+        OneInputTask { stage, strictly_aligned: false }
+    }
+
+    /// See [`Task::is_strictly_aligned`].
+    pub fn strictly_aligned(self) -> Self {
+        OneInputTask { strictly_aligned: true, ..self }
     }
 }
 
@@ -94,6 +105,10 @@ impl<B: DataBatch> Task for OneInputTask<B> {
 
     fn next_deadline_ms(&self) -> i64 {
         self.stage.next_deadline_ms()
+    }
+
+    fn is_strictly_aligned(&self) -> bool {
+        self.strictly_aligned
     }
 
     fn close(&mut self) -> Result<()> {

@@ -99,6 +99,8 @@ pub struct InputGate {
     given_up: BTreeSet<u64>,
     /// How the last alignment went.
     alignment: SnapshotTimes,
+    /// Every barrier is aligned, whatever it says.
+    strict: bool,
     /// Barriers may overtake: what comes is looked at before it is taken.
     overtaking: bool,
     /// A barrier further back in `ready` that may overtake what is in front of it.
@@ -126,6 +128,7 @@ impl InputGate {
             last_barrier: 0,
             given_up: BTreeSet::new(),
             alignment: SnapshotTimes::default(),
+            strict: false,
             overtaking: false,
             announced: None,
             recording: None,
@@ -133,6 +136,16 @@ impl InputGate {
             inputs: 0,
             traffic,
         }
+    }
+
+    /// Barriers neither overtake records nor are overtaken by any.
+    pub fn align_strictly(&mut self) {
+        self.strict = true;
+    }
+
+    /// Whether that is so.
+    pub fn is_strict(&self) -> bool {
+        self.strict
     }
 
     /// Adds the next channel.
@@ -328,7 +341,7 @@ impl InputGate {
         self.aligning.get_or_insert_with(|| Aligning { barrier, since: Instant::now(), processed_bytes: 0 });
         let channel = &mut self.channels[number];
         channel.barrier = barrier.checkpoint;
-        channel.aligned = barrier.alignment != Alignment::None;
+        channel.aligned = self.strict || barrier.alignment != Alignment::None;
         self.align();
     }
 

@@ -131,11 +131,14 @@ impl Pump {
     /// A pump for an unopened task.
     pub fn new(
         task: Box<dyn Task>,
-        origin: Origin,
+        mut origin: Origin,
         ctx: Rc<TaskContext>,
         clock: Clock,
         metrics: Arc<TaskMetrics>,
     ) -> Self {
+        if let (Origin::Gate(gate), true) = (&mut origin, task.is_strictly_aligned()) {
+            gate.align_strictly();
+        }
         Pump {
             task,
             origin,
@@ -320,7 +323,7 @@ impl Pump {
         let (Origin::Gate(gate), Some(snapshots)) = (&mut self.origin, &mut self.snapshots) else {
             return Ok(());
         };
-        if !snapshots.barriers_overtake() {
+        if !snapshots.barriers_overtake() || gate.is_strict() {
             return Ok(());
         }
         self.overtakes = gate.look_ahead(cx)?;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use flott_dataflow::batch::Record;
 use flott_dataflow::context::OperatorContext;
 use flott_dataflow::function::Function;
-use flott_dataflow::sink::Sink;
+use flott_dataflow::sink::{GlobalCommitter, Sink};
 use flott_schema::{Error, Result};
 
 use super::buckets::Buckets;
 use super::commit::{FileCommittable, FileCommitter, check_writable};
 use super::encoder::{EncodeWith, Encoder, LineEncoder};
 use super::lineage::Lineage;
+use super::manifests::ManifestCommitter;
 use super::writer::{FileWriter, Rolling};
 use crate::csv::CsvEncoder;
 use crate::files::Compression;
@@ -49,6 +50,7 @@ pub struct FileSink<T, E> {
     buckets: Buckets<T>,
     rolling: Rolling,
     commit_when_rolled: bool,
+    manifests: bool,
 }
 
 impl<T, E: Clone> Clone for FileSink<T, E> {
@@ -102,6 +104,7 @@ impl<T, E> FileSink<T, E> {
             buckets: Buckets::None,
             rolling: Rolling::default(),
             commit_when_rolled: true,
+            manifests: false,
         }
     }
 
@@ -146,6 +149,14 @@ impl<T, E> FileSink<T, E> {
     /// look at this: there, files become visible with the checkpoint. Default: yes.
     pub fn commit_when_rolled(mut self, yes: bool) -> Self {
         self.commit_when_rolled = yes;
+        self
+    }
+
+    /// Whether the files of all tasks that become visible with a checkpoint are listed in a file `_manifests/<checkpoint>-<job>.json`, which
+    /// is written when all of them are there: see [`Manifest`](super::Manifest). They are then committed by one task, the global committer.
+    /// A job without checkpoints makes its files visible at the end of the input, with one manifest. Default: no.
+    pub fn manifests(mut self, yes: bool) -> Self {
+        self.manifests = yes;
         self
     }
 }
@@ -200,6 +211,10 @@ impl<T: Record, E: Encoder<T>> Sink<T> for FileSink<T, E> {
     fn committer(&self, _ctx: &OperatorContext) -> Result<FileCommitter> {
         Ok(FileCommitter)
     }
+
+    fn global_committer(&self) -> Option<Box<dyn GlobalCommitter<Committable = FileCommittable>>> {
+        self.manifests.then(|| Box::new(ManifestCommitter::new(self.folder.clone())) as Box<_>)
+    }
 }
 
 impl<T: Record, E: Encoder<T>> FileSink<T, E> {
@@ -216,7 +231,7 @@ impl<T: Record, E: Encoder<T>> FileSink<T, E> {
             self.compression,
             self.buckets.clone(),
             self.rolling,
-            self.commit_when_rolled,
+            self.commit_when_rolled && !self.manifests,
             lineage,
             ctx,
         )

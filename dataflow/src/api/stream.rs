@@ -19,9 +19,10 @@ use crate::key::{ByRef, ByValue, Key};
 use crate::operator::{Collector, Operator, OutputTag};
 use crate::operators::basic::{Filter, FlatMap, Map, TryMap};
 use crate::operators::factory::{OperatorFactory, SinkFactory};
+use crate::operators::global_commits::{GlobalCommitterFactory, Prepared};
 use crate::operators::process::{Process, ProcessFunction};
 use crate::operators::watermarks::AssignWatermarks;
-use crate::program::{Node, NodeFactory, Port, Upstream};
+use crate::program::{Chaining, Node, NodeFactory, Port, Upstream};
 use crate::sink::Sink;
 use crate::time::WatermarkStrategy;
 use crate::window::{CountEvictor, CountTrigger, GlobalWindows, PurgingTrigger, WindowAssigner};
@@ -251,8 +252,21 @@ impl<T: Record> DataStream<T> {
     /// Writes the stream to `sink`.
     pub fn sink_to<S: Sink<T>>(&self, sink: S, name: &str) -> StreamSink {
         let name = format!("Sink: {name}");
-        let node = self.env.add_node(&name, self.upstreams.clone(), Arc::new(SinkFactory::<T, S>::new(sink)));
-        StreamSink { env: self.env.clone(), node }
+        let has_global_committer = sink.global_committer().is_some();
+        let factory = SinkFactory::<T, S>::new(sink.clone());
+        let node = self.env.add_node(&name, self.upstreams.clone(), Arc::new(factory));
+        let global_committer = has_global_committer.then(|| {
+            let prepared = DataStream::<Prepared>::of(self.env.clone(), node).global();
+            let factory = Arc::new(GlobalCommitterFactory::<T, S>::new(sink));
+            let name = format!("{name}: Global Committer");
+            let committer = self.env.add_node(&name, prepared.upstreams, factory);
+            self.env.with_node(committer, |node| {
+                node.force_single = true;
+                node.chaining = Chaining::Head;
+            });
+            committer
+        });
+        StreamSink { env: self.env.clone(), node, global_committer }
     }
 }
 
@@ -260,13 +274,21 @@ impl<T: Record> DataStream<T> {
 pub struct StreamSink {
     env: StreamEnv,
     node: usize,
+    global_committer: Option<usize>,
 }
 
 impl StreamSink {
     operator_settings!();
 
-    fn set(self, _setting: &str, change: impl FnMut(&mut Node)) -> Self {
-        self.env.with_node(self.node, change);
+    fn set(self, _setting: &str, mut change: impl FnMut(&mut Node)) -> Self {
+        let mut uid = None;
+        self.env.with_node(self.node, |node| {
+            change(node);
+            uid = node.uid.clone();
+        });
+        if let (Some(committer), Some(uid)) = (self.global_committer, uid) {
+            self.env.with_node(committer, |node| node.uid = Some(format!("{uid}-global-committer")));
+        }
         self
     }
 }

@@ -106,14 +106,18 @@ impl<T: Record, S: Sink<T>> SinkFactory<T, S> {
 }
 
 impl<T: Record, S: Sink<T>> NodeFactory for SinkFactory<T, S> {
-    fn build(&self, ctx: &OperatorContext, _outputs: NodeOutputs) -> Result<Built> {
+    fn build(&self, ctx: &OperatorContext, outputs: NodeOutputs) -> Result<Built> {
         let sink = self.sink.get();
         let committer = sink.committer(ctx)?;
+        let is_global = sink.global_committer().is_some();
         let make_writer: MakeWriter<S::Writer> = Box::new(move |ctx, restored| match restored.is_empty() {
             true => sink.writer(ctx),
             false => sink.restore_writer(ctx, restored),
         });
-        let stage = SinkStage::new(make_writer, committer, ctx.clone());
+        let mut stage = SinkStage::new(make_writer, committer, ctx.clone());
+        if is_global {
+            stage = stage.with_global_committer(outputs.next()?);
+        }
         Ok(Built::Stage(StageBox::new::<Batch<T>>(Box::new(stage))))
     }
 

@@ -10,6 +10,7 @@ pub mod broadcast;
 pub mod co_process;
 mod commits;
 pub mod factory;
+pub mod global_commits;
 pub mod interval_join;
 mod keyed;
 pub mod keyed_process;

@@ -11,9 +11,11 @@ use flott_schema::control::LAST_SNAPSHOT;
 use flott_schema::{Error, Result};
 
 use crate::batch::Batch;
+use crate::codec::encode_value;
 use crate::context::{OperatorContext, count};
 use crate::element::Signal;
 use crate::operators::commits::Commits;
+use crate::operators::global_commits::Prepared;
 use crate::sink::{Committer, SinkWriter};
 use crate::snapshot::AfterBarrier;
 use crate::stage::{Flow, Stage};
@@ -22,12 +24,16 @@ use crate::stage::{Flow, Stage};
 pub type MakeWriter<W> = Box<dyn FnOnce(&OperatorContext, Vec<Vec<u8>>) -> Result<W>>;
 
 /// Writes batches. In a job that takes snapshots it commits what was prepared at a barrier when that snapshot is complete; in others
-/// at the end of the input.
+/// at the end of the input. Where the sink has a global committer, what was prepared goes there instead, in front of the barrier.
 pub struct SinkStage<W, C: Committer> {
     make_writer: Option<MakeWriter<W>>,
     /// None before the task is opened, and in one that had finished.
     writer: Option<W>,
     commits: Rc<RefCell<Commits<C>>>,
+    /// The way to the global committer.
+    global: Option<Box<dyn Stage<Batch<Prepared>>>>,
+    /// Whether the writer has prepared for the signal at hand, which is yet to pass on.
+    has_prepared: bool,
     ctx: OperatorContext,
     /// Whether the writer has said that it takes no more for now.
     blocked: bool,
@@ -43,10 +49,17 @@ impl<W, C: Committer> SinkStage<W, C> {
             make_writer: Some(make_writer),
             writer: None,
             commits,
+            global: None,
+            has_prepared: false,
             ctx,
             blocked: false,
             unpolled: false,
         }
+    }
+
+    /// Sends what is prepared to a global committer.
+    pub fn with_global_committer(self, global: Box<dyn Stage<Batch<Prepared>>>) -> Self {
+        SinkStage { global: Some(global), ..self }
     }
 
     fn set_blocked(&mut self, blocked: bool) {
@@ -59,6 +72,65 @@ impl<W, C: Committer> SinkStage<W, C> {
     }
 }
 
+impl<W, C: Committer> SinkStage<W, C>
+where
+    C::Committable: Serialize + DeserializeOwned + 'static,
+{
+    /// Has the writer prepare, if that is due at this signal.
+    fn prepare<T>(&mut self, signal: Signal) -> Result<Flow>
+    where
+        W: SinkWriter<T, Committable = C::Committable>,
+    {
+        let Some(writer) = &mut self.writer else { return Ok(Flow::Done) };
+        let ends = match signal {
+            Signal::EndOfInput => true,
+            Signal::Barrier(barrier) => barrier.after == AfterBarrier::Drain,
+            Signal::Watermark(_) | Signal::Idle(_) => return Ok(Flow::Done),
+        };
+        // What the writer still holds must be out first.
+        if self.blocked {
+            return Ok(Flow::Again);
+        }
+        flott_faults::point("sink.prepare");
+        let mut prepared = writer.prepare_commit(ends)?;
+        flott_faults::point("sink.prepared");
+        match (writer.unfinished(), signal, &self.ctx.state) {
+            (Some(work), Signal::Barrier(_), Some(state)) => state.complete_later(work)?,
+            (Some(work), ..) => work()?,
+            (None, ..) => {}
+        }
+        if let Some(global) = &mut self.global {
+            let checkpoint = match signal {
+                Signal::Barrier(barrier) => Some(barrier.checkpoint),
+                _ => None,
+            };
+            let prepared = std::mem::take(&mut prepared);
+            count(&self.ctx.metrics.records_out, prepared.len());
+            let records = prepared.iter().map(|committable| {
+                let mut bytes = Vec::new();
+                encode_value(committable, &mut bytes)?;
+                Ok(Prepared { checkpoint, committable: bytes })
+            });
+            let records = records.collect::<Result<Vec<_>>>()?;
+            if !records.is_empty() {
+                global.push(Batch::of(records))?;
+            }
+        }
+        let mut commits = self.commits.borrow_mut();
+        match signal {
+            Signal::Barrier(barrier) => {
+                let state = writer.snapshot(barrier.checkpoint)?;
+                commits.prepared(barrier.checkpoint, prepared, state)?;
+            }
+            _ if self.ctx.task.snapshots.last_commit_waits() => {
+                commits.prepared_last(prepared, writer.snapshot(LAST_SNAPSHOT)?)
+            }
+            _ => commits.committer.commit(prepared)?,
+        }
+        Ok(Flow::Done)
+    }
+}
+
 impl<T, W, C> Stage<Batch<T>> for SinkStage<W, C>
 where
     W: SinkWriter<T>,
@@ -66,6 +138,7 @@ where
     C::Committable: Serialize + DeserializeOwned + 'static,
 {
     fn open(&mut self) -> Result<()> {
+        self.global.as_mut().map_or(Ok(()), |global| global.open())?;
         let restored = self.commits.borrow_mut().open()?;
         let snapshots = &self.ctx.task.snapshots;
         if snapshots.are_taken() {
@@ -94,58 +167,37 @@ where
     }
 
     fn signal(&mut self, signal: Signal) -> Result<Flow> {
-        let Some(writer) = &mut self.writer else { return Ok(Flow::Done) };
-        let ends = match signal {
-            Signal::EndOfInput => true,
-            Signal::Barrier(barrier) => barrier.after == AfterBarrier::Drain,
-            Signal::Watermark(_) | Signal::Idle(_) => return Ok(Flow::Done),
-        };
-        // What the writer still holds must be out first.
-        if self.blocked {
+        if !self.has_prepared && self.prepare::<T>(signal)? == Flow::Again {
             return Ok(Flow::Again);
         }
-        flott_faults::point("sink.prepare");
-        let prepared = writer.prepare_commit(ends)?;
-        flott_faults::point("sink.prepared");
-        let mut commits = self.commits.borrow_mut();
-        match (writer.unfinished(), signal, &self.ctx.state) {
-            (Some(work), Signal::Barrier(_), Some(state)) => state.complete_later(work)?,
-            (Some(work), ..) => work()?,
-            (None, ..) => {}
-        }
-        match signal {
-            Signal::Barrier(barrier) => {
-                let state = writer.snapshot(barrier.checkpoint)?;
-                commits.prepared(barrier.checkpoint, prepared, state)?;
-            }
-            _ if self.ctx.task.snapshots.last_commit_waits() => {
-                commits.prepared_last(prepared, writer.snapshot(LAST_SNAPSHOT)?)
-            }
-            _ => commits.committer.commit(prepared)?,
-        }
-        Ok(Flow::Done)
+        let flow = self.global.as_mut().map_or(Ok(Flow::Done), |global| global.signal(signal))?;
+        self.has_prepared = flow == Flow::Again;
+        Ok(flow)
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.writer.as_mut().map_or(Ok(()), SinkWriter::flush)
+        self.writer.as_mut().map_or(Ok(()), SinkWriter::flush)?;
+        self.global.as_mut().map_or(Ok(()), |global| global.flush())
     }
 
     fn poll(&mut self, now_ms: i64, cx: &mut Context<'_>) -> Result<Flow> {
+        let flow = self.global.as_mut().map_or(Ok(Flow::Done), |global| global.poll(now_ms, cx))?;
         self.unpolled = false;
-        let Some(writer) = &mut self.writer else { return Ok(Flow::Done) };
+        let Some(writer) = &mut self.writer else { return Ok(flow) };
         let ready = if self.blocked { writer.poll_ready(cx)? } else { Poll::Ready(()) };
         if now_ms >= writer.next_deadline_ms() {
             writer.on_deadline(now_ms)?;
         }
         self.set_blocked(ready.is_pending());
-        Ok(Flow::Done)
+        Ok(flow)
     }
 
     fn next_deadline_ms(&self) -> i64 {
+        let of_global = self.global.as_ref().map_or(i64::MAX, |global| global.next_deadline_ms());
         match &self.writer {
             Some(_) if self.unpolled => i64::MIN,
-            Some(writer) => writer.next_deadline_ms(),
-            None => i64::MAX,
+            Some(writer) => writer.next_deadline_ms().min(of_global),
+            None => of_global,
         }
     }
 
@@ -155,7 +207,8 @@ where
 
     fn close(&mut self) -> Result<()> {
         self.set_blocked(false);
-        self.writer.as_mut().map_or(Ok(()), SinkWriter::close)
+        let closed = self.writer.as_mut().map_or(Ok(()), SinkWriter::close);
+        closed.and(self.global.as_mut().map_or(Ok(()), |global| global.close()))
     }
 }
 
