@@ -3,7 +3,7 @@
 //! Combines watermarks (minimum over the channels that are neither idle nor ended), aligns barriers (a channel whose
 //! barrier has come waits until all have), and notes the end of inputs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -23,6 +23,8 @@ use crate::spool::SpoolReader;
 
 /// Ids of snapshots that were given up which are remembered: of each a barrier may still be on its way.
 const GIVEN_UP_KEPT: usize = 64;
+/// Barriers that nothing waits for, of which some are missing, that are remembered.
+const TRACKED_KEPT: usize = 64;
 
 /// What a gate gives the task.
 pub enum Input {
@@ -93,6 +95,8 @@ pub struct InputGate {
     watermark: i64,
     idle: bool,
     aligning: Option<Aligning>,
+    /// Barriers that have come on some of the channels, and hold back nothing.
+    tracked: BTreeMap<u64, Aligning>,
     /// The last barrier that was put out or given up.
     last_barrier: u64,
     /// Snapshots that were given up lately.
@@ -125,6 +129,7 @@ impl InputGate {
             watermark: i64::MIN,
             idle: false,
             aligning: None,
+            tracked: BTreeMap::new(),
             last_barrier: 0,
             given_up: BTreeSet::new(),
             alignment: SnapshotTimes::default(),
@@ -326,14 +331,22 @@ impl InputGate {
         if self.is_over(&barrier) {
             return;
         }
-        if self.announced.is_none_or(|known| known.barrier.checkpoint < barrier.checkpoint) {
-            self.announced = Announced::of(barrier, Instant::now());
-        }
+        self.announce(barrier, Instant::now());
         // One that comes while an older one is still missing elsewhere: that snapshot was given up.
         if self.aligning.as_ref().is_some_and(|aligning| aligning.barrier.checkpoint < barrier.checkpoint) {
             self.last_barrier = barrier.checkpoint - 1;
             self.aligning = None;
             self.go_on();
+        }
+        if !self.strict && barrier.alignment == Alignment::None {
+            let channel = &mut self.channels[number];
+            channel.barrier = channel.barrier.max(barrier.checkpoint);
+            let waits = Aligning { barrier, since: Instant::now(), processed_bytes: 0 };
+            self.tracked.entry(barrier.checkpoint).or_insert(waits);
+            while self.tracked.len() > TRACKED_KEPT {
+                self.tracked.pop_first();
+            }
+            return self.align();
         }
         if self.aligning.as_ref().is_some_and(|aligning| aligning.barrier.checkpoint > barrier.checkpoint) {
             return;
@@ -341,8 +354,17 @@ impl InputGate {
         self.aligning.get_or_insert_with(|| Aligning { barrier, since: Instant::now(), processed_bytes: 0 });
         let channel = &mut self.channels[number];
         channel.barrier = barrier.checkpoint;
-        channel.aligned = self.strict || barrier.alignment != Alignment::None;
+        channel.aligned = true;
         self.align();
+    }
+
+    /// Notes a barrier that may overtake what is in front of it.
+    fn announce(&mut self, barrier: Barrier, now: Instant) {
+        if let Some(announced) = Announced::of(barrier, now)
+            && self.announced.is_none_or(|known| known.barrier.checkpoint < barrier.checkpoint)
+        {
+            self.announced = Some(announced);
+        }
     }
 
     /// Whether a barrier is of a snapshot that nothing is to be done for any more.
@@ -360,19 +382,43 @@ impl InputGate {
         }
     }
 
-    /// Puts out the barrier when all live channels have sent it.
+    /// Puts out barriers that all live channels have sent.
     fn align(&mut self) {
+        while let Some(first) = self.tracked.first_entry() {
+            let checkpoint = *first.key();
+            // One that has sent a later barrier will not send this one any more.
+            if self.channels.iter().any(|channel| channel.barrier < checkpoint && !channel.ended) {
+                break;
+            }
+            let tracked = first.remove();
+            self.put_out(tracked);
+        }
         let Some(aligning) = &self.aligning else { return };
-        let Aligning { barrier, since, processed_bytes } = *aligning;
-        if self.channels.iter().any(|channel| channel.barrier != barrier.checkpoint && !channel.ended) {
+        let checkpoint = aligning.barrier.checkpoint;
+        if self.channels.iter().any(|channel| channel.barrier != checkpoint && !channel.ended) {
             return;
         }
+        let Some(aligned) = self.aligning.take() else { return };
+        self.go_on();
+        self.put_out(aligned);
+    }
+
+    fn put_out(&mut self, Aligning { barrier, since, processed_bytes }: Aligning) {
         let alignment_ms = since.elapsed().as_millis() as u64;
         self.alignment = SnapshotTimes { alignment_ms, processed_bytes, ..SnapshotTimes::default() };
-        self.aligning = None;
-        self.last_barrier = barrier.checkpoint;
-        self.go_on();
+        self.last_barrier = self.last_barrier.max(barrier.checkpoint);
         self.out.push_back(Input::Signal(Signal::Barrier(barrier)));
+    }
+
+    /// Whether a savepoint in front of this barrier, which nothing may overtake, is yet to pass.
+    fn is_behind_savepoint(&self, checkpoint: u64) -> bool {
+        let holds = |barrier: &Barrier| {
+            barrier.kind.is_savepoint() && barrier.checkpoint < checkpoint && !self.is_over(barrier)
+        };
+        let is_it = |item: &Item| matches!(item, Item::Signal(Signal::Barrier(barrier)) if holds(barrier));
+        self.aligning.as_ref().is_some_and(|aligning| holds(&aligning.barrier))
+            || self.ready.iter().any(|(_, item)| is_it(item))
+            || self.channels.iter().any(|channel| channel.parked.iter().any(is_it))
     }
 
     /// Looks at what has come, whether or not the task takes any of it: a barrier that may overtake does so when its time has come. Gives when
@@ -390,19 +436,20 @@ impl InputGate {
                 self.channels[number as usize].barrier = recording.checkpoint;
                 continue;
             }
-            if let Item::Signal(Signal::Barrier(barrier)) = &item
-                && barrier.checkpoint > self.last_barrier
-                && !self.given_up.contains(&barrier.checkpoint)
-                && self.announced.is_none_or(|known| known.barrier.checkpoint < barrier.checkpoint)
-            {
-                self.announced = Announced::of(*barrier, now);
-            }
             kept.push_back((number, item));
         }
+        let seen = kept.iter().filter_map(|(_, item)| match item {
+            Item::Signal(Signal::Barrier(barrier)) if !self.is_over(barrier) => Some(*barrier),
+            _ => None,
+        });
+        let seen: Vec<Barrier> = seen.collect();
+        seen.into_iter().for_each(|barrier| self.announce(barrier, now));
         self.ready.append(&mut kept);
         match self.announced {
             Some(announced) if announced.barrier.checkpoint <= self.last_barrier => self.announced = None,
-            Some(announced) if announced.due <= now => self.overtake(announced.barrier)?,
+            Some(announced) if announced.due <= now && !self.is_behind_savepoint(announced.barrier.checkpoint) => {
+                self.overtake(announced.barrier)?;
+            }
             _ => {}
         }
         Ok(self.announced.map(|announced| announced.due))
@@ -469,6 +516,7 @@ impl InputGate {
     pub fn give_up(&mut self, checkpoint: u64) {
         self.recording.take_if(|recording| recording.checkpoint == checkpoint);
         self.announced.take_if(|announced| announced.barrier.checkpoint == checkpoint);
+        self.tracked.remove(&checkpoint);
         self.given_up.insert(checkpoint);
         while self.given_up.len() > GIVEN_UP_KEPT {
             self.given_up.pop_first();

@@ -3,6 +3,7 @@ use std::task::Waker;
 use flott_dataflow::batch::{Batch, decoder_of};
 use flott_dataflow::element::Element;
 use flott_dataflow::exchange::ChannelWriter;
+use flott_schema::snapshot::{SavepointFormat, SnapshotKind};
 
 use super::*;
 use crate::channel::LocalWriter;
@@ -297,4 +298,92 @@ fn a_recording_ends_with_a_newer_barrier_in_the_place_of_its_own() {
     signal(&mut writers[0], barrier_with(3, Alignment::UnalignedAfter(0)));
     gate.look_ahead(&mut cx).unwrap();
     assert!(drain(&mut gate).is_empty() && gate.take_recording().is_none());
+}
+
+fn savepoint(checkpoint: u64) -> Signal {
+    Signal::Barrier(Barrier {
+        kind: SnapshotKind::Savepoint(SavepointFormat::Native),
+        ..Barrier::of_checkpoint(checkpoint)
+    })
+}
+
+#[test]
+fn without_alignment_each_of_several_barriers_passes_when_all_channels_have_sent_it() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    let free = |checkpoint| barrier_with(checkpoint, Alignment::None);
+    signal(&mut writers[0], free(1));
+    signal(&mut writers[0], free(2));
+    data(&mut writers[0], 1);
+    assert_eq!(drain(&mut gate), ["0:[1]"]);
+    signal(&mut writers[1], free(1));
+    data(&mut writers[1], 2);
+    assert_eq!(drain(&mut gate), ["barrier 1", "0:[2]"]);
+    // A savepoint is aligned even so, and a checkpoint in front of it is not lost.
+    signal(&mut writers[0], savepoint(3));
+    data(&mut writers[0], 3);
+    assert!(drain(&mut gate).is_empty());
+    signal(&mut writers[1], free(2));
+    data(&mut writers[1], 4);
+    signal(&mut writers[1], savepoint(3));
+    assert_eq!(drain(&mut gate), ["barrier 2", "0:[4]", "barrier 3", "0:[3]"]);
+    // One that was given up by a sender, and one by the leader.
+    signal(&mut writers[0], free(4));
+    signal(&mut writers[0], free(5));
+    signal(&mut writers[1], free(5));
+    assert_eq!(drain(&mut gate), ["barrier 4", "barrier 5"]);
+    signal(&mut writers[0], free(6));
+    assert!(drain(&mut gate).is_empty());
+    gate.give_up(6);
+    signal(&mut writers[1], free(6));
+    signal(&mut writers[1], Signal::EndOfInput);
+    signal(&mut writers[0], free(7));
+    assert_eq!(drain(&mut gate), ["barrier 7"]);
+}
+
+#[test]
+fn a_savepoint_is_not_overtaken_and_stands_in_the_way_of_no_barrier_in_front_of_it() {
+    let overtaking = |checkpoint| barrier_with(checkpoint, Alignment::UnalignedAfter(0));
+    let mut cx = Context::from_waker(Waker::noop());
+    // Behind it.
+    let (mut gate, mut writers) = self::gate(&[0, 0]);
+    signal(&mut writers[0], overtaking(1));
+    signal(&mut writers[0], savepoint(2));
+    data(&mut writers[1], 1);
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(drain(&mut gate), ["barrier 1", "0:[1]"]);
+    signal(&mut writers[1], overtaking(1));
+    signal(&mut writers[1], savepoint(2));
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(recorded(&gate.take_recording().unwrap()), [(1, vec![1])]);
+    assert_eq!(drain(&mut gate), ["barrier 2"]);
+    // In front of it: first in the queue, then while it is aligned.
+    signal(&mut writers[0], savepoint(3));
+    signal(&mut writers[0], overtaking(4));
+    gate.look_ahead(&mut cx).unwrap();
+    assert!(drain(&mut gate).is_empty());
+    gate.look_ahead(&mut cx).unwrap();
+    data(&mut writers[1], 2);
+    signal(&mut writers[1], savepoint(3));
+    data(&mut writers[1], 3);
+    assert_eq!(drain(&mut gate), ["0:[2]", "barrier 3", "0:[3]"]);
+    gate.look_ahead(&mut cx).unwrap();
+    data(&mut writers[1], 4);
+    signal(&mut writers[1], overtaking(4));
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(drain(&mut gate), ["barrier 4", "0:[4]"]);
+    assert_eq!(recorded(&gate.take_recording().unwrap()), [(1, vec![4])]);
+}
+
+#[test]
+fn a_gate_that_aligns_strictly_lets_nothing_past_a_barrier() {
+    for alignment in [Alignment::None, Alignment::UnalignedAfter(0)] {
+        let (mut gate, mut writers) = gate(&[0, 0]);
+        gate.align_strictly();
+        signal(&mut writers[0], barrier_with(1, alignment));
+        data(&mut writers[0], 1);
+        data(&mut writers[1], 2);
+        assert_eq!(drain(&mut gate), ["0:[2]"]);
+        signal(&mut writers[1], barrier_with(1, alignment));
+        assert_eq!(drain(&mut gate), ["barrier 1", "0:[1]"]);
+    }
 }

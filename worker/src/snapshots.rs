@@ -336,14 +336,16 @@ impl TaskSnapshots {
         !self.beside.contains(&checkpoint)
     }
 
-    /// The task has ended, and what its sinks have to commit waits for a snapshot: takes part in the newest one that it is asked for.
+    /// The task has ended, and what its sinks have to commit waits for a snapshot: takes part in all that it is asked for. In the newest alone would
+    /// not do: it may be a savepoint, with which sinks do not commit.
     pub fn take_part_at_the_end(&mut self, ctx: &TaskContext) -> Result<()> {
         if self.ending == Ending::Not {
             self.ending = Ending::Waits;
             self.reporter.want();
         }
-        let order = self.orders.range(self.last + 1..).next_back();
-        if let Some(barrier) = order.map(|(_, order)| order.barrier) {
+        let orders: Vec<Barrier> =
+            self.orders.range(self.last + 1..).map(|(_, order)| order.barrier).collect();
+        for barrier in orders {
             self.begin(barrier)?;
             ctx.snapshots.last_snapshot(&barrier)?;
             self.take_part(Passed { barrier, times: SnapshotTimes::default(), finished: true });

@@ -8,6 +8,7 @@ use flott_schema::graph::{Edge, JobGraph, Partitioning};
 use flott_schema::{Error, Result};
 
 use super::{DataStream, StreamEnv};
+use crate::batch::Batch;
 use crate::context::OperatorContext;
 use crate::operator::OutputTag;
 use crate::operators::async_io::{AsyncMap, AsyncOptions, RetryStrategy};
@@ -18,6 +19,7 @@ use crate::operators::broadcast::{
 use crate::operators::co_process::{CoProcessFunction, KeyedCoProcessFunction};
 use crate::operators::keyed_process::KeyedContext;
 use crate::operators::process::ProcessContext;
+use crate::sink::{CommitId, GlobalCommitter, NothingToCommit, Sink, SinkWriter};
 use crate::source::{Assignment, Boundedness, ReadBatch, Source, SourceReader, SplitEnumerator};
 use crate::time::WatermarkStrategy;
 
@@ -293,4 +295,76 @@ fn settings_behind_from_source_are_those_of_the_source() {
     let operators: Vec<_> = vertex.operators.iter().map(|o| (o.name.as_str(), o.uid.as_str())).collect();
     let expected = [("All orders", "orders"), ("Timestamps/Watermarks", "orders watermarks")];
     assert_eq!((operators.as_slice(), vertex.parallelism), (expected.as_slice(), 3));
+}
+
+/// Counts nothing.
+#[derive(Clone)]
+struct Committed(bool);
+
+impl Sink<u64> for Committed {
+    type Committable = ();
+    type Writer = Committed;
+    type Committer = NothingToCommit;
+
+    fn writer(&self, _ctx: &OperatorContext) -> Result<Committed> {
+        Ok(self.clone())
+    }
+
+    fn committer(&self, _ctx: &OperatorContext) -> Result<NothingToCommit> {
+        Ok(NothingToCommit)
+    }
+
+    fn global_committer(&self) -> Option<Box<dyn GlobalCommitter<Committable = ()>>> {
+        self.0.then(|| Box::new(Committed(true)) as Box<_>)
+    }
+}
+
+impl SinkWriter<u64> for Committed {
+    type Committable = ();
+
+    fn write(&mut self, _batch: Batch<u64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn prepare_commit(&mut self, _end_of_input: bool) -> Result<Vec<()>> {
+        Ok(Vec::new())
+    }
+}
+
+impl GlobalCommitter for Committed {
+    type Committable = ();
+
+    fn commit(&mut self, _id: CommitId, _committables: Vec<()>) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_global_committer_is_one_task_behind_its_sink_with_a_uid_of_its_own() {
+    for parallelism in [1, 3] {
+        let env = StreamEnv::new();
+        env.set_parallelism(parallelism);
+        let numbers = env.add_source(Nothing, "numbers");
+        numbers.sink_to(Committed(true), "all").uid("all");
+        numbers.sink_to(Committed(false), "each").uid("each");
+        let graph = env.compile("test").unwrap().graph;
+        let [writers, committer] = graph.vertices.as_slice() else { panic!("{graph:?}") };
+        assert_eq!(committer.name, "Sink: all: Global Committer");
+        assert_eq!(committer.operators[0].uid, "all-global-committer");
+        assert_eq!((writers.parallelism, committer.parallelism), (parallelism, 1));
+        assert_eq!(committer.max_parallelism, 1, "it is never rescaled");
+        assert_eq!(graph.edges.iter().map(|edge| edge.partitioning).collect::<Vec<_>>(), [Partitioning::Global]);
+    }
+}
+
+/// A rescale gives every vertex another parallelism, up to its max parallelism.
+#[test]
+fn what_works_on_the_whole_stream_stays_one_task_and_does_not_hold_back_what_is_in_front() {
+    let env = StreamEnv::new();
+    env.set_parallelism(1).set_max_parallelism(64);
+    let numbers = env.add_source(Nothing, "numbers").map(|n| n);
+    numbers.count_window_all(3).reduce(|sum, n| *sum += *n).map(|n| n);
+    let graph = env.compile("test").unwrap().graph;
+    let bounds: Vec<u32> = graph.vertices.iter().map(|vertex| vertex.max_parallelism).collect();
+    assert_eq!(bounds, [64, 1], "{graph:?}");
 }

@@ -95,6 +95,12 @@ where
         self.item_type.get_or_init(|| Shape::of::<C::Committable>().canonical_text())
     }
 
+    /// Commits what was prepared at the end of the input, and what waits: no snapshot is going to come.
+    pub fn commit_all(&mut self, prepared: Vec<C::Committable>) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        self.committer.commit(pending.into_values().flatten().chain(prepared).collect())
+    }
+
     fn keep(&mut self, checkpoint: u64, prepared: Vec<C::Committable>) {
         if !prepared.is_empty() {
             self.pending.entry(checkpoint).or_default().extend(prepared);

@@ -171,6 +171,8 @@ impl<C: Serialize + DeserializeOwned + 'static> Stage<Batch<Prepared>> for Globa
         match signal {
             Signal::Barrier(barrier) if !snapshots.had_finished() => commits.hand_in(barrier.checkpoint)?,
             Signal::EndOfInput if !snapshots.last_commit_waits() => {
+                // No snapshot is going to come: what waits since a savepoint is due as well.
+                commits.completed(u64::MAX)?;
                 let last = std::mem::take(&mut commits.last);
                 let id = commits.id(CommitId::NO_CHECKPOINT);
                 if !last.is_empty() {

@@ -21,3 +21,6 @@ pub mod reduce;
 pub mod reducers;
 pub mod sink;
 pub mod watermarks;
+
+#[cfg(test)]
+mod failure_tests;

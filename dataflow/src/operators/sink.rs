@@ -125,7 +125,7 @@ where
             _ if self.ctx.task.snapshots.last_commit_waits() => {
                 commits.prepared_last(prepared, writer.snapshot(LAST_SNAPSHOT)?)
             }
-            _ => commits.committer.commit(prepared)?,
+            _ => commits.commit_all(prepared)?,
         }
         Ok(Flow::Done)
     }

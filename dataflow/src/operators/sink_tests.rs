@@ -228,6 +228,29 @@ fn without_snapshots_the_end_of_the_input_commits() {
     assert!(!task.snapshots.has_uncommitted());
 }
 
+/// A job without checkpoints: sinks do not commit with a savepoint beside which it goes on, and no checkpoint follows.
+#[test]
+fn what_was_prepared_for_a_savepoint_is_committed_at_the_end_of_a_job_without_checkpoints() {
+    let (world, state) = (World::default(), MemoryState::new(MemoryKind::AllRows, 0, 1, 128));
+    let mut task = TaskContext::new("job", "vertex", 0, 1, 128, Settings::default());
+    task.snapshots = Snapshots::new(state.clone(), false).on_demand();
+    let task = Rc::new(task);
+    let ctx = OperatorContext::new(task.clone(), "sink", "sink");
+    let make: MakeWriter<Writing> = Box::new(|_, restored| {
+        Ok(Writing { open: Vec::new(), ended: Rc::default(), ids: Rc::default(), restored })
+    });
+    let mut stage = SinkStage::new(make, Showing { world: world.clone(), restored: Rc::default() }, ctx);
+    stage.open().unwrap();
+    stage.push(Batch::of(vec![1])).unwrap();
+    state.begin(1);
+    let barrier = Signal::Barrier(Barrier::of_checkpoint(1));
+    assert_eq!(Stage::<Batch<u64>>::signal(&mut stage, barrier).unwrap(), Flow::Done);
+    stage.push(Batch::of(vec![2])).unwrap();
+    assert_eq!(Stage::<Batch<u64>>::signal(&mut stage, Signal::EndOfInput).unwrap(), Flow::Done);
+    assert_eq!(visible(&world), [1, 2]);
+    assert!(!task.snapshots.has_uncommitted(), "or the task would wait for ever");
+}
+
 /// What happens to a job.
 #[derive(Clone, Debug)]
 enum Step {

@@ -1,0 +1,197 @@
+//! Jobs of which some tasks finish long before the others: checkpoints go on, and a start from one of them, at the same or another
+//! parallelism, neither loses nor repeats anything.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flott::EmbeddedOptions;
+use flott::connectors::file_sink::FileSink;
+use flott::connectors::generator::Generator;
+use flott::prelude::*;
+use flott::schema::job::JobSettings;
+use flott::schema::snapshot::RestoreFrom;
+
+/// Records of the source that goes on, each a millisecond of event time behind the one before.
+const LONG: u64 = 40_000;
+/// Records of the source that ends at once; they are spread over the time of the other.
+const SHORT: u64 = 1_000;
+const STEP: u64 = LONG / SHORT;
+const KEYS: u64 = 20;
+const WINDOW: u64 = 1_000;
+
+/// What a run of the job is given.
+struct Run<'a> {
+    folder: &'a Path,
+    parallelism: u32,
+    settings: &'a [(&'a str, &'a str)],
+    restore: Option<RestoreFrom>,
+    /// Records of the long source at which the job fails, once each.
+    failures: &'a [u64],
+    /// Whether it starts again by itself.
+    restarts: bool,
+}
+
+/// A short and a long source, their union in windows, and their join.
+fn run(run: Run<'_>) -> flott::Result<()> {
+    let env = StreamEnv::new();
+    env.set_parallelism(run.parallelism).set_max_parallelism(12);
+    env.enable_checkpointing(Duration::from_millis(40));
+    let checkpoints = run.folder.join("checkpoints");
+    env.set("execution.checkpointing.dir", &format!("file://{}", checkpoints.display()));
+    env.set("execution.checkpointing.externalized-checkpoint-retention", "RETAIN_ON_CANCELLATION");
+    if run.restarts {
+        env.set("restart-strategy.type", "fixed-delay");
+        env.set("restart-strategy.fixed-delay.attempts", "10");
+        env.set("restart-strategy.fixed-delay.delay", "1 ms");
+    }
+    run.settings.iter().for_each(|(key, value)| drop(env.set(key, value)));
+    let time = || WatermarkStrategy::bounded_out_of_orderness(Duration::from_millis(50));
+    let left: Arc<[AtomicU64]> = run.failures.iter().map(|at| AtomicU64::new(*at)).collect();
+    let long = Generator::new(|n| n).count(LONG).rate_per_second(40_000.0).timestamps(|n, _| n as i64);
+    let long = env
+        .from_source(long, time(), "long")
+        .uid("long")
+        .map(move |n| {
+            for failure in &*left {
+                if failure.compare_exchange(n, u64::MAX, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    panic!("a failure that is wanted, at {n}");
+                }
+            }
+            n
+        })
+        .uid("failing");
+    let short = Generator::new(|n| n * STEP).count(SHORT).timestamps(|n, _| *n as i64);
+    let short = env.from_source(short, time(), "short").uid("short");
+    let out = run.folder.join("out");
+    let windows = || TumblingEventTimeWindows::of(Duration::from_millis(WINDOW));
+    let both = long.map(|n| (false, n)).uid("of-long").union(&[&short.map(|n| (true, n)).uid("of-short")]);
+    both.key_by(|(short, n)| (*short, n % KEYS))
+        .window(windows())
+        .reduce_with(
+            |sum: &mut (bool, u64), next: &mut (bool, u64)| sum.1 += next.1,
+            |key, window: &TimeWindow, sum| format!("{} {} {} {}", key.0, key.1, window.start_ms, sum.1),
+        )
+        .uid("sums")
+        .sink_to(FileSink::lines(out.join("sums")).manifests(true), "sums")
+        .uid("sum-files");
+    short
+        .join(&long)
+        .where_key(|n| *n)
+        .equal_to(|n| *n)
+        .window(windows())
+        .apply(|short, long| format!("{short} {long}"))
+        .uid("pairs")
+        .sink_to(FileSink::lines(out.join("pairs")), "pairs")
+        .uid("pair-files");
+    let settings = JobSettings::from_configuration(&env.options().configuration)?;
+    let options = EmbeddedOptions { settings, restore: run.restore, ..EmbeddedOptions::default() };
+    env.execute_with("finished tasks", options).map(drop)
+}
+
+/// The lines of all files in a folder, with their number.
+fn lines(folder: &Path) -> BTreeMap<String, u32> {
+    let mut lines = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(!name.starts_with('.'), "left over: {name}");
+            for line in fs::read_to_string(&path).unwrap().lines() {
+                *lines.entry(line.to_string()).or_default() += 1;
+            }
+        }
+    }
+    lines
+}
+
+fn expected_sums() -> BTreeMap<String, u32> {
+    let mut sums: BTreeMap<(bool, u64, u64), u64> = BTreeMap::new();
+    for (short, n) in (0..LONG).map(|n| (false, n)).chain((0..SHORT).map(|n| (true, n * STEP))) {
+        *sums.entry((short, n % KEYS, n - n % WINDOW)).or_default() += n;
+    }
+    sums.into_iter().map(|((short, key, start), sum)| (format!("{short} {key} {start} {sum}"), 1)).collect()
+}
+
+fn expected_pairs() -> BTreeMap<String, u32> {
+    (0..SHORT).map(|n| (format!("{0} {0}", n * STEP), 1)).collect()
+}
+
+#[track_caller]
+fn expect(folder: &Path, expected: &BTreeMap<String, u32>) {
+    let found = lines(folder);
+    let wrong: Vec<_> =
+        found.iter().filter(|(line, count)| expected.get(*line) != Some(*count)).take(5).collect();
+    let missing: Vec<_> = expected.keys().filter(|line| !found.contains_key(*line)).take(5).collect();
+    assert!(found == *expected, "wrong: {wrong:?}, missing: {missing:?}, {}", found.len());
+}
+
+/// The newest complete checkpoint below a folder.
+fn newest_checkpoint(folder: &Path) -> RestoreFrom {
+    let mut found: Vec<(u64, PathBuf)> = Vec::new();
+    for job in fs::read_dir(folder).unwrap() {
+        for entry in fs::read_dir(job.unwrap().path()).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if let Some(number) = name.strip_prefix("chk-").filter(|_| path.join("_metadata").exists()) {
+                found.push((number.parse().unwrap(), path));
+            }
+        }
+    }
+    let (checkpoint, path) = found.into_iter().max().expect("a checkpoint was kept");
+    let folder = path.to_str().unwrap().to_string();
+    RestoreFrom { folder, checkpoint, ignore_unclaimed: false, own: false }
+}
+
+const UNALIGNED: [(&str, &str); 2] = [
+    ("execution.checkpointing.unaligned.enabled", "true"),
+    ("execution.checkpointing.aligned-checkpoint-timeout", "0 ms"),
+];
+
+#[test]
+fn a_job_fails_and_goes_on_behind_the_end_of_one_of_its_sources() {
+    let three = [("execution.checkpointing.max-concurrent-checkpoints", "3")];
+    let rocksdb = [("state.backend.type", "rocksdb")];
+    for settings in [&[][..], &UNALIGNED[..], &three[..], &rocksdb[..]] {
+        let folder = tempfile::tempdir().unwrap();
+        let failures = [12_000, 22_000, 34_000];
+        let (folder, restore) = (folder.path(), None);
+        run(Run { folder, parallelism: 2, settings, restore, failures: &failures, restarts: true }).unwrap();
+        expect(&folder.join("out/sums"), &expected_sums());
+        expect(&folder.join("out/pairs"), &expected_pairs());
+    }
+}
+
+#[test]
+fn it_goes_on_at_another_parallelism_as_another_job() {
+    for (parallelism, then) in [(2, 3), (3, 1), (2, 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let (settings, restore, failures) = (&[][..], None, &[24_000][..]);
+        let first = Run { folder, parallelism, settings, restore, failures, restarts: false };
+        let error = run(first).unwrap_err().to_string();
+        assert!(error.contains("a failure that is wanted"), "{error}");
+        let restore = Some(newest_checkpoint(&folder.join("checkpoints")));
+        let second = Run { folder, parallelism: then, settings, restore, failures: &[], restarts: false };
+        run(second).unwrap();
+        expect(&folder.join("out/pairs"), &expected_pairs());
+        expect(&folder.join("out/sums"), &expected_sums());
+    }
+}
+
+#[test]
+fn at_least_once_repeats_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("execution.checkpointing.mode", "AT_LEAST_ONCE")];
+    let (folder, restore) = (folder.path(), None);
+    let failures = [12_000, 22_000, 34_000];
+    run(Run { folder, parallelism: 2, settings: &settings, restore, failures: &failures, restarts: true })
+        .unwrap();
+    let pairs = lines(&folder.join("out/pairs"));
+    let missing: Vec<String> =
+        expected_pairs().into_keys().filter(|pair| !pairs.contains_key(pair)).take(5).collect();
+    assert!(missing.is_empty() && pairs.len() as u64 == SHORT, "{missing:?}, {}", pairs.len());
+    assert_eq!(lines(&folder.join("out/sums")).len(), expected_sums().len());
+}
