@@ -43,7 +43,9 @@ fn run_with(
     env.set("execution.checkpointing.dir", &format!("file://{}", checkpoints.display()));
     env.set("restart-strategy.type", "fixed-delay").set("restart-strategy.fixed-delay.attempts", "10");
     env.set("restart-strategy.fixed-delay.delay", "1 ms");
-    settings.iter().for_each(|(key, value)| drop(env.set(key, value)));
+    for (key, value) in settings {
+        env.set(key, value);
+    }
     let source = Generator::new(|n| n).count(RECORDS).rate_per_second(40_000.0).timestamps(|n, _| n as i64);
     let left: Arc<[AtomicU64]> = FAILURES.iter().map(|at| AtomicU64::new(*at)).collect();
     let numbers = env
@@ -203,10 +205,8 @@ fn a_manifest_for_each_checkpoint_lists_what_all_tasks_have_written() {
         let found = lines(&out);
         expect(&found, &once((0..RECORDS).map(|n| (2 * n).to_string())));
         let visible = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name());
-        let visible: Vec<String> = visible
-            .map(|name| name.to_str().unwrap().to_string())
-            .filter(|name| name != MANIFESTS)
-            .collect();
+        let visible: Vec<String> =
+            visible.map(|name| name.to_str().unwrap().to_string()).filter(|name| name != MANIFESTS).collect();
         let listed = listed(&out);
         assert!(
             visible.len() == listed.len() && visible.iter().all(|name| listed.contains_key(name)),

@@ -47,7 +47,9 @@ fn run(run: Run<'_>) -> flott::Result<()> {
         env.set("restart-strategy.fixed-delay.attempts", "10");
         env.set("restart-strategy.fixed-delay.delay", "1 ms");
     }
-    run.settings.iter().for_each(|(key, value)| drop(env.set(key, value)));
+    for (key, value) in run.settings {
+        env.set(key, value);
+    }
     let time = || WatermarkStrategy::bounded_out_of_orderness(Duration::from_millis(50));
     let left: Arc<[AtomicU64]> = run.failures.iter().map(|at| AtomicU64::new(*at)).collect();
     let long = Generator::new(|n| n).count(LONG).rate_per_second(40_000.0).timestamps(|n, _| n as i64);

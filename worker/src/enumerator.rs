@@ -1,7 +1,7 @@
 //! The split enumerator of a source: one actor a job and source, on a thread apart from the slots, so that it may list
 //! folders and ask servers without holding up records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use actix::{Actor, Context, Handler, Message};
 use flott_dataflow::source::{Assignment, ErasedEnumerator};
@@ -14,13 +14,14 @@ use crate::panics;
 pub type Reply = Box<dyn FnOnce(Result<Assignment<Vec<u8>>>) + Send>;
 
 /// Asks the enumerator of a source, here or in another executor, for the reader with this parallel index, which has sent the barriers
-/// up to this checkpoint.
+/// up to this checkpoint; [`LAST_SNAPSHOT`]: which had finished before the snapshot that the job starts from, and reads nothing.
 pub type AskSplit = Box<dyn Fn(u32, u64, Reply) + Send>;
 
 /// Takes the state of an enumerator, on any thread.
 pub type StateReply = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
 
-/// Asks an enumerator in this executor for its state in a snapshot.
+/// Asks an enumerator in this executor for its state in a snapshot; of [`LAST_SNAPSHOT`]: the state that stands for all snapshots to come, which
+/// is there when all readers know that there are no more splits for them.
 pub type AskState = Box<dyn Fn(u64, StateReply) + Send>;
 
 /// How long a reader waits whose barrier is on its way.
@@ -37,19 +38,29 @@ pub struct Enumerator {
     /// The last snapshot it has taken part in.
     epoch: u64,
     states: BTreeMap<u64, Stored>,
+    /// How many readers there are, and which know that there are no more splits for them.
+    readers: u32,
+    told: BTreeSet<u32>,
+    /// Who waits for the last state.
+    last: Option<StateReply>,
 }
 
 /// A state, or why there is none.
 type Stored = std::result::Result<Vec<u8>, (ErrorKind, String)>;
 
 impl Enumerator {
-    /// An actor around an enumerator that `make` makes on the actor's thread.
-    pub fn new(make: impl FnOnce() -> Result<Box<dyn ErasedEnumerator>>) -> Self {
-        Enumerator { enumerator: panics::guard(make), epoch: 0, states: BTreeMap::new() }
+    /// An actor around an enumerator for so many readers, that `make` makes on the actor's thread.
+    pub fn new(readers: u32, make: impl FnOnce() -> Result<Box<dyn ErasedEnumerator>>) -> Self {
+        let (states, told) = (BTreeMap::new(), BTreeSet::new());
+        Enumerator { enumerator: panics::guard(make), epoch: 0, states, readers, told, last: None }
     }
 
     /// Work for a reader that has sent the barriers up to `epoch`.
     fn split(&mut self, subtask: u32, epoch: u64) -> Result<Assignment<Vec<u8>>> {
+        if epoch == LAST_SNAPSHOT {
+            self.told.insert(subtask);
+            return Ok(Assignment::NoMore);
+        }
         self.advance(epoch);
         if epoch < self.epoch {
             return Ok(Assignment::Later(BEHIND_MS));
@@ -58,14 +69,23 @@ impl Enumerator {
             Ok(enumerator) => panics::guard(|| enumerator.next_split(subtask)),
             Err(error) => Err(Error::new(error.kind(), error.to_string())),
         };
+        if matches!(answer, Ok(Assignment::NoMore)) {
+            self.told.insert(subtask);
+        }
         answer.map_err(|error| error.at("split enumerator"))
     }
 
-    /// Its state in a snapshot; of [`LAST_SNAPSHOT`] as it is now.
-    fn state_in(&mut self, checkpoint: u64) -> Result<Vec<u8>> {
-        if checkpoint == LAST_SNAPSHOT {
-            return self.state();
+    /// Gives the last state, if somebody waits for it and no reader can get a split any more: one that was given behind it would be in it and
+    /// with the reader.
+    fn give_last(&mut self) {
+        if self.enumerator.is_err() || self.told.len() >= self.readers as usize {
+            let state = self.last.take().map(|reply| (reply, self.state()));
+            state.into_iter().for_each(|(reply, state)| reply(state));
         }
+    }
+
+    /// Its state in a snapshot.
+    fn state_in(&mut self, checkpoint: u64) -> Result<Vec<u8>> {
         self.advance(checkpoint);
         // Of one that was passed over, the state is that of the next: no split was given between them.
         match self.states.range(checkpoint..).next() {
@@ -103,7 +123,7 @@ impl Actor for Enumerator {
 pub struct SplitRequest {
     /// The reader's parallel index.
     pub subtask: u32,
-    /// The last barrier it has sent.
+    /// The last barrier it has sent, or [`LAST_SNAPSHOT`]: see [`AskSplit`].
     pub epoch: u64,
     /// Where the answer goes.
     pub reply: Reply,
@@ -118,10 +138,11 @@ impl Handler<SplitRequest> for Enumerator {
 
     fn handle(&mut self, request: SplitRequest, _ctx: &mut Self::Context) {
         (request.reply)(self.split(request.subtask, request.epoch));
+        self.give_last();
     }
 }
 
-/// The state in a snapshot is wanted; of [`LAST_SNAPSHOT`]: as it is now.
+/// The state in a snapshot is wanted, or the last one, see [`AskState`].
 pub struct StateRequest {
     /// The snapshot.
     pub checkpoint: u64,
@@ -137,6 +158,10 @@ impl Handler<StateRequest> for Enumerator {
     type Result = ();
 
     fn handle(&mut self, StateRequest { checkpoint, reply }: StateRequest, _ctx: &mut Self::Context) {
+        if checkpoint == LAST_SNAPSHOT {
+            self.last = Some(reply);
+            return self.give_last();
+        }
         reply(self.state_in(checkpoint));
     }
 }
@@ -165,7 +190,7 @@ mod tests {
     }
 
     fn bytes() -> Enumerator {
-        Enumerator::new(|| Ok(Box::new(Bytes(0)) as Box<dyn ErasedEnumerator>))
+        Enumerator::new(2, || Ok(Box::new(Bytes(0)) as Box<dyn ErasedEnumerator>))
     }
 
     fn split(byte: u8) -> Assignment<Vec<u8>> {
@@ -184,7 +209,44 @@ mod tests {
         assert_eq!(bytes.split(0, 2).unwrap(), split(2));
         assert_eq!(bytes.split(1, 1).unwrap(), Assignment::Later(BEHIND_MS));
         assert_eq!(bytes.state_in(2).unwrap(), [2]);
-        assert_eq!(bytes.state_in(LAST_SNAPSHOT).unwrap(), [3]);
+    }
+
+    /// A split for each reader, and no more.
+    struct OneEach(Vec<u8>);
+
+    impl ErasedEnumerator for OneEach {
+        fn next_split(&mut self, subtask: u32) -> Result<Assignment<Vec<u8>>> {
+            let position = self.0.iter().position(|reader| u32::from(*reader) == subtask);
+            Ok(position.map_or(Assignment::NoMore, |at| Assignment::Split(vec![self.0.remove(at)])))
+        }
+
+        fn snapshot(&self) -> Result<Vec<u8>> {
+            Ok(self.0.clone())
+        }
+
+        fn restore(&mut self, state: &[u8]) -> Result<()> {
+            self.0 = state.to_vec();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_last_state_waits_until_no_reader_can_get_a_split_any_more() {
+        let mut each = Enumerator::new(3, || Ok(Box::new(OneEach(vec![0, 1])) as Box<dyn ErasedEnumerator>));
+        let (sender, answers) = std::sync::mpsc::channel();
+        assert_eq!(each.split(0, 0).unwrap(), split(0));
+        assert_eq!(each.split(0, 0).unwrap(), Assignment::NoMore);
+        // The reader with which the enumerator lives has ended; another one is yet to get its split.
+        each.last = Some(Box::new(move |state| sender.send(state.unwrap()).unwrap()));
+        each.give_last();
+        assert_eq!(each.split(2, LAST_SNAPSHOT).unwrap(), Assignment::NoMore, "it had finished long ago");
+        assert_eq!(each.split(1, 0).unwrap(), split(1));
+        each.give_last();
+        assert!(answers.try_recv().is_err());
+        assert_eq!(each.split(1, 0).unwrap(), Assignment::NoMore);
+        each.give_last();
+        assert_eq!(answers.try_recv().unwrap(), [0u8; 0]);
+        assert_eq!(each.split(1, 0).unwrap(), Assignment::NoMore);
     }
 
     #[test]

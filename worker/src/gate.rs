@@ -447,7 +447,9 @@ impl InputGate {
         self.ready.append(&mut kept);
         match self.announced {
             Some(announced) if announced.barrier.checkpoint <= self.last_barrier => self.announced = None,
-            Some(announced) if announced.due <= now && !self.is_behind_savepoint(announced.barrier.checkpoint) => {
+            Some(announced)
+                if announced.due <= now && !self.is_behind_savepoint(announced.barrier.checkpoint) =>
+            {
                 self.overtake(announced.barrier)?;
             }
             _ => {}

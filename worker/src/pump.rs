@@ -18,7 +18,7 @@ use flott_dataflow::element::{MAX_WATERMARK, Signal};
 use flott_dataflow::stage::Flow;
 use flott_dataflow::task::{Read, Task};
 use flott_schema::Result;
-use flott_schema::control::CheckpointOrder;
+use flott_schema::control::{CheckpointOrder, LAST_SNAPSHOT};
 use flott_schema::snapshot::{AfterBarrier, SnapshotTimes};
 use tokio::time::Sleep;
 
@@ -221,12 +221,12 @@ impl Pump {
         Ok(())
     }
 
-    /// The question for a split is going out; gives the last barrier in front of it.
+    /// The question for a split is going out; gives the last barrier in front of it, or [`LAST_SNAPSHOT`] from a reader that had finished.
     pub fn ask_split(&mut self) -> u64 {
         match &mut self.origin {
             Origin::Source(splits) => {
                 splits.asked = true;
-                splits.epoch
+                if self.ctx.snapshots.had_finished() { LAST_SNAPSHOT } else { splits.epoch }
             }
             Origin::Gate(_) => 0,
         }
@@ -249,16 +249,28 @@ impl Pump {
 
     /// Whether the last state of the split enumerator is wanted before the task can end.
     pub fn wants_last_enumerator_state(&self) -> bool {
-        self.snapshots
-            .as_ref()
-            .is_some_and(|snapshots| snapshots.has_enumerator() && snapshots.ending != Ending::Reported)
-            && !self.stopped
+        let wants = |snapshots: &TaskSnapshots| {
+            snapshots.wants_last_enumerator_state() && snapshots.ending != Ending::Reported
+        };
+        self.snapshots.as_ref().is_some_and(wants) && !self.stopped
+    }
+
+    /// That state was asked for: the task goes on until it is here.
+    pub fn last_enumerator_state_asked(&mut self) {
+        self.snapshots.iter_mut().for_each(TaskSnapshots::last_enumerator_state_asked);
+    }
+
+    /// It is here.
+    pub fn last_enumerator_state(&mut self, state: Result<Vec<u8>>) {
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.last_enumerator_state(state);
+        }
     }
 
     /// The task ends: its part of all snapshots to come.
-    pub fn report_last(&mut self, enumerator: Result<Option<Vec<u8>>>) {
+    pub fn report_last(&mut self) {
         if let (Some(snapshots), false) = (&mut self.snapshots, self.stopped) {
-            snapshots.report_last(enumerator);
+            snapshots.report_last();
         }
     }
 
@@ -403,17 +415,19 @@ impl Pump {
 
     /// Everything is sent: the task has finished once it can no longer be lost on the way to another executor, because
     /// until then somebody must be there to fail.
-    /// What its sinks have to commit waits for a snapshot.
+    /// What its sinks have to commit waits for a snapshot, and so does a split enumerator that has splits for others.
     fn finish(&mut self, cx: &mut Context<'_>) -> Result<Step> {
         self.ctx.congestion.watch(cx.waker());
         if self.ctx.congestion.is_congested() {
             return Ok(Step::Wait(Wait::Backpressured));
         }
         if let Some(snapshots) = &mut self.snapshots
-            && self.ctx.snapshots.has_uncommitted()
+            && (self.ctx.snapshots.has_uncommitted() || snapshots.awaits_last_enumerator_state())
         {
             // An order or the end of a snapshot wakes the task.
-            snapshots.take_part_at_the_end(&self.ctx)?;
+            if let Some(checkpoint) = snapshots.take_part_at_the_end(&self.ctx)? {
+                self.stops_with = Some(checkpoint);
+            }
             return Ok(Step::Wait(Wait::Idle));
         }
         if self.snapshots.as_ref().is_some_and(|snapshots| snapshots.is_taking_part(cx.waker())) {
@@ -445,9 +459,13 @@ impl Pump {
         let Origin::Source(splits) = &mut self.origin else { return Ok(Step::Finished) };
         match read {
             Poll::Ready(Read::Batch) => Ok(Step::Worked),
-            Poll::Ready(Read::NeedsSplit) if self.ctx.snapshots.had_finished() => {
+            Poll::Ready(Read::NeedsSplit | Read::Ended)
+                if self.ctx.snapshots.had_finished() && !splits.ended =>
+            {
                 self.end_source();
-                Ok(Step::Worked)
+                // The enumerator is told that nobody reads here.
+                cx.waker().wake_by_ref();
+                Ok(Step::NeedsSplit)
             }
             Poll::Ready(Read::NeedsSplit) if !splits.requested => {
                 splits.requested = true;

@@ -552,7 +552,7 @@ impl Job {
             }
             Ok(enumerator)
         };
-        let enumerator = thread.start_actor(move || Enumerator::new(make));
+        let enumerator = thread.start_actor(move || Enumerator::new(parallelism, make));
         self.enumerators.insert(vertex.id, (epoch, enumerator.clone()));
         enumerator
     }

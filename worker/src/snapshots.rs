@@ -129,6 +129,8 @@ pub struct TaskSnapshots {
     /// The last snapshot that the task took part in.
     last: u64,
     pub(crate) ending: Ending,
+    /// The state of the enumerator that stands for all snapshots to come.
+    last_enumerator: LastState,
 }
 
 /// Parts that are being written, and who waits for them.
@@ -174,6 +176,14 @@ pub(crate) enum Ending {
     Reported,
 }
 
+/// How a task that has ended stands with the last state of its split enumerator.
+enum LastState {
+    Unasked,
+    /// It comes when no reader can get a split any more.
+    Asked,
+    Here(Result<Vec<u8>>),
+}
+
 impl TaskSnapshots {
     /// For the task of `reporter`, whose state is in the hands of `keeper`.
     pub fn new(
@@ -197,6 +207,7 @@ impl TaskSnapshots {
             begun: None,
             last: 0,
             ending: Ending::Not,
+            last_enumerator: LastState::Unasked,
         }
     }
 
@@ -338,19 +349,44 @@ impl TaskSnapshots {
 
     /// The task has ended, and what its sinks have to commit waits for a snapshot: takes part in all that it is asked for. In the newest alone would
     /// not do: it may be a savepoint, with which sinks do not commit.
-    pub fn take_part_at_the_end(&mut self, ctx: &TaskContext) -> Result<()> {
-        if self.ending == Ending::Not {
+    /// Gives the one with which the job stops, if that is among them.
+    pub fn take_part_at_the_end(&mut self, ctx: &TaskContext) -> Result<Option<u64>> {
+        if self.ending == Ending::Not && ctx.snapshots.has_uncommitted() {
             self.ending = Ending::Waits;
             self.reporter.want();
         }
+        let mut stops_with = None;
         let orders: Vec<Barrier> =
             self.orders.range(self.last + 1..).map(|(_, order)| order.barrier).collect();
         for barrier in orders {
             self.begin(barrier)?;
             ctx.snapshots.last_snapshot(&barrier)?;
             self.take_part(Passed { barrier, times: SnapshotTimes::default(), finished: true });
+            if barrier.after.stops() {
+                stops_with = Some(barrier.checkpoint);
+            }
         }
-        Ok(())
+        Ok(stops_with)
+    }
+
+    /// Whether the last state of the split enumerator is to be asked for before the task can end.
+    pub fn wants_last_enumerator_state(&self) -> bool {
+        self.has_enumerator() && matches!(self.last_enumerator, LastState::Unasked)
+    }
+
+    /// It was asked for.
+    pub fn last_enumerator_state_asked(&mut self) {
+        self.last_enumerator = LastState::Asked;
+    }
+
+    /// Whether it was, and is yet to come: until then the task takes part in snapshots, for the enumerator.
+    pub fn awaits_last_enumerator_state(&self) -> bool {
+        matches!(self.last_enumerator, LastState::Asked)
+    }
+
+    /// It is here.
+    pub fn last_enumerator_state(&mut self, state: Result<Vec<u8>>) {
+        self.last_enumerator = LastState::Here(state);
     }
 
     /// Whether the task has to live on: its part in a snapshot is not written. A part that comes behind the one that is meant for all snapshots
@@ -361,14 +397,17 @@ impl TaskSnapshots {
 
     /// The task has ended and has nothing to commit: its part of all snapshots to come.
     /// An error, of an enumerator that cannot give its state, is for those to come as well.
-    pub fn report_last(&mut self, enumerator: Result<Option<Vec<u8>>>) {
+    pub fn report_last(&mut self) {
         if self.ending == Ending::Reported {
             return;
         }
         self.ending = Ending::Reported;
-        let enumerator = match enumerator {
-            Ok(enumerator) => enumerator,
-            Err(error) => return self.reporter.report(LAST_SNAPSHOT, Err(error.at("split enumerator"))),
+        let enumerator = match std::mem::replace(&mut self.last_enumerator, LastState::Unasked) {
+            LastState::Here(Ok(state)) => Some(state),
+            LastState::Here(Err(error)) => {
+                return self.reporter.report(LAST_SNAPSHOT, Err(error.at("split enumerator")));
+            }
+            LastState::Unasked | LastState::Asked => None,
         };
         let of_enumerator = self.enumerator.zip(enumerator).map(|(operator, state)| OperatorSnapshot {
             operator: Some(operator),
@@ -385,3 +424,7 @@ impl TaskSnapshots {
         self.reporter.report(LAST_SNAPSHOT, Ok(task));
     }
 }
+
+#[cfg(test)]
+#[path = "snapshots_tests.rs"]
+mod tests;

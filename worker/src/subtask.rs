@@ -167,9 +167,9 @@ impl Subtask {
     }
 
     /// All is done; what is left is the task's part of snapshots to come.
-    fn finish(&mut self, enumerator: Result<Option<Vec<u8>>>, ctx: &mut Context<Self>) {
+    fn finish(&mut self, ctx: &mut Context<Self>) {
         if let Some(pump) = &mut self.pump {
-            pump.report_last(enumerator);
+            pump.report_last();
         }
         self.end(Ok(TaskState::Finished), ctx);
     }
@@ -210,11 +210,12 @@ impl ActorFuture<Subtask> for DataLoop {
                 Poll::Pending
             }
             Ok(Progress::Finished) if pump.wants_last_enumerator_state() => {
+                pump.last_enumerator_state_asked();
                 subtask.request_state(LAST_SNAPSHOT, ctx);
-                Poll::Ready(())
+                Poll::Pending
             }
             Ok(Progress::Finished) => {
-                subtask.finish(Ok(None), ctx);
+                subtask.finish(ctx);
                 Poll::Ready(())
             }
             Err(error) => {
@@ -330,14 +331,12 @@ impl Message for EnumeratorState {
 impl Handler<EnumeratorState> for Subtask {
     type Result = ();
 
-    fn handle(&mut self, EnumeratorState(checkpoint, state): EnumeratorState, ctx: &mut Self::Context) {
-        match (checkpoint, state) {
-            (LAST_SNAPSHOT, state) => self.finish(state.map(Some), ctx),
-            (checkpoint, state) => {
-                if let Some(pump) = &mut self.pump {
-                    pump.enumerator_state(checkpoint, state);
-                }
-            }
+    fn handle(&mut self, EnumeratorState(checkpoint, state): EnumeratorState, _ctx: &mut Self::Context) {
+        // The data loop is polled behind the mailbox.
+        match &mut self.pump {
+            Some(pump) if checkpoint == LAST_SNAPSHOT => pump.last_enumerator_state(state),
+            Some(pump) => pump.enumerator_state(checkpoint, state),
+            None => {}
         }
     }
 }

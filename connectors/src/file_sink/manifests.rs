@@ -86,7 +86,9 @@ impl ManifestCommitter {
         let mut files = Vec::with_capacity(committables.len());
         for FileCommittable { finished, .. } in committables {
             match fs::metadata(finished) {
-                Ok(metadata) => files.push(ManifestFile { path: self.relative(finished), bytes: metadata.len() }),
+                Ok(metadata) => {
+                    files.push(ManifestFile { path: self.relative(finished), bytes: metadata.len() })
+                }
                 // Taken away since by whoever does not wait for manifests.
                 Err(error) if error.kind() == IoErrorKind::NotFound => {
                     tracing::warn!(file = %finished.display(), "a file is gone before its manifest was written");
@@ -177,7 +179,8 @@ mod tests {
         ];
         let mut committer = committer(folder.path());
         GlobalCommitter::commit(&mut committer, ID, files.clone()).unwrap();
-        let path = folder.path().join("_manifests/00000000000000000012-0000000000000000000000000000feed.json");
+        let path =
+            folder.path().join("_manifests/00000000000000000012-0000000000000000000000000000feed.json");
         let sample = include_str!("../../samples/manifest_v1.json");
         assert_eq!(fs::read_to_string(&path).unwrap(), sample);
         let manifest = Manifest::read(&path).unwrap();

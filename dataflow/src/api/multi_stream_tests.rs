@@ -353,7 +353,10 @@ fn a_global_committer_is_one_task_behind_its_sink_with_a_uid_of_its_own() {
         assert_eq!(committer.operators[0].uid, "all-global-committer");
         assert_eq!((writers.parallelism, committer.parallelism), (parallelism, 1));
         assert_eq!(committer.max_parallelism, 1, "it is never rescaled");
-        assert_eq!(graph.edges.iter().map(|edge| edge.partitioning).collect::<Vec<_>>(), [Partitioning::Global]);
+        assert_eq!(
+            graph.edges.iter().map(|edge| edge.partitioning).collect::<Vec<_>>(),
+            [Partitioning::Global]
+        );
     }
 }
 

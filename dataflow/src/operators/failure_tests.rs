@@ -89,8 +89,7 @@ fn scripts() -> impl Strategy<Value = Script> {
 /// Runs a script, with its faults or without, and gives all results that count, sorted. `broadcast`: the second input goes to all tasks.
 fn run(kind: MemoryKind, make: Make, broadcast: bool, script: &Script, faults: bool) -> Vec<(String, i64)> {
     let start = |parallelism| Tasks::new(parallelism, kind, make).unwrap();
-    let mut faults: Vec<Option<Fault>> =
-        script.iter().map(|(_, fault)| fault.filter(|_| faults)).collect();
+    let mut faults: Vec<Option<Fault>> = script.iter().map(|(_, fault)| fault.filter(|_| faults)).collect();
     let mut tasks = start(2);
     let (mut position, mut now_ms) = (0, 0);
     // By the position behind the event that gave them.
@@ -148,7 +147,12 @@ fn run(kind: MemoryKind, make: Make, broadcast: bool, script: &Script, faults: b
 const KINDS: [MemoryKind; 3] =
     [MemoryKind::AllRows, MemoryKind::Changes, MemoryKind::Fetching { budget_bytes: 2_000 }];
 
-fn check(make: Make, broadcast: bool, kind: usize, script: &Script) -> std::result::Result<(), TestCaseError> {
+fn check(
+    make: Make,
+    broadcast: bool,
+    kind: usize,
+    script: &Script,
+) -> std::result::Result<(), TestCaseError> {
     let expected = run(KINDS[kind], make, broadcast, script, false);
     prop_assert_eq!(run(KINDS[kind], make, broadcast, script, true), expected);
     Ok(())
@@ -258,7 +262,7 @@ impl BroadcastProcessFunction<Row, Row, String> for Ruled {
 
     fn process_broadcast(&mut self, (key, n): Row, ctx: &mut BroadcastContext<'_, String>) -> Result<()> {
         let rules = ctx.broadcast_state(&self.0)?;
-        if n % 2 == 0 { drop(rules.remove(&key)) } else { drop(rules.put(key, n)) };
+        let _ = if n % 2 == 0 { rules.remove(&key) } else { rules.put(key, n) };
         Ok(())
     }
 }

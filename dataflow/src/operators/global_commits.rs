@@ -109,7 +109,8 @@ impl<C: Serialize + DeserializeOwned + 'static> GlobalCommits<C> {
 
 impl<C: Serialize + DeserializeOwned + 'static> CheckpointListener for GlobalCommits<C> {
     fn completed(&mut self, checkpoint: u64) -> Result<()> {
-        while let Some(first) = self.pending.first_entry().filter(|first| first.key().checkpoint <= checkpoint)
+        while let Some(first) =
+            self.pending.first_entry().filter(|first| first.key().checkpoint <= checkpoint)
         {
             let (id, committables) = first.remove_entry();
             self.committer.commit(id, committables)?;
@@ -231,7 +232,6 @@ impl<T: Record, S: Sink<T>> NodeFactory for GlobalCommitterFactory<T, S> {
         decoder_of::<Batch<Prepared>>()
     }
 }
-
 
 #[cfg(test)]
 #[path = "global_commits_tests.rs"]
