@@ -65,7 +65,7 @@ fn run(run: Run<'_>) -> flott::Result<()> {
             n
         })
         .uid("failing");
-    let short = Generator::new(|n| n * STEP).count(SHORT).timestamps(|n, _| *n as i64);
+    let short = Generator::new(|n| n * STEP).count(SHORT).timestamps(|n, _| (n * STEP) as i64);
     let short = env.from_source(short, time(), "short").uid("short");
     let out = run.folder.join("out");
     let windows = || TumblingEventTimeWindows::of(Duration::from_millis(WINDOW));
