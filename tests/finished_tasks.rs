@@ -4,15 +4,22 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use flott::EmbeddedOptions;
 use flott::connectors::file_sink::FileSink;
 use flott::connectors::generator::Generator;
+use flott::dataflow::batch::Batch;
+use flott::dataflow::codec::{decode_value, encode_value};
+use flott::dataflow::context::OperatorContext;
+use flott::dataflow::source::{Assignment, Boundedness, ReadBatch, Source, SourceReader, SplitEnumerator};
 use flott::prelude::*;
 use flott::schema::job::JobSettings;
 use flott::schema::snapshot::RestoreFrom;
+use serde::{Deserialize, Serialize};
 
 /// Records of the source that goes on, each a millisecond of event time behind the one before.
 const LONG: u64 = 40_000;
@@ -196,4 +203,131 @@ fn at_least_once_repeats_and_loses_nothing() {
         expected_pairs().into_keys().filter(|pair| !pairs.contains_key(pair)).take(5).collect();
     assert!(missing.is_empty() && pairs.len() as u64 == SHORT, "{missing:?}, {}", pairs.len());
     assert_eq!(lines(&folder.join("out/sums")).len(), expected_sums().len());
+}
+
+/// Numbers from `next` to `end`.
+#[derive(Clone, Serialize, Deserialize)]
+struct Piece {
+    next: u64,
+    end: u64,
+}
+
+/// A source that deals one piece to its first reader, and many, one after the other, to the second.
+#[derive(Clone)]
+struct Dealt;
+
+const PIECES: u64 = 10;
+const PIECE: u64 = 2_000;
+
+impl Source for Dealt {
+    type Record = u64;
+    type Split = Piece;
+    type Enumerator = Dealer;
+    type Reader = PieceReader;
+
+    fn boundedness(&self) -> Boundedness {
+        Boundedness::Bounded
+    }
+
+    fn enumerator(&self, _parallelism: u32) -> flott::Result<Dealer> {
+        Ok(Dealer { dealt: vec![0, 1] })
+    }
+
+    fn reader(&self, _ctx: &OperatorContext) -> flott::Result<PieceReader> {
+        Ok(PieceReader { piece: None, pause: None })
+    }
+}
+
+/// By reader: its next piece.
+struct Dealer {
+    dealt: Vec<u64>,
+}
+
+impl SplitEnumerator for Dealer {
+    type Split = Piece;
+
+    fn next_split(&mut self, subtask: u32) -> flott::Result<Assignment<Piece>> {
+        let next = &mut self.dealt[subtask as usize];
+        let piece = *next;
+        if piece > 0 && subtask == 0 || piece >= PIECES {
+            return Ok(Assignment::NoMore);
+        }
+        *next += 1;
+        Ok(Assignment::Split(Piece { next: piece * PIECE, end: (piece + 1) * PIECE }))
+    }
+
+    fn snapshot(&self) -> flott::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        encode_value(&self.dealt, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn restore(&mut self, state: &[u8]) -> flott::Result<()> {
+        self.dealt = decode_value(state)?;
+        Ok(())
+    }
+}
+
+/// Reads a hundred numbers, and pauses.
+struct PieceReader {
+    piece: Option<Piece>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl SourceReader for PieceReader {
+    type Record = u64;
+    type Split = Piece;
+
+    fn add_split(&mut self, piece: Piece) -> flott::Result<()> {
+        self.piece = Some(piece);
+        Ok(())
+    }
+
+    fn read(&mut self, _max_records: usize, cx: &mut Context<'_>) -> flott::Result<ReadBatch<u64>> {
+        if let Some(pause) = &mut self.pause {
+            if pause.as_mut().poll(cx).is_pending() {
+                return Ok(Poll::Pending);
+            }
+            self.pause = None;
+        }
+        let Some(piece) = self.piece.as_mut().filter(|piece| piece.next < piece.end) else {
+            return Ok(Poll::Ready(None));
+        };
+        let upto = (piece.next + 100).min(piece.end);
+        let numbers = (piece.next..upto).collect();
+        piece.next = upto;
+        self.pause = Some(Box::pin(tokio::time::sleep(Duration::from_millis(5))));
+        Ok(Poll::Ready(Some(Batch::of(numbers))))
+    }
+
+    fn snapshot(&self) -> Vec<Piece> {
+        self.piece.clone().into_iter().collect()
+    }
+}
+
+/// The enumerator lives with the first task of its source, and goes on when that has read all it will ever get.
+#[test]
+fn splits_that_are_dealt_behind_the_end_of_the_first_reader_are_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let env = StreamEnv::new();
+    env.set_parallelism(2).enable_checkpointing(Duration::from_millis(40));
+    let checkpoints = folder.path().join("checkpoints");
+    env.set("execution.checkpointing.dir", &format!("file://{}", checkpoints.display()));
+    env.set("restart-strategy.type", "fixed-delay").set("restart-strategy.fixed-delay.attempts", "10");
+    env.set("restart-strategy.fixed-delay.delay", "1 ms");
+    let left: Arc<[AtomicU64]> = [9_000, 16_000].into_iter().map(AtomicU64::new).collect();
+    let out = folder.path().join("out");
+    env.add_source(Dealt, "dealt")
+        .map(move |n| {
+            for failure in &*left {
+                if failure.compare_exchange(n, u64::MAX, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    panic!("a failure that is wanted, at {n}");
+                }
+            }
+            n
+        })
+        .sink_to(FileSink::lines(&out), "files");
+    let settings = JobSettings::from_configuration(&env.options().configuration).unwrap();
+    env.execute_with("dealt", EmbeddedOptions { settings, ..EmbeddedOptions::default() }).unwrap();
+    expect(&out, &(0..PIECES * PIECE).map(|n| (n.to_string(), 1)).collect());
 }
