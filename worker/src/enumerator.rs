@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn the_last_state_waits_until_no_reader_can_get_a_split_any_more() {
         let mut each = Enumerator::new(3, || Ok(Box::new(OneEach(vec![0, 1])) as Box<dyn ErasedEnumerator>));
-        let (sender, answers) = std::sync::mpsc::channel();
+        let (sender, answers) = std::sync::mpsc::sync_channel(1);
         assert_eq!(each.split(0, 0).unwrap(), split(0));
         assert_eq!(each.split(0, 0).unwrap(), Assignment::NoMore);
         // The reader with which the enumerator lives has ended; another one is yet to get its split.
