@@ -69,6 +69,7 @@ impl<C: Serialize + DeserializeOwned + 'static> GlobalCommits<C> {
             restored.entry(id).or_default().push(committable);
         }
         for (id, committables) in restored {
+            flott_faults::point("sink.recommit");
             self.committer.commit_restored(id, committables)?;
         }
         Ok(())
@@ -113,7 +114,9 @@ impl<C: Serialize + DeserializeOwned + 'static> CheckpointListener for GlobalCom
             self.pending.first_entry().filter(|first| first.key().checkpoint <= checkpoint)
         {
             let (id, committables) = first.remove_entry();
+            flott_faults::point("sink.commit");
             self.committer.commit(id, committables)?;
+            flott_faults::point("sink.committed");
         }
         Ok(())
     }
