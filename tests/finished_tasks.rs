@@ -53,6 +53,8 @@ fn run(run: Run<'_>) -> flott::Result<()> {
         env.set("restart-strategy.type", "fixed-delay");
         env.set("restart-strategy.fixed-delay.attempts", "10");
         env.set("restart-strategy.fixed-delay.delay", "1 ms");
+    } else {
+        env.set("restart-strategy.type", "none");
     }
     for (key, value) in run.settings {
         env.set(key, value);
