@@ -60,7 +60,7 @@ pub enum Assignment<S> {
     Split(S),
     /// Nothing yet: ask again after so many milliseconds.
     Later(u64),
-    /// There will be no more.
+    /// There will be no more for this reader; others may get some yet.
     NoMore,
 }
 

@@ -268,6 +268,9 @@ impl InputGate {
         if let Some(aligning) = &mut self.aligning {
             aligning.processed_bytes += batch.weight_bytes() as u64;
         }
+        for tracked in self.tracked.values_mut() {
+            tracked.processed_bytes += batch.weight_bytes() as u64;
+        }
         Ok(Some(Input::Batch(input, batch)))
     }
 

@@ -64,7 +64,7 @@ impl<C: Serialize + DeserializeOwned + 'static> GlobalCommits<C> {
         self.committer.open(&self.ctx)?;
         let Some(state) = &self.ctx.state else { return Ok(()) };
         let mut restored: BTreeMap<CommitId, Vec<C>> = BTreeMap::new();
-        for item in state.list(GLOBAL_COMMITTABLES)? {
+        for item in state.list_as(GLOBAL_COMMITTABLES, self.item_type())? {
             let Waiting { id, committable } = decode_value(&item)?;
             restored.entry(id).or_default().push(committable);
         }
@@ -103,8 +103,11 @@ impl<C: Serialize + DeserializeOwned + 'static> GlobalCommits<C> {
                 items.push(item);
             }
         }
-        let item_type = self.item_type.get_or_init(|| Shape::of::<Waiting<C>>().canonical_text());
-        state.set_list(GLOBAL_COMMITTABLES, ListMode::Split, item_type, items)
+        state.set_list(GLOBAL_COMMITTABLES, ListMode::Split, self.item_type(), items)
+    }
+
+    fn item_type(&self) -> &str {
+        self.item_type.get_or_init(|| Shape::of::<Waiting<C>>().canonical_text())
     }
 }
 
@@ -233,6 +236,11 @@ impl<T: Record, S: Sink<T>> NodeFactory for GlobalCommitterFactory<T, S> {
 
     fn decoder(&self, _input: u16) -> BatchDecoder {
         decoder_of::<Batch<Prepared>>()
+    }
+
+    fn declare(&self, ctx: &OperatorContext) -> Result<()> {
+        let Some(state) = &ctx.state else { return Ok(()) };
+        state.list_as(GLOBAL_COMMITTABLES, &Shape::of::<Waiting<S::Committable>>().canonical_text()).map(drop)
     }
 }
 
