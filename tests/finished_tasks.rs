@@ -1,9 +1,9 @@
-//! Jobs of which some tasks finish long before the others: checkpoints go on, and a start from one of them, at the same or another
-//! parallelism, neither loses nor repeats anything.
+//! Jobs of which some tasks finish long before the others: checkpoints go on, and a start from one of them neither loses nor repeats
+//! anything.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,6 @@ use flott::dataflow::context::OperatorContext;
 use flott::dataflow::source::{Assignment, Boundedness, ReadBatch, Source, SourceReader, SplitEnumerator};
 use flott::prelude::*;
 use flott::schema::job::JobSettings;
-use flott::schema::snapshot::RestoreFrom;
 use serde::{Deserialize, Serialize};
 
 /// Records of the source that goes on, each a millisecond of event time behind the one before.
@@ -34,11 +33,8 @@ struct Run<'a> {
     folder: &'a Path,
     parallelism: u32,
     settings: &'a [(&'a str, &'a str)],
-    restore: Option<RestoreFrom>,
     /// Records of the long source at which the job fails, once each.
     failures: &'a [u64],
-    /// Whether it starts again by itself.
-    restarts: bool,
 }
 
 /// A short and a long source, their union in windows, and their join.
@@ -48,14 +44,9 @@ fn run(run: Run<'_>) -> flott::Result<()> {
     env.enable_checkpointing(Duration::from_millis(40));
     let checkpoints = run.folder.join("checkpoints");
     env.set("execution.checkpointing.dir", &format!("file://{}", checkpoints.display()));
-    env.set("execution.checkpointing.externalized-checkpoint-retention", "RETAIN_ON_CANCELLATION");
-    if run.restarts {
-        env.set("restart-strategy.type", "fixed-delay");
-        env.set("restart-strategy.fixed-delay.attempts", "10");
-        env.set("restart-strategy.fixed-delay.delay", "1 ms");
-    } else {
-        env.set("restart-strategy.type", "none");
-    }
+    env.set("restart-strategy.type", "fixed-delay");
+    env.set("restart-strategy.fixed-delay.attempts", "10");
+    env.set("restart-strategy.fixed-delay.delay", "1 ms");
     for (key, value) in run.settings {
         env.set(key, value);
     }
@@ -98,7 +89,7 @@ fn run(run: Run<'_>) -> flott::Result<()> {
         .sink_to(FileSink::lines(out.join("pairs")), "pairs")
         .uid("pair-files");
     let settings = JobSettings::from_configuration(&env.options().configuration)?;
-    let options = EmbeddedOptions { settings, restore: run.restore, ..EmbeddedOptions::default() };
+    let options = EmbeddedOptions { settings, ..EmbeddedOptions::default() };
     env.execute_with("finished tasks", options).map(drop)
 }
 
@@ -139,23 +130,6 @@ fn expect(folder: &Path, expected: &BTreeMap<String, u32>) {
     assert!(found == *expected, "wrong: {wrong:?}, missing: {missing:?}, {}", found.len());
 }
 
-/// The newest complete checkpoint below a folder.
-fn newest_checkpoint(folder: &Path) -> RestoreFrom {
-    let mut found: Vec<(u64, PathBuf)> = Vec::new();
-    for job in fs::read_dir(folder).unwrap() {
-        for entry in fs::read_dir(job.unwrap().path()).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            if let Some(number) = name.strip_prefix("chk-").filter(|_| path.join("_metadata").exists()) {
-                found.push((number.parse().unwrap(), path));
-            }
-        }
-    }
-    let (checkpoint, path) = found.into_iter().max().expect("a checkpoint was kept");
-    let folder = path.to_str().unwrap().to_string();
-    RestoreFrom { folder, checkpoint, ignore_unclaimed: false, own: false }
-}
-
 const UNALIGNED: [(&str, &str); 2] = [
     ("execution.checkpointing.unaligned.enabled", "true"),
     ("execution.checkpointing.aligned-checkpoint-timeout", "0 ms"),
@@ -168,27 +142,10 @@ fn a_job_fails_and_goes_on_behind_the_end_of_one_of_its_sources() {
     for settings in [&[][..], &UNALIGNED[..], &three[..], &rocksdb[..]] {
         let folder = tempfile::tempdir().unwrap();
         let failures = [12_000, 22_000, 34_000];
-        let (folder, restore) = (folder.path(), None);
-        run(Run { folder, parallelism: 2, settings, restore, failures: &failures, restarts: true }).unwrap();
-        expect(&folder.join("out/sums"), &expected_sums());
-        expect(&folder.join("out/pairs"), &expected_pairs());
-    }
-}
-
-#[test]
-fn it_goes_on_at_another_parallelism_as_another_job() {
-    for (parallelism, then) in [(2, 3), (3, 1), (2, 2)] {
-        let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let (settings, restore, failures) = (&[][..], None, &[24_000][..]);
-        let first = Run { folder, parallelism, settings, restore, failures, restarts: false };
-        let error = run(first).unwrap_err().to_string();
-        assert!(error.contains("a failure that is wanted"), "{error}");
-        let restore = Some(newest_checkpoint(&folder.join("checkpoints")));
-        let second = Run { folder, parallelism: then, settings, restore, failures: &[], restarts: false };
-        run(second).unwrap();
-        expect(&folder.join("out/pairs"), &expected_pairs());
+        run(Run { folder, parallelism: 2, settings, failures: &failures }).unwrap();
         expect(&folder.join("out/sums"), &expected_sums());
+        expect(&folder.join("out/pairs"), &expected_pairs());
     }
 }
 
@@ -196,10 +153,9 @@ fn it_goes_on_at_another_parallelism_as_another_job() {
 fn at_least_once_repeats_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("execution.checkpointing.mode", "AT_LEAST_ONCE")];
-    let (folder, restore) = (folder.path(), None);
+    let folder = folder.path();
     let failures = [12_000, 22_000, 34_000];
-    run(Run { folder, parallelism: 2, settings: &settings, restore, failures: &failures, restarts: true })
-        .unwrap();
+    run(Run { folder, parallelism: 2, settings: &settings, failures: &failures }).unwrap();
     let pairs = lines(&folder.join("out/pairs"));
     let missing: Vec<String> =
         expected_pairs().into_keys().filter(|pair| !pairs.contains_key(pair)).take(5).collect();

@@ -5,7 +5,7 @@
 
 pub mod faults;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,6 @@ use crate::process::example_text;
 
 /// Numbers a second of a lane at most.
 pub const RATE: u64 = 10 * 100;
-
-use flott::connectors::file_sink::{MANIFESTS, Manifest};
 
 const LANES: u64 = 4;
 const KEYS: u64 = 64;
@@ -105,29 +103,6 @@ fn lines(folder: &Path) -> HashMap<String, u64> {
     found
 }
 
-/// Checks that each visible file of records is in one manifest, and in none what is not visible.
-fn check_manifests(records: &Path) {
-    let mut listed: BTreeMap<String, u64> = BTreeMap::new();
-    for entry in std::fs::read_dir(records.join(MANIFESTS)).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            for file in Manifest::read(&path).unwrap().files {
-                let before = listed.insert(file.path.clone(), file.bytes);
-                assert_eq!(before, None, "{} is in two manifests", file.path);
-            }
-        }
-    }
-    let mut visible: BTreeMap<String, u64> = BTreeMap::new();
-    for entry in std::fs::read_dir(records).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if !name.starts_with(['.', '_']) {
-            visible.insert(name, entry.metadata().unwrap().len());
-        }
-    }
-    assert_eq!(listed, visible, "the files in manifests, and those that are there");
-}
-
 /// Files that are visible now; for progress.
 pub fn visible(folder: &Path) -> usize {
     let names = std::fs::read_dir(folder.join("records")).into_iter().flatten().flatten();
@@ -136,7 +111,6 @@ pub fn visible(folder: &Path) -> usize {
 
 /// Compares the output of lanes that ended at `end` with the oracle.
 pub fn judge(folder: &Path, end: u64) -> Verdict {
-    check_manifests(&folder.join("records"));
     let mut verdict = Verdict::default();
     let mut check = |mut found: HashMap<String, u64>, wanted: Box<dyn Iterator<Item = String>>| {
         for line in wanted {

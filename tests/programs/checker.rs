@@ -4,8 +4,7 @@
 //!
 //! Four lanes count from 0, each at up to a thousand numbers a second, until the file `FOLDER/end` names the number at which they end.
 //! Every number becomes a line `lane number count sum` in `FOLDER/records`: how many numbers of its key came up to it, and their sum. Each second
-//! of event time becomes a line `lane start count sum` in `FOLDER/windows`. Both are functions of lane and number alone. Manifests list the files
-//! of records.
+//! of event time becomes a line `lane start count sum` in `FOLDER/windows`. Both are functions of lane and number alone.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -38,7 +37,7 @@ fn main() -> flott::Result<()> {
         .key_by(|n| (n.lane, n.index % KEYS))
         .process(Count::default())
         .uid("count")
-        .sink_to(FileSink::lines(folder.join("records")).manifests(true), "Records")
+        .sink_to(FileSink::lines(folder.join("records")), "Records")
         .uid("records");
     numbers
         .map(|n| Sum { lane: n.lane, start: 0, count: 1, sum: n.index })
