@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flott_schema::Result;
+use flott_schema::control::LAST_SNAPSHOT;
 use tracing::warn;
 
 use super::body::{Answer, value_frame};
@@ -34,9 +35,7 @@ fn channel(vertex: u16, subtask: u32) -> ChannelId {
 pub(super) fn ask_remote(peer: Arc<Peer>, vertex: u16, epoch: u32) -> AskSplit {
     Box::new(move |subtask, barrier, reply| {
         let channel = channel(vertex, subtask);
-        // A job would take a checkpoint each second for 136 years to need more bits.
-        let barrier = u32::try_from(barrier).unwrap_or(u32::MAX);
-        match frame_of(FrameHeader::new(Kind::SplitRequest, channel, epoch, barrier), &[]) {
+        match frame_of(FrameHeader::new(Kind::SplitRequest, channel, epoch, detail_of(barrier)), &[]) {
             Ok(frame) => {
                 peer.ask(epoch, vertex, subtask, reply);
                 peer.outbox.push(epoch, channel, frame);
@@ -44,6 +43,15 @@ pub(super) fn ask_remote(peer: Arc<Peer>, vertex: u16, epoch: u32) -> AskSplit {
             Err(error) => reply(Err(error)),
         }
     })
+}
+
+/// The last barrier of a reader in the header of its question. A job would take a checkpoint each second for 136 years to need more bits.
+fn detail_of(barrier: u64) -> u32 {
+    if barrier == LAST_SNAPSHOT { u32::MAX } else { u32::try_from(barrier).unwrap_or(u32::MAX - 1) }
+}
+
+fn barrier_of(detail: u32) -> u64 {
+    if detail == u32::MAX { LAST_SNAPSHOT } else { u64::from(detail) }
 }
 
 impl Splits {
@@ -63,7 +71,7 @@ impl Splits {
     /// A reader of another executor asks.
     pub fn request(&self, header: &FrameHeader, peer: &Arc<Peer>) {
         let (vertex, subtask, epoch) = (header.channel.edge, header.channel.source, header.job_epoch);
-        let barrier = u64::from(header.detail);
+        let barrier = barrier_of(header.detail);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let source = sources.entry(vertex).or_default();
         match &source.enumerator {
@@ -96,4 +104,17 @@ fn put(ask: &AskSplit, vertex: u16, epoch: u32, subtask: u32, barrier: u64, peer
         }
     };
     ask(subtask, barrier, Box::new(reply));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_barrier_of_a_reader_crosses_the_wire_and_so_does_that_it_had_finished() {
+        for barrier in [0, 7, u64::from(u32::MAX) - 1, LAST_SNAPSHOT] {
+            assert_eq!(barrier_of(detail_of(barrier)), barrier);
+        }
+        assert_ne!(barrier_of(detail_of(u64::from(u32::MAX))), LAST_SNAPSHOT);
+    }
 }
