@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use flott_schema::snapshot::{RestoreFrom, SnapshotFile};
@@ -32,24 +32,29 @@ pub(crate) struct Unchecked {
 impl Unchecked {
     /// Reads it. A backup that is damaged is deleted, so that it is not found again.
     pub(crate) fn check(&self, from: &RestoreFrom) -> Result<()> {
-        files::verify(&self.file, &self.local).map_err(|error| {
-            let is_damage = error.kind() == ErrorKind::BadInput;
-            match &self.backup {
-                Some(backup) => {
-                    discard(backup);
-                    // The snapshot itself may be whole: the task can be tried again.
-                    error.with_kind(ErrorKind::Io).at(format!("{from}, the copy in {}", backup.display()))
-                }
-                None if is_damage => error.with_kind(ErrorKind::Snapshot).at(from.to_string()),
-                None => error.at(from.to_string()),
+        files::verify(&self.file, &self.local).map_err(|error| self.refused(from, error))
+    }
+
+    /// What it means that it cannot be read.
+    fn refused(&self, from: &RestoreFrom, error: Error) -> Error {
+        let is_damage = error.kind() == ErrorKind::BadInput;
+        match &self.backup {
+            Some(backup) => {
+                discard(backup);
+                // The snapshot itself may be whole: the task can be tried again.
+                error.with_kind(ErrorKind::Io).at(format!("{from}, the copy in {}", backup.display()))
             }
-        })
+            None if is_damage => error.with_kind(ErrorKind::Snapshot).at(from.to_string()),
+            None => error.at(from.to_string()),
+        }
     }
 }
 
 /// The check of some files, on another thread.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
+    /// What is to be checked.
+    files: OnceLock<(RestoreFrom, Vec<Unchecked>)>,
     /// What it came to.
     result: Mutex<Option<std::result::Result<(), (ErrorKind, String)>>>,
     changed: Condvar,
@@ -62,8 +67,14 @@ impl Checks {
         Arc::new(Checks { result: Mutex::new(Some(Ok(()))), ..Checks::default() })
     }
 
-    /// Checks files, until the first that is damaged; to be called once.
-    pub(crate) fn run(&self, from: &RestoreFrom, files: &[Unchecked]) -> Result<()> {
+    /// Says what is to be checked; to be called once, before anything is read.
+    pub(crate) fn begin(&self, from: RestoreFrom, files: Vec<Unchecked>) {
+        self.files.get_or_init(|| (from, files));
+    }
+
+    /// Checks the files, until the first that is damaged; to be called once.
+    pub(crate) fn run(&self) -> Result<()> {
+        let Some((from, files)) = self.files.get() else { return Ok(()) };
         let one = |file: &Unchecked| match self.is_closed.load(Ordering::Acquire) {
             true => Err(Error::new(ErrorKind::Cancelled, "the task is gone")),
             false => file.check(from),
@@ -102,11 +113,23 @@ impl Checks {
         }
     }
 
-    /// What could not be read, in the words of the damaged file if it is one of these.
+    /// What could not be read, in the words of the damaged file if it is one of these. Does not wait for the check: whoever reads is the
+    /// slot's thread, and RocksDB names the file whose checksum is wrong.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        match error.kind() {
-            ErrorKind::BadInput => self.wait().err().unwrap_or(error),
-            _ => error,
+        if error.kind() != ErrorKind::BadInput {
+            return error;
+        }
+        match &*lock(&self.result) {
+            Some(Ok(())) => return error,
+            Some(Err((kind, text))) => return Error::new(*kind, text.clone()),
+            None => {}
+        }
+        let Some((from, files)) = self.files.get() else { return error };
+        let text = error.to_string();
+        let is_named = |file: &&Unchecked| text.contains(&format!("/{} ", file.file.name));
+        match files.iter().find(is_named) {
+            Some(file) => file.refused(from, error.at(file.file.path.clone())),
+            None => error,
         }
     }
 }

@@ -50,11 +50,12 @@ impl Members {
             if unchecked.is_empty() && !has_others {
                 continue;
             }
-            let (members, pipeline, from) = (self.clone(), pipeline.clone(), from.clone());
+            self.stores[number].checks.begin(from.clone(), unchecked);
+            let (members, pipeline) = (self.clone(), pipeline.clone());
             let pool = self.stores[number].place().service.transfer.clone();
             pool.submit(move || {
                 let store = &members.stores[number];
-                if let Err(error) = store.checks.run(&from, &unchecked) {
+                if let Err(error) = store.checks.run() {
                     return pipeline.refuse(&error);
                 }
                 if has_others && let Err(error) = store.database.keep(store.place().key_groups) {

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
 
 use flott_dataflow::snapshot::TaskState;
+use flott_schema::ErrorKind;
 use flott_schema::snapshot::{Barrier, KeyedSnapshot, SnapshotKind};
 
 use super::kit::*;
+use crate::pool::lock;
 use crate::{Backend, TaskBackend};
 
 fn keyed(taken: &Taken) -> Vec<&KeyedSnapshot> {
@@ -92,6 +95,50 @@ fn damage_that_is_found_late_fails_the_task_and_gets_into_no_snapshot() {
     assert!(task.state_of(keyed_operator()).wait_checked().is_ok());
     drop((state, task));
     assert_eq!(cluster.restored(1, &taken), expected);
+}
+
+#[test]
+fn damage_that_the_task_reads_itself_is_named_at_once_though_the_check_has_not_begun() {
+    for of_copy in [false, true] {
+        let mut cluster = Cluster::with(Backend::RocksDb, |options| {
+            options.local_backup = of_copy;
+            options.recover_from_local = of_copy;
+        });
+        let mut tasks = cluster.tasks(1, None);
+        for key in 0..100 {
+            set(&mut tasks, false, key, Some(&format!("value {key}")));
+        }
+        let taken = cluster.take(&mut tasks, SnapshotKind::Checkpoint);
+        let one = identity(0, 1, 0);
+        let backup = cluster.service.backup(JOB, one.attempt.task, keyed_operator(), one.key_groups());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while of_copy && !backup.join(taken.from.checkpoint.to_string()).exists() {
+            assert!(std::time::Instant::now() < deadline, "no backup is kept");
+            std::thread::yield_now();
+        }
+        drop(tasks);
+        let file = files(&taken).into_iter().find(|file| file.name.ends_with(".sst")).unwrap();
+        let path: PathBuf = Path::new(&taken.from.folder).join(&file.path);
+        let mut damaged = fs::read(&path).unwrap();
+        damaged[10] ^= 1;
+        fs::write(&path, damaged).unwrap();
+
+        // The threads on which files are checked have something else to do.
+        let (hold, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        for _ in 0..64 {
+            let held = held.clone();
+            cluster.service.transfer.submit(move || drop(lock(&held).recv())).unwrap();
+        }
+        let error = cluster.try_task(0, 1, Some(&taken)).err().expect("rows are damaged");
+        let text = error.to_string();
+        assert!(text.contains(&file.path) && text.contains("checksum"), "{text}");
+        assert!(text.contains(&taken.from.to_string()), "{text}");
+        assert_eq!(error.kind(), if of_copy { ErrorKind::Io } else { ErrorKind::Snapshot }, "{text}");
+        assert_eq!(text.contains("the copy in"), of_copy, "{text}");
+        assert!(!backup.exists(), "it would be used again");
+        drop(hold);
+    }
 }
 
 #[test]
