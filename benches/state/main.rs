@@ -203,7 +203,7 @@ fn memory(scale: u64) {
     let outcome = many.run();
     show(&format!("rocksdb, {keys} keys"), &many, &outcome);
     let more_bytes = outcome.peak_bytes.saturating_sub(few_outcome.peak_bytes);
-    println!("    {} MiB of state", keys * (value_bytes + 24) >> 20);
+    println!("    {} MiB of state", (keys * (value_bytes + 24)) >> 20);
     at_most("memory beyond that of few keys, in budgets", more_bytes as f64 / budget_bytes as f64, 2.0);
 }
 
