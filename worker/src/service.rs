@@ -41,9 +41,6 @@ use crate::wiring::{ChannelSpec, channel_number, channels_into};
 const TIDY_UP_STEPS: u32 = 2_000;
 const TIDY_UP_STEP: Duration = Duration::from_millis(5);
 
-/// How long reading the manifest of a snapshot may take.
-const MANIFEST_DEADLINE: Duration = Duration::from_secs(120);
-
 /// What a worker is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -214,11 +211,7 @@ impl Worker {
         restore: Option<Arc<RestoreFrom>>,
     ) {
         let graph = &spec.graph;
-        let mut prepared = self.prepare_job(job, spec);
-        if prepared.is_ok() {
-            prepared = self.check_restore(job, restore.clone()).await;
-        }
-        if let Err(error) = prepared {
+        if let Err(error) = self.prepare_job(job, spec) {
             return self.refuse(job, graph, &tasks, &error).await;
         }
         if let Some(job) = self.jobs.get_mut(&job) {
@@ -290,22 +283,6 @@ impl Worker {
         };
         self.jobs.insert(id, job);
         Ok(())
-    }
-
-    /// Whether the job can start from a snapshot; its manifest is read on a thread that may wait for files.
-    async fn check_restore(&self, job: JobId, restore: Option<Arc<RestoreFrom>>) -> Result<()> {
-        let (Some(Job { state: Some(state), graph, .. }), Some(from)) = (self.jobs.get(&job), restore) else {
-            return Ok(());
-        };
-        let (state, graph, of) = (state.clone(), graph.clone(), from.clone());
-        let checked = tokio::task::spawn_blocking(move || state.check(&of, &graph));
-        match tokio::time::timeout(MANIFEST_DEADLINE, checked).await {
-            Ok(checked) => checked.map_err(|error| Error::internal(error.to_string()))?,
-            Err(_) => {
-                let text = format!("{from}: its manifest is not read after {MANIFEST_DEADLINE:?}");
-                Err(Error::new(ErrorKind::Io, text))
-            }
-        }
     }
 
     fn plan(

@@ -66,8 +66,9 @@ impl JobState {
         }))
     }
 
-    /// Refuses a snapshot with state that no operator of the job claims, unless it may be dropped.
-    pub fn check(&self, from: &RestoreFrom, graph: &JobGraph) -> Result<()> {
+    /// Refuses a snapshot with state that no operator of the job claims, unless it may be dropped. Each task looks itself, for the manifest may be
+    /// slow to come, and orders must not wait for it.
+    fn check(&self, from: &RestoreFrom, graph: &JobGraph) -> Result<()> {
         let manifest = self.service.manifest(from).map_err(of_snapshot)?;
         let operators = graph.vertices.iter().flat_map(|vertex| &vertex.operators);
         flott_state::check_operators(
@@ -151,8 +152,9 @@ impl TaskState {
     pub fn fetch(self) -> Result<FetchedState> {
         let TaskState { job, graph, identity, restore } = self;
         let task = identity.attempt.task;
-        if restore.is_some() {
+        if let Some(from) = &restore {
             flott_faults::point("task.restore");
+            job.check(from, &graph)?;
         }
         let fetched = FetchedTask::fetch(&job.service, identity, restore.as_deref()).map_err(of_snapshot)?;
         if restore.is_some() {
