@@ -269,6 +269,12 @@ impl<K: Key> KeyedState<K> {
         }
     }
 
+    /// Hands in all frozen timers, so that the backend may be given newer ones.
+    pub(super) fn hand_in_timers(&mut self) {
+        self.resolve_timers();
+        while !self.drain_timers(&mut { usize::MAX }) {}
+    }
+
     fn drain_timers(&mut self, left: &mut usize) -> bool {
         let Some(backing) = &mut self.backing else { return true };
         let groups = backing.groups;

@@ -21,6 +21,9 @@ use crate::snapshot::{ScanPlace, ScanRange};
 const TIMERS_SHARE: usize = 4;
 /// A timer in the table, in the queue and in the index, bytes; vectors grow to twice what is needed.
 const TIMER_BYTES: usize = 112;
+/// Deleted timers, of which the backend need not be told at once, and the share of the timers' budget that they may take until the next barrier.
+const GONE_MAX: usize = if cfg!(test) { 4 } else { 4096 };
+const GONE_SHARE: usize = 4;
 /// Timers written at once.
 const WRITTEN_AT_ONCE: usize = 16 * 1024;
 /// Timers loaded at once, at most and at least.
@@ -37,7 +40,7 @@ impl<K: Key> KeyedState<K> {
         backing.state.budget_bytes() / TIMERS_SHARE / DOMAINS.len() / timer_bytes
     }
 
-    /// Forgets the later half of the timers, where there are too many.
+    /// Forgets the later half of the timers, where there are too many; tells the backend which were deleted, where those are many.
     pub fn bound_timers(&mut self) -> Result<()> {
         if self.fetching.is_none() {
             return Ok(());
@@ -46,6 +49,11 @@ impl<K: Key> KeyedState<K> {
         for domain in DOMAINS {
             if self.timers[domain as usize].len() > allowed.max(PAGE_MIN) * 2 {
                 self.forget_timers(domain, allowed.max(PAGE_MIN))?;
+            }
+            // A program that sets and deletes far timers all the time must not fill memory with what it has deleted.
+            let gone = self.backing.as_ref().map_or(0, |backing| backing.timers[domain as usize].gone.len());
+            if gone > (allowed / GONE_SHARE).max(GONE_MAX) {
+                self.settle_timers(domain)?;
             }
         }
         Ok(())
@@ -91,10 +99,9 @@ impl<K: Key> KeyedState<K> {
         Ok(())
     }
 
-    /// Hands in what is frozen, and tells the backend which timers are gone: then it can be asked.
+    /// Hands in the frozen timers, and tells the backend which ones are gone: then it can be asked. Frozen states are left to the batches.
     fn settle_timers(&mut self, domain: TimeDomain) -> Result<()> {
-        while !self.drain(usize::MAX) {}
-        self.resolve_timers();
+        self.hand_in_timers();
         let Some(backing) = &mut self.backing else { return Ok(()) };
         let gone = std::mem::take(&mut backing.timers[domain as usize].gone);
         self.write_timers(domain, gone, Written::Gone)
@@ -419,5 +426,50 @@ mod tests {
             assert!(task.keyed.timers[0].len() < 400, "{}", task.keyed.timers[0].len());
         }
         assert_eq!(fired, 10_000);
+    }
+
+    /// A task with a horizon in front of 50,000, and a key whose timers are all far behind it.
+    fn task_with_horizon() -> Task {
+        let mut task = Task::new(MemoryState::new(MemoryKind::Fetching { budget_bytes: 4000 }, 0, 1, 16));
+        for round in 0..10 {
+            let batch: Vec<(u8, i64, bool)> = (0..100).map(|key| (key, 1000 + round, true)).collect();
+            task.batch(&batch);
+        }
+        assert!(task.keyed.timers[0].horizon.is_some_and(|(time_ms, _)| time_ms < 50_000));
+        task
+    }
+
+    #[test]
+    fn far_timers_that_are_deleted_again_and_again_take_no_memory() {
+        let mut task = task_with_horizon();
+        for round in 0..500 {
+            task.batch(&[(7, 50_001 + round, true), (7, 50_000 + round, false)]);
+            let gone = task.keyed.backing.as_ref().unwrap().timers[0].gone.len();
+            assert!(gone < 100, "{gone} deleted timers wait in round {round}");
+        }
+        let mut task = task.restart(MemoryKind::Fetching { budget_bytes: 4000 });
+        let far: Vec<i64> = std::iter::from_fn(|| task.fire(i64::MAX))
+            .map(|fired| fired.0)
+            .filter(|ms| *ms >= 50_000)
+            .collect();
+        assert_eq!(far, [50_500]);
+    }
+
+    #[test]
+    fn a_page_of_timers_leaves_frozen_states_to_the_batches() {
+        let mut task = task_with_horizon();
+        task.barrier();
+        assert!(task.keyed.is_draining());
+        let before = task.state.frozen_rows();
+        let horizon = task.keyed.timers[0].horizon;
+        task.keyed.load_page(EVENT).unwrap();
+        assert_ne!(task.keyed.timers[0].horizon, horizon, "a page was loaded");
+        assert!(
+            task.keyed.is_draining(),
+            "{} rows were handed in at once",
+            task.state.frozen_rows() - before
+        );
+        while !task.keyed.drain(5) {}
+        assert_eq!(task.state.snapshot(1).unwrap().row_count("batches"), 100);
     }
 }
