@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -142,6 +143,7 @@ fn measure(backend: Backend, rows: u64, folder: PathBuf) -> Result<()> {
         max_parallelism: KEY_GROUPS,
         operators: vec![operator],
         memory_bytes: 1 << 30,
+        cancelled: Arc::default(),
     };
     let backend = TaskBackend::open(&service, identity, None)?;
     let state = backend.operator(operator, "operator");

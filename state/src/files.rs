@@ -1,6 +1,7 @@
 //! Files of snapshots: to and from the folders where they are kept.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use flott_schema::snapshot::{Manifest, SnapshotFile};
 use flott_schema::{Error, Result};
@@ -20,14 +21,20 @@ pub(crate) fn put_bytes(folder: &str, name: &str, bytes: &[u8]) -> Result<Snapsh
     folder.put_atomic(name, bytes)
 }
 
-/// Makes `local` a file of the snapshot in `folder`; whether it has been checked. If not, [`verify`] is yet to be called.
-pub(crate) fn get_file(folder: &str, file: &SnapshotFile, local: &Path) -> Result<bool> {
+/// Makes `local` a file of the snapshot in `folder`; whether it has been checked. If not, [`verify`] is yet to be called. Ends with an error soon
+/// after `cancelled` is set.
+pub(crate) fn get_file(
+    folder: &str,
+    file: &SnapshotFile,
+    local: &Path,
+    cancelled: &AtomicBool,
+) -> Result<bool> {
     let folder = Storage::open(folder)?;
     // RocksDB goes on writing its manifest, and nothing else; its other files have a checksum for each block.
     if file.name.ends_with(".sst") {
-        folder.link_file(file, local)
+        folder.link_file(file, local, cancelled)
     } else {
-        folder.get_file(file, local).map(|()| true)
+        folder.get_file(file, local, cancelled).map(|()| true)
     }
 }
 
@@ -50,9 +57,17 @@ pub(crate) fn get_bytes(folder: &str, file: &SnapshotFile) -> Result<Vec<u8>> {
 }
 
 /// Makes `local` the file of that name in a local folder, if it is that of the snapshot; whether it has been checked.
-pub(crate) fn get_backup(folder: &Path, file: &SnapshotFile, local: &Path) -> Option<bool> {
+pub(crate) fn get_backup(
+    folder: &Path,
+    file: &SnapshotFile,
+    local: &Path,
+    cancelled: &AtomicBool,
+) -> Option<bool> {
     let kept = SnapshotFile { path: file.name.clone(), ..file.clone() };
-    let got = || get_file(folder.to_str().ok_or_else(|| Error::internal("not a text"))?, &kept, local);
+    let got = || {
+        let folder = folder.to_str().ok_or_else(|| Error::internal("not a text"))?;
+        get_file(folder, &kept, local, cancelled)
+    };
     if folder.join(&file.name).exists() { got().ok() } else { None }
 }
 

@@ -1,6 +1,8 @@
 //! What is settled for the state of an executor, and which task a backend is for.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use flott_schema::config::options::StateBackend;
 use flott_schema::ids::{AttemptId, JobId, OperatorId};
@@ -97,6 +99,8 @@ pub struct TaskIdentity {
     /// Memory for its state, its share of that of the slot: for caches of RocksDB, and for what the tables of
     /// operators keep. 0: unlimited. Tables that cannot be fetched from are not bounded by it.
     pub memory_bytes: usize,
+    /// Set when the task is gone: what it starts from is not fetched any further.
+    pub cancelled: Arc<AtomicBool>,
 }
 
 impl TaskIdentity {

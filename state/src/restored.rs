@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flott_schema::ids::{OperatorId, TaskId};
 use flott_schema::key_group::KeyGroupRange;
@@ -11,7 +12,7 @@ use flott_schema::snapshot::{
     KeyedSnapshot, ListMode, ListSnapshot, Manifest, ManifestVertex, OperatorSnapshot, RestoreFrom,
     TableSnapshot,
 };
-use flott_schema::{Error, Result};
+use flott_schema::{Error, ErrorKind, Result};
 
 use crate::options::TaskIdentity;
 
@@ -44,9 +45,19 @@ pub(crate) struct RestoredPart {
     pub(crate) renumbered: BTreeMap<u16, u16>,
     /// Where its files may be on this machine.
     pub(crate) backup: PathBuf,
+    /// Set when the task that it belongs to here is gone.
+    pub(crate) cancelled: Arc<AtomicBool>,
 }
 
 impl RestoredPart {
+    /// An error once the task is gone: what is not fetched need not be, and the next attempt needs the way.
+    pub(crate) fn check_wanted(&self) -> Result<()> {
+        match self.cancelled.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Cancelled, "the task is gone")),
+            false => Ok(()),
+        }
+    }
+
     /// The number here of a table with this number there.
     pub(crate) fn number(&self, stored: u16) -> u16 {
         self.renumbered.get(&stored).copied().unwrap_or(stored)
@@ -130,6 +141,7 @@ impl Restored {
                 key_groups,
                 renumbered: keyed.tables.iter().map(number).filter(|(there, here)| there != here).collect(),
                 backup: backup(from, keyed.key_groups),
+                cancelled: task.cancelled.clone(),
             });
         }
         restored.lists = self.lists(&handed_in, vertex.parallelism, task)?;

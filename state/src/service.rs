@@ -15,6 +15,7 @@ use crate::checks::Unchecked;
 use crate::files;
 use crate::options::StateOptions;
 use crate::pool::{Pool, lock};
+use crate::restored::RestoredPart;
 use crate::rocks::Tuning;
 
 /// Working files of deployments, below the directory of the executor.
@@ -103,22 +104,24 @@ impl StateService {
     }
 
     /// Gets a file of a snapshot: from the backup, if it is there and looks the same, else from where the
-    /// snapshot is. What is given back is yet to be checked.
+    /// snapshot is. What is given back is yet to be checked. Refused once the task of `part` is gone.
     pub(crate) fn get_file(
         &self,
-        backup: &Path,
+        part: &RestoredPart,
         from: &RestoreFrom,
         file: &SnapshotFile,
         to: &Path,
     ) -> Result<Option<Unchecked>> {
         flott_faults::point("restore.file");
-        let mut backup = Some(backup).filter(|_| self.options.recover_from_local);
+        part.check_wanted()?;
+        let mut backup = Some(&*part.backup).filter(|_| self.options.recover_from_local);
         let kept = backup.map(|backup| backup.join(from.checkpoint.to_string()));
-        let is_checked = match kept.and_then(|kept| files::get_backup(&kept, file, to)) {
+        let is_checked = match kept.and_then(|kept| files::get_backup(&kept, file, to, &part.cancelled)) {
             Some(is_checked) => is_checked,
             None => {
                 backup = None;
-                files::get_file(&from.folder, file, to).at(|| from.to_string())?
+                part.check_wanted()?;
+                files::get_file(&from.folder, file, to, &part.cancelled).at(|| from.to_string())?
             }
         };
         let (file, local, backup) = (file.clone(), to.to_owned(), backup.map(Path::to_owned));

@@ -29,6 +29,7 @@ pub fn each_row(
         key_groups: keyed.key_groups,
         renumbered: BTreeMap::new(),
         backup: scratch.join("none"),
+        cancelled: Arc::default(),
     };
     let source = RowSource::fetch(service, &from, &part, scratch)?;
     (0..source.runs()).try_for_each(|run| source.each_sorted(run, row))

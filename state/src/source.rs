@@ -7,6 +7,7 @@ use flott_schema::key_group::KeyGroupRange;
 use flott_schema::snapshot::RestoreFrom;
 use flott_schema::{Context, Error, Result};
 
+use crate::checks::Unchecked;
 use crate::restored::RestoredPart;
 use crate::rocks::{Database, ROCKSDB_FORMAT, fetch_database};
 use crate::rows::{ROWS_FORMAT, RowBuffer, RowsFile, merge};
@@ -40,7 +41,7 @@ impl RowSource {
                 for (index, file) in part.snapshot.files.iter().enumerate() {
                     let local = folder.join(format!("rows-{index}"));
                     // Checked: its name is not that of a file with checksums of its own.
-                    service.get_file(&part.backup, from, file, &local)?;
+                    service.get_file(part, from, file, &local)?;
                     files.push(RowsFile::open(&local).at(|| format!("{from}: {}", file.path))?);
                 }
                 Rows::Files(files)
@@ -49,7 +50,10 @@ impl RowSource {
                 let unchecked = fetch_database(service, from, part, folder)?;
                 // All is read, in the order of the keys: damage is named before.
                 let snapshot = from.clone();
-                service.transfer.for_each(unchecked, move |file| file.check(&snapshot))?;
+                let part_of = part.clone();
+                let check =
+                    move |file: &Unchecked| part_of.check_wanted().and_then(|()| file.check(&snapshot));
+                service.transfer.for_each(unchecked, check)?;
                 Rows::Database(Database::open_to_read(folder, &service.tuning).at(|| from.to_string())?)
             }
             other => {

@@ -129,6 +129,7 @@ fn open<V: Held>(
         max_parallelism: KEY_GROUPS,
         operators: vec![OperatorId::of_uid(UID)],
         memory_bytes: 0,
+        cancelled: Arc::default(),
     };
     let backend = TaskBackend::open(service, identity, from)?;
     let builder = HarnessBuilder::with_task_state(Settings::default(), backend.clone(), (0, 1, KEY_GROUPS));

@@ -154,6 +154,7 @@ impl Tasks {
                 max_parallelism: KEY_GROUPS,
                 operators: vec![OperatorId::of_uid(UID)],
                 memory_bytes: self.memory_bytes,
+                cancelled: Arc::default(),
             };
             let backend = TaskBackend::open(&self.service, identity, from).unwrap();
             let place = (subtask, parallelism, KEY_GROUPS);

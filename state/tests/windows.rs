@@ -217,6 +217,7 @@ impl Job {
             max_parallelism: 128,
             operators: vec![OperatorId::of_uid(UID)],
             memory_bytes: MEMORY_BYTES,
+            cancelled: Arc::default(),
         };
         let backend = TaskBackend::open(&self.service, identity, from).unwrap();
         let mut ctx = TaskContext::new("windows", "windows", 0, 1, 128, Settings::default());

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use flott_schema::{Error, Result};
 
@@ -110,7 +110,7 @@ pub(crate) fn link(root: &Path, source: &Path, target: &Path) -> Result<Sum> {
     let unfinished = Unfinished::beside(target);
     if fs::hard_link(source, &unfinished.path).is_err() {
         // Another file system, most likely, or one without links.
-        return copy_file(source, target, unfinished, |_| Ok(()));
+        return copy_file(source, target, unfinished, &AtomicBool::new(false), |_| Ok(()));
     }
     let file = File::open(&unfinished.path).map_err(|error| failed(source, error))?;
     let sum = sum(&file).map_err(|error| failed(source, error))?;
@@ -136,21 +136,38 @@ pub(crate) fn copy_checked(
     root: &Path,
     source: &Path,
     target: &Path,
+    cancelled: &AtomicBool,
     check: impl FnOnce(Sum) -> Result<()>,
 ) -> Result<()> {
     create_between(root, target)?;
-    copy_file(source, target, Unfinished::beside(target), check).map(drop)
+    copy_file(source, target, Unfinished::beside(target), cancelled, check).map(drop)
+}
+
+/// A file that is read until nobody waits for it any more.
+struct Watched<'a> {
+    file: &'a File,
+    cancelled: &'a AtomicBool,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        if self.cancelled.load(Ordering::Acquire) {
+            return Err(io::Error::other("nobody waits for it any more"));
+        }
+        self.file.read(piece)
+    }
 }
 
 fn copy_file(
     source: &Path,
     target: &Path,
     unfinished: Unfinished<'_>,
+    cancelled: &AtomicBool,
     check: impl FnOnce(Sum) -> Result<()>,
 ) -> Result<Sum> {
     let from = open(source).map_err(|error| failed(source, error))?;
     let to = File::create_new(&unfinished.path).map_err(|error| failed(target, error))?;
-    let sum = copy(&from, &to).map_err(|error| match error {
+    let sum = copy(Watched { file: &from, cancelled }, &to).map_err(|error| match error {
         CopyError::Source(error) => failed(source, error),
         CopyError::Target(error) => failed(target, error),
     })?;

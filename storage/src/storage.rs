@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use flott_schema::error::ErrorKind;
 use flott_schema::snapshot::SnapshotFile;
@@ -121,17 +122,19 @@ impl Storage {
     }
 
     /// Copies a file of a snapshot to a local path, checked: what is wrong is not seen there. The folder of `target` has to be there.
-    pub fn get_file(&self, file: &SnapshotFile, target: &Path) -> Result<()> {
+    /// Ends with an error soon after `cancelled` is set.
+    pub fn get_file(&self, file: &SnapshotFile, target: &Path, cancelled: &AtomicBool) -> Result<()> {
         let path = self.place(&file.path)?;
         let folder = target.parent().unwrap_or(target);
-        local::copy_checked(folder, &path, target, |sum| self.check(&path, file, sum))
+        local::copy_checked(folder, &path, target, cancelled, |sum| self.check(&path, file, sum))
             .map_err(|error| self.damaged(error))
     }
 
     /// Makes `target` a file of a snapshot that is never changed and whose parts have checksums of their own. Where it can be the very file,
     /// by a link, it is not read: only its length is checked, the answer is `false`, and it is the caller's to [`verify`](Self::verify) it
     /// soon. Else it is copied, checked, and the answer is `true`. The folder of `target` has to be there.
-    pub fn link_file(&self, file: &SnapshotFile, target: &Path) -> Result<bool> {
+    /// A copy ends with an error soon after `cancelled` is set.
+    pub fn link_file(&self, file: &SnapshotFile, target: &Path, cancelled: &AtomicBool) -> Result<bool> {
         let path = self.place(&file.path)?;
         match local::link_unread(&path, target).map_err(|error| self.damaged(error))? {
             Some(size) => {
@@ -142,7 +145,7 @@ impl Storage {
                 }
                 known.map(|()| false)
             }
-            None => self.get_file(file, target).map(|()| true),
+            None => self.get_file(file, target, cancelled).map(|()| true),
         }
     }
 

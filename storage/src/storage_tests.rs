@@ -1,6 +1,7 @@
 //! Folders of the file system: what is there is whole, and what is not as it was written is named.
 
 use std::fs;
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 
@@ -55,8 +56,12 @@ fn files_go_in_and_out_as_links_or_copies_and_are_checked() {
     assert_eq!(fs::read_dir(root.path().join("chk-1")).unwrap().count(), 1);
 
     let (copied, linked) = (root.path().join("copied"), root.path().join("linked"));
-    folder.get_file(&file, &copied).unwrap();
-    assert!(!folder.link_file(&file, &linked).unwrap(), "a link is not read");
+    let stop = AtomicBool::new(true);
+    assert!(folder.get_file(&file, &copied, &stop).is_err(), "nobody waits for it");
+    assert!(!copied.exists());
+    let wanted = AtomicBool::new(false);
+    folder.get_file(&file, &copied, &wanted).unwrap();
+    assert!(!folder.link_file(&file, &linked, &wanted).unwrap(), "a link is not read");
     assert!(fs::read(&copied).unwrap() == bytes && fs::read(&linked).unwrap() == bytes);
     // A copy can be changed; what the snapshot holds stays as it is.
     fs::write(&copied, b"changed").unwrap();
@@ -88,9 +93,12 @@ fn damage_is_named_with_the_file() {
         let errors = [
             storage.read(file).unwrap_err(),
             storage.verify(file).unwrap_err(),
-            storage.get_file(file, &target).unwrap_err(),
+            storage.get_file(file, &target, &AtomicBool::new(false)).unwrap_err(),
             // A link is checked when it is read.
-            storage.link_file(file, &target).and_then(|_| storage.verify(file)).unwrap_err(),
+            storage
+                .link_file(file, &target, &AtomicBool::new(false))
+                .and_then(|_| storage.verify(file))
+                .unwrap_err(),
         ];
         let linked = fs::metadata(&target).map_or(file.size, |metadata| metadata.len());
         assert_eq!(linked, file.size, "what is cut short must not be seen");

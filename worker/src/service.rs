@@ -367,6 +367,7 @@ impl Worker {
             attempt,
             vertex_name,
             parallelism,
+            cancelled: state.as_ref().map(StateOfTask::cancelled).unwrap_or_default(),
             fetch: Box::new(move || {
                 let state = state.map(StateOfTask::fetch).transpose()?;
                 Ok(Box::new(move || build(state)) as Build)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use flott_dataflow::snapshot::Snapshots;
 use flott_schema::control::CheckpointOrder;
@@ -100,6 +101,7 @@ impl JobState {
             max_parallelism: vertex.max_parallelism,
             memory_bytes: self.memory_bytes / tasks_in_a_slot(graph, vertex),
             operators: vertex.operators.iter().map(|operator| operator.id).collect(),
+            cancelled: Arc::default(),
         };
         TaskState { job: self.clone(), graph: graph.clone(), identity, restore }
     }
@@ -148,6 +150,11 @@ pub struct Opened {
 }
 
 impl TaskState {
+    /// To be set when the task is gone.
+    pub fn cancelled(&self) -> Arc<AtomicBool> {
+        self.identity.cancelled.clone()
+    }
+
     /// Fetches what it starts from: on a thread that may wait for files.
     pub fn fetch(self) -> Result<FetchedState> {
         let TaskState { job, graph, identity, restore } = self;

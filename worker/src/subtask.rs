@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskCx, Poll};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct SubtaskPlan {
     pub parallelism: u32,
     /// Fetches what the task starts from, on a thread that may wait for files.
     pub fetch: Fetch,
+    /// Set when the task has ended, and seen by `fetch`, which ends early then.
+    pub cancelled: Arc<AtomicBool>,
     /// For a source.
     pub ask_split: Option<AskSplit>,
     /// For the subtask of a source with which the split enumerator lives.
@@ -53,6 +56,7 @@ pub struct Subtask {
     vertex_name: String,
     parallelism: u32,
     fetch: Option<Fetch>,
+    cancelled: Arc<AtomicBool>,
     /// It has not ended, though it has no pump yet.
     is_starting: bool,
     /// Orders that came meanwhile.
@@ -71,6 +75,7 @@ impl Subtask {
             vertex_name: plan.vertex_name,
             parallelism: plan.parallelism,
             fetch: Some(plan.fetch),
+            cancelled: plan.cancelled,
             is_starting: true,
             early: VecDeque::new(),
             pump: None,
@@ -125,6 +130,8 @@ impl Subtask {
             None => return ctx.stop(),
         };
         self.is_starting = false;
+        // The next attempt must not fetch beside it.
+        self.cancelled.store(true, Ordering::Release);
         let result = match (result, closed) {
             (Ok(TaskState::Finished), Err(error)) => Err(error.at("close")),
             (result, _) => result,

@@ -177,7 +177,7 @@ pub(crate) fn fetch_database(
     let files = part.snapshot.files.clone();
     let got = service.transfer.for_each(files, move |file| {
         check_name(&snapshot, &file.name)?;
-        state.get_file(&part_of.backup, &snapshot, file, &to.join(&file.name))
+        state.get_file(&part_of, &snapshot, file, &to.join(&file.name))
     })?;
     Ok(got.into_iter().flatten().collect())
 }
@@ -207,6 +207,7 @@ fn sort_part(
     for run in 0..source.runs() {
         let mut files = SortedFiles::new(&options, &sorted, format!("part-{index}-{run}"));
         source.each_sorted(run, &mut |key_group, table, key, value| {
+            part.check_wanted()?;
             files.row(RowRef { key_group, table, key, value: Some(value) })
         })?;
         runs.push(files.finish()?);

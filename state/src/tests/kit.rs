@@ -185,6 +185,7 @@ pub(super) fn identity(subtask: u32, parallelism: u32, attempt: u32) -> TaskIden
         max_parallelism: KEY_GROUPS,
         operators: vec![keyed_operator(), other_operator()],
         memory_bytes: 400 << 20,
+        cancelled: Arc::default(),
     }
 }
 

@@ -3,10 +3,11 @@
 use std::sync::mpsc::sync_channel;
 
 use flott_dataflow::snapshot::TaskState;
+use flott_schema::ErrorKind;
 use flott_schema::snapshot::{Barrier, SnapshotKind, SnapshotTimes};
 
 use super::kit::*;
-use crate::{Backend, ChannelFrames, StateService, TaskBackend, TaskExtras};
+use crate::{Backend, ChannelFrames, FetchedTask, StateService, TaskBackend, TaskExtras};
 
 const KINDS: [SnapshotKind; 4] = [SnapshotKind::Checkpoint, SnapshotKind::FullCheckpoint, CANONICAL, NATIVE];
 
@@ -413,5 +414,22 @@ fn working_files_go_with_their_task_and_their_service() {
         let other = tempfile::tempdir().unwrap();
         cluster.service = StateService::start(options(backend, other.path())).unwrap();
         wait_for(&|| !work.exists(), "files of the service stay behind");
+    }
+}
+
+#[test]
+fn a_task_that_is_gone_fetches_no_further_file() {
+    for backend in [Backend::HashMap, Backend::RocksDb] {
+        for kind in [SnapshotKind::Checkpoint, CANONICAL] {
+            let mut cluster = Cluster::new(backend);
+            let mut tasks = cluster.tasks(1, None);
+            fill(&mut tasks);
+            let taken = cluster.take(&mut tasks, kind);
+            let gone = identity(0, 1, 7);
+            gone.cancelled.store(true, std::sync::atomic::Ordering::Release);
+            let fetched = FetchedTask::fetch(&cluster.service, gone, Some(&taken.from));
+            let error = fetched.err().expect("nobody waits for it");
+            assert_eq!(error.kind(), ErrorKind::Cancelled, "{backend:?} {kind:?}: {error}");
+        }
     }
 }
