@@ -124,11 +124,11 @@ fn damage_that_the_task_reads_itself_is_named_at_once_though_the_check_has_not_b
         fs::write(&path, damaged).unwrap();
 
         // The threads on which files are checked have something else to do.
-        let (hold, held) = mpsc::channel::<()>();
+        let (hold, held) = mpsc::sync_channel::<()>(1);
         let held = Arc::new(Mutex::new(held));
         for _ in 0..64 {
             let held = held.clone();
-            cluster.service.transfer.submit(move || drop(lock(&held).recv())).unwrap();
+            cluster.service.transfer.submit(move || assert!(lock(&held).recv().is_err())).unwrap();
         }
         let error = cluster.try_task(0, 1, Some(&taken)).err().expect("rows are damaged");
         let text = error.to_string();
