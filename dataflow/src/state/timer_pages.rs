@@ -429,8 +429,8 @@ mod tests {
     }
 
     /// A task with a horizon in front of 50,000, and a key whose timers are all far behind it.
-    fn task_with_horizon() -> Task {
-        let mut task = Task::new(MemoryState::new(MemoryKind::Fetching { budget_bytes: 4000 }, 0, 1, 16));
+    fn task_with_horizon(budget_bytes: usize) -> Task {
+        let mut task = Task::new(MemoryState::new(MemoryKind::Fetching { budget_bytes }, 0, 1, 16));
         for round in 0..10 {
             let batch: Vec<(u8, i64, bool)> = (0..100).map(|key| (key, 1000 + round, true)).collect();
             task.batch(&batch);
@@ -441,13 +441,17 @@ mod tests {
 
     #[test]
     fn far_timers_that_are_deleted_again_and_again_take_no_memory() {
-        let mut task = task_with_horizon();
+        let mut task = task_with_horizon(40_000);
+        task.keyed.bound_timers().unwrap();
+        // So few are in memory that none are forgotten while these come and go.
+        let (held, allowed) = (task.keyed.timers[0].len(), task.keyed.timers_allowed());
+        assert!(held + 2 < allowed * 2, "{held} of {allowed}");
         for round in 0..500 {
             task.batch(&[(7, 50_001 + round, true), (7, 50_000 + round, false)]);
             let gone = task.keyed.backing.as_ref().unwrap().timers[0].gone.len();
             assert!(gone < 100, "{gone} deleted timers wait in round {round}");
         }
-        let mut task = task.restart(MemoryKind::Fetching { budget_bytes: 4000 });
+        let mut task = task.restart(MemoryKind::Fetching { budget_bytes: 40_000 });
         let far: Vec<i64> = std::iter::from_fn(|| task.fire(i64::MAX))
             .map(|fired| fired.0)
             .filter(|ms| *ms >= 50_000)
@@ -457,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_page_of_timers_leaves_frozen_states_to_the_batches() {
-        let mut task = task_with_horizon();
+        let mut task = task_with_horizon(4000);
         task.barrier();
         assert!(task.keyed.is_draining());
         let before = task.state.frozen_rows();
