@@ -16,6 +16,7 @@
 
 mod checks;
 mod compatibility;
+mod ending;
 mod evolution;
 mod files;
 mod heap;

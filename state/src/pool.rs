@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use flott_schema::{Error, ErrorKind, Result};
 
+use crate::ending;
+
 /// Pieces of work that may wait.
 const QUEUE_MAX: usize = 16 << 10;
 
@@ -153,6 +155,7 @@ impl Shared {
                 }
             };
             drop(queue);
+            let _under_way = ending::begin();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
                 tracing::error!("work on state panicked: {}", panic_text(&*panic));
             }

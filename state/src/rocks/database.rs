@@ -11,6 +11,7 @@ use flott_schema::key_group::KeyGroupRange;
 use flott_schema::{Error, ErrorKind, Result};
 
 use super::tuning::{FILE_BYTES, Tuning};
+use crate::ending;
 use crate::rows::RowRef;
 
 const COLUMN_FAMILY: &str = "default";
@@ -62,6 +63,7 @@ impl Database {
         options: Options,
     ) -> Result<Self> {
         let database = database.map_err(|error| refused(directory, &error))?;
+        ending::wait_at_the_end();
         Ok(Database { database, options, directory: directory.into(), next_file: AtomicU64::new(0) })
     }
 
