@@ -47,7 +47,7 @@ pub(super) fn ask_remote(peer: Arc<Peer>, vertex: u16, epoch: u32) -> AskSplit {
 
 /// The last barrier of a reader in the header of its question. A job would take a checkpoint each second for 136 years to need more bits.
 fn detail_of(barrier: u64) -> u32 {
-    if barrier == LAST_SNAPSHOT { u32::MAX } else { u32::try_from(barrier).unwrap_or(u32::MAX - 1) }
+    if barrier == LAST_SNAPSHOT { u32::MAX } else { barrier.min(u64::from(u32::MAX - 1)) as u32 }
 }
 
 fn barrier_of(detail: u32) -> u64 {
