@@ -93,6 +93,8 @@ struct SnapshotReport {
     taken @3 :Snapshot.TaskSnapshot;
     failed @4 :Text;
   }
+  handedIn @5 :UInt64;
+  # Of the last one: of snapshots up to this one the task hands in parts of their own.
 }
 
 struct Report {

@@ -296,6 +296,9 @@ pub struct SnapshotReport {
     pub attempt: AttemptId,
     /// The snapshot, or [`LAST_SNAPSHOT`].
     pub checkpoint: u64,
+    /// Of a [`LAST_SNAPSHOT`]: the newest snapshot for which it does not stand, because for those up to it the task hands in parts of their
+    /// own. They travel on another way, and may come later.
+    pub handed_in: u64,
     /// What it has handed in, or why it cannot.
     pub result: std::result::Result<TaskSnapshot, String>,
 }

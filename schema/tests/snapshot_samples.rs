@@ -132,7 +132,8 @@ fn checkpoint(barrier: Barrier, shared_folder: Option<&str>) -> Order {
 }
 
 fn snapshot_report(checkpoint: u64, result: Result<TaskSnapshot, &str>) -> SnapshotReport {
-    SnapshotReport { job: JOB, attempt: attempt(), checkpoint, result: result.map_err(str::to_string) }
+    let result = result.map_err(str::to_string);
+    SnapshotReport { job: JOB, attempt: attempt(), checkpoint, handed_in: 0, result }
 }
 
 /// Settings and a spec in which nothing is as it is without a word.
@@ -199,6 +200,8 @@ fn messages_and_manifests_stay_as_they_were_written_first() {
     let taken = snapshot_report(42, Ok(task_snapshot()));
     let failed = snapshot_report(42, Err("disk full"));
     let last = Report::LastSnapshot(Box::new(snapshot_report(LAST_SNAPSHOT, Ok(task_snapshot()))));
+    let handed_in = SnapshotReport { handed_in: 42, ..snapshot_report(LAST_SNAPSHOT, Ok(task_snapshot())) };
+    let last_behind_others = Report::LastSnapshot(Box::new(handed_in));
     let waiting = (JOB, attempt());
     let incremental = manifest(SnapshotKind::Checkpoint);
     let full = manifest(SnapshotKind::FullCheckpoint);
@@ -216,6 +219,7 @@ fn messages_and_manifests_stay_as_they_were_written_first() {
         sample("snapshot_report.taken", &taken),
         sample("snapshot_report.failed", &failed),
         sample("report.last_snapshot", &last),
+        sample("report.last_snapshot.handed_in", &last_behind_others),
         sample("waiting_task", &waiting),
         sample("manifest", &incremental),
         sample("manifest.full", &full),

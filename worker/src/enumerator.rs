@@ -20,9 +20,49 @@ pub type AskSplit = Box<dyn Fn(u32, u64, Reply) + Send>;
 /// Takes the state of an enumerator, on any thread.
 pub type StateReply = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
 
-/// Asks an enumerator in this executor for its state in a snapshot; of [`LAST_SNAPSHOT`]: the state that stands for all snapshots to come, which
-/// is there when all readers know that there are no more splits for them.
-pub type AskState = Box<dyn Fn(u64, StateReply) + Send>;
+/// Takes the last states of an enumerator, on any thread.
+pub type LastReply = Box<dyn FnOnce(LastStates) + Send>;
+
+/// Asks an enumerator in this executor for state.
+pub type AskState = Box<dyn Fn(WantedState) + Send>;
+
+/// Which state of an enumerator is wanted, and where it goes.
+pub enum WantedState {
+    /// That in a snapshot.
+    In(u64, StateReply),
+    /// The last, which are there when all readers know that there are no more splits for them.
+    Last(LastReply),
+}
+
+/// What an enumerator leaves when no reader can get a split any more.
+pub struct LastStates {
+    /// The newest barrier that it knows a reader has sent, or was to send.
+    pub epoch: u64,
+    /// Its state behind that: that in all later snapshots.
+    pub state: Result<Vec<u8>>,
+    /// The states in snapshots up to it: readers may have got splits behind their barriers, while the task with which the enumerator lives
+    /// has yet to hear of them.
+    before: BTreeMap<u64, Stored>,
+}
+
+impl LastStates {
+    /// With nothing before it.
+    pub(crate) fn of(state: Result<Vec<u8>>) -> Self {
+        LastStates { epoch: 0, state, before: BTreeMap::new() }
+    }
+
+    /// Behind snapshots with these states.
+    #[cfg(test)]
+    pub(crate) fn behind<const N: usize>(state: Result<Vec<u8>>, before: [(u64, Vec<u8>); N]) -> Self {
+        let before: BTreeMap<u64, Stored> = before.map(|(checkpoint, state)| (checkpoint, Ok(state))).into();
+        LastStates { epoch: before.last_key_value().map_or(0, |(checkpoint, _)| *checkpoint), state, before }
+    }
+
+    /// The state in a snapshot up to [`LastStates::epoch`].
+    pub fn state_in(&self, checkpoint: u64) -> Result<Vec<u8>> {
+        state_in(&self.before, checkpoint)
+    }
+}
 
 /// How long a reader waits whose barrier is on its way.
 const BEHIND_MS: u64 = 1;
@@ -42,7 +82,7 @@ pub struct Enumerator {
     readers: u32,
     told: BTreeSet<u32>,
     /// Who waits for the last state.
-    last: Option<StateReply>,
+    last: Option<LastReply>,
 }
 
 /// A state, or why there is none.
@@ -75,26 +115,20 @@ impl Enumerator {
         answer.map_err(|error| error.at("split enumerator"))
     }
 
-    /// Gives the last state, if somebody waits for it and no reader can get a split any more: one that was given behind it would be in it and
-    /// with the reader.
+    /// Gives the last states, if somebody waits for them and no reader can get a split any more: one that was given behind them would be in
+    /// them and with the reader.
     fn give_last(&mut self) {
-        if self.enumerator.is_err() || self.told.len() >= self.readers as usize {
-            let state = self.last.take().map(|reply| (reply, self.state()));
-            state.into_iter().for_each(|(reply, state)| reply(state));
+        if (self.enumerator.is_err() || self.told.len() >= self.readers as usize)
+            && let Some(reply) = self.last.take()
+        {
+            reply(LastStates { epoch: self.epoch, state: self.state(), before: self.states.clone() });
         }
     }
 
     /// Its state in a snapshot.
     fn state_in(&mut self, checkpoint: u64) -> Result<Vec<u8>> {
         self.advance(checkpoint);
-        // Of one that was passed over, the state is that of the next: no split was given between them.
-        match self.states.range(checkpoint..).next() {
-            Some((_, Ok(state))) => Ok(state.clone()),
-            Some((_, Err((kind, message)))) => Err(Error::new(*kind, message.clone())),
-            None => {
-                Err(Error::internal(format!("the split enumerator has no state of checkpoint {checkpoint}")))
-            }
-        }
+        state_in(&self.states, checkpoint)
     }
 
     fn state(&self) -> Result<Vec<u8>> {
@@ -112,6 +146,15 @@ impl Enumerator {
                 self.states.pop_first();
             }
         }
+    }
+}
+
+/// Of a snapshot that was passed over, the state is that in the next: no split was given between them.
+fn state_in(states: &BTreeMap<u64, Stored>, checkpoint: u64) -> Result<Vec<u8>> {
+    match states.range(checkpoint..).next() {
+        Some((_, Ok(state))) => Ok(state.clone()),
+        Some((_, Err((kind, message)))) => Err(Error::new(*kind, message.clone())),
+        None => Err(Error::internal(format!("the split enumerator has no state of checkpoint {checkpoint}"))),
     }
 }
 
@@ -142,27 +185,21 @@ impl Handler<SplitRequest> for Enumerator {
     }
 }
 
-/// The state in a snapshot is wanted, or the last one, see [`AskState`].
-pub struct StateRequest {
-    /// The snapshot.
-    pub checkpoint: u64,
-    /// Where the state goes.
-    pub reply: StateReply,
-}
-
-impl Message for StateRequest {
+impl Message for WantedState {
     type Result = ();
 }
 
-impl Handler<StateRequest> for Enumerator {
+impl Handler<WantedState> for Enumerator {
     type Result = ();
 
-    fn handle(&mut self, StateRequest { checkpoint, reply }: StateRequest, _ctx: &mut Self::Context) {
-        if checkpoint == LAST_SNAPSHOT {
-            self.last = Some(reply);
-            return self.give_last();
+    fn handle(&mut self, wanted: WantedState, _ctx: &mut Self::Context) {
+        match wanted {
+            WantedState::In(checkpoint, reply) => reply(self.state_in(checkpoint)),
+            WantedState::Last(reply) => {
+                self.last = Some(reply);
+                self.give_last();
+            }
         }
-        reply(self.state_in(checkpoint));
     }
 }
 
@@ -237,7 +274,7 @@ mod tests {
         assert_eq!(each.split(0, 0).unwrap(), split(0));
         assert_eq!(each.split(0, 0).unwrap(), Assignment::NoMore);
         // The reader with which the enumerator lives has ended; another one is yet to get its split.
-        each.last = Some(Box::new(move |state| sender.send(state.unwrap()).unwrap()));
+        each.last = Some(Box::new(move |last| sender.send(last.state.unwrap()).unwrap()));
         each.give_last();
         assert_eq!(each.split(2, LAST_SNAPSHOT).unwrap(), Assignment::NoMore, "it had finished long ago");
         assert_eq!(each.split(1, 0).unwrap(), split(1));
@@ -247,6 +284,25 @@ mod tests {
         each.give_last();
         assert_eq!(answers.try_recv().unwrap(), [0u8; 0]);
         assert_eq!(each.split(1, 0).unwrap(), Assignment::NoMore);
+    }
+
+    #[test]
+    fn the_last_states_tell_those_in_snapshots_that_the_task_of_the_enumerator_has_not_heard_of() {
+        let mut each =
+            Enumerator::new(2, || Ok(Box::new(OneEach(vec![0, 1, 1])) as Box<dyn ErasedEnumerator>));
+        let (sender, answers) = std::sync::mpsc::sync_channel(1);
+        assert_eq!(each.split(0, 6).unwrap(), split(0));
+        assert_eq!(each.split(0, 6).unwrap(), Assignment::NoMore);
+        each.last = Some(Box::new(move |last| assert!(sender.send(last).is_ok())));
+        // The other reader is quicker than the order to the task of the enumerator: it gets splits behind barriers 7 and 9, and is done.
+        assert_eq!(each.split(1, 7).unwrap(), split(1));
+        assert_eq!(each.split(1, 9).unwrap(), split(1));
+        assert_eq!(each.split(1, 9).unwrap(), Assignment::NoMore);
+        each.give_last();
+        let last = answers.try_recv().unwrap();
+        assert_eq!((last.epoch, last.state.as_deref().unwrap()), (9, [].as_slice()));
+        let before = [7, 8, 9].map(|checkpoint| last.state_in(checkpoint).unwrap());
+        assert_eq!(before, [vec![1, 1], vec![1], vec![1]]);
     }
 
     #[test]

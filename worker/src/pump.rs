@@ -23,6 +23,7 @@ use flott_schema::snapshot::{AfterBarrier, SnapshotTimes};
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
+use crate::enumerator::LastStates;
 use crate::gate::{Input, InputGate};
 use crate::metrics::TaskMetrics;
 use crate::pace::Pace;
@@ -247,23 +248,23 @@ impl Pump {
         }
     }
 
-    /// Whether the last state of the split enumerator is wanted before the task can end.
-    pub fn wants_last_enumerator_state(&self) -> bool {
+    /// Whether the last states of the split enumerator are wanted before the task can end.
+    pub fn wants_last_enumerator_states(&self) -> bool {
         let wants = |snapshots: &TaskSnapshots| {
-            snapshots.wants_last_enumerator_state() && snapshots.ending != Ending::Reported
+            snapshots.wants_last_enumerator_states() && snapshots.ending != Ending::Reported
         };
         self.snapshots.as_ref().is_some_and(wants) && !self.stopped
     }
 
-    /// That state was asked for: the task goes on until it is here.
-    pub fn last_enumerator_state_asked(&mut self) {
-        self.snapshots.iter_mut().for_each(TaskSnapshots::last_enumerator_state_asked);
+    /// They were asked for: the task goes on until they are here.
+    pub fn last_enumerator_states_asked(&mut self) {
+        self.snapshots.iter_mut().for_each(TaskSnapshots::last_enumerator_states_asked);
     }
 
-    /// It is here.
-    pub fn last_enumerator_state(&mut self, state: Result<Vec<u8>>) {
+    /// They are here.
+    pub fn last_enumerator_states(&mut self, last: LastStates) {
         if let Some(snapshots) = &mut self.snapshots {
-            snapshots.last_enumerator_state(state);
+            snapshots.last_enumerator_states(last);
         }
     }
 
@@ -421,14 +422,18 @@ impl Pump {
         if self.ctx.congestion.is_congested() {
             return Ok(Step::Wait(Wait::Backpressured));
         }
-        if let Some(snapshots) = &mut self.snapshots
-            && (self.ctx.snapshots.has_uncommitted() || snapshots.awaits_last_enumerator_state())
-        {
-            // An order or the end of a snapshot wakes the task.
-            if let Some(checkpoint) = snapshots.take_part_at_the_end(&self.ctx)? {
+        if let Some(snapshots) = &mut self.snapshots {
+            let waits = self.ctx.snapshots.has_uncommitted() || snapshots.awaits_last_enumerator_states();
+            // What the enumerator leaves does not stand for a snapshot that was ordered before it came.
+            if (waits || snapshots.has_enumerator())
+                && let Some(checkpoint) = snapshots.take_part_at_the_end(&self.ctx)?
+            {
                 self.stops_with = Some(checkpoint);
             }
-            return Ok(Step::Wait(Wait::Idle));
+            if waits {
+                // An order or the end of a snapshot wakes the task.
+                return Ok(Step::Wait(Wait::Idle));
+            }
         }
         if self.snapshots.as_ref().is_some_and(|snapshots| snapshots.is_taking_part(cx.waker())) {
             return Ok(Step::Wait(Wait::Idle));

@@ -24,7 +24,7 @@ use flott_schema::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::enumerator::{AskSplit, AskState, Enumerator, SplitRequest, StateRequest};
+use crate::enumerator::{AskSplit, AskState, Enumerator, SplitRequest};
 use crate::exchange::{self, Exchange};
 use crate::links::{LinkOptions, Links};
 use crate::metrics::{JobMetrics, TaskMetrics, Traffic};
@@ -503,7 +503,7 @@ impl Job {
         }
         let (_, enumerator) = self.enumerators.get(&vertex.id)?;
         let enumerator = enumerator.clone();
-        Some(Box::new(move |checkpoint, reply| enumerator.do_send(StateRequest { checkpoint, reply })))
+        Some(Box::new(move |wanted| enumerator.do_send(wanted)))
     }
 
     fn enumerator(

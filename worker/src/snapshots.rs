@@ -17,6 +17,7 @@ use flott_schema::snapshot::{Barrier, OperatorSnapshot, SnapshotTimes, TaskSnaps
 use futures_util::task::AtomicWaker;
 use tokio::sync::mpsc;
 
+use crate::enumerator::LastStates;
 use crate::overtaking::Recording;
 
 /// What is kept of snapshots that are not complete: the rest comes soon or not at all.
@@ -75,8 +76,17 @@ pub struct Reporter {
 impl Reporter {
     /// Reports a part; from any thread, without waiting.
     pub fn report(&self, checkpoint: u64, result: Result<TaskSnapshot>) {
+        self.send_report(checkpoint, 0, result);
+    }
+
+    /// Reports the part of all snapshots behind `handed_in`.
+    pub fn report_last(&self, handed_in: u64, result: Result<TaskSnapshot>) {
+        self.send_report(LAST_SNAPSHOT, handed_in, result);
+    }
+
+    fn send_report(&self, checkpoint: u64, handed_in: u64, result: Result<TaskSnapshot>) {
         let result = result.map_err(|error| error.to_string());
-        let report = SnapshotReport { job: self.job, attempt: self.attempt, checkpoint, result };
+        let report = SnapshotReport { job: self.job, attempt: self.attempt, checkpoint, handed_in, result };
         flott_faults::point("task.report");
         self.send(ToCoordinator::Snapshot(Box::new(report)));
         flott_faults::point("task.reported");
@@ -129,7 +139,8 @@ pub struct TaskSnapshots {
     /// The last snapshot that the task took part in.
     last: u64,
     pub(crate) ending: Ending,
-    /// The state of the enumerator that stands for all snapshots to come.
+    /// The newest snapshot that the task was ordered to take part in.
+    ordered: u64,
     last_enumerator: LastState,
 }
 
@@ -176,12 +187,12 @@ pub(crate) enum Ending {
     Reported,
 }
 
-/// How a task that has ended stands with the last state of its split enumerator.
+/// How a task that has ended stands with the last states of its split enumerator.
 enum LastState {
     Unasked,
-    /// It comes when no reader can get a split any more.
+    /// They come when no reader can get a split any more.
     Asked,
-    Here(Result<Vec<u8>>),
+    Here(LastStates),
 }
 
 impl TaskSnapshots {
@@ -207,6 +218,7 @@ impl TaskSnapshots {
             begun: None,
             last: 0,
             ending: Ending::Not,
+            ordered: 0,
             last_enumerator: LastState::Unasked,
         }
     }
@@ -269,6 +281,7 @@ impl TaskSnapshots {
     /// The order for a snapshot. `true` if it is the first of its number.
     pub fn order(&mut self, order: Arc<CheckpointOrder>) -> bool {
         let checkpoint = order.barrier.checkpoint;
+        self.ordered = self.ordered.max(checkpoint);
         // Orders come in order: one that is still missing was never given.
         self.passed.retain(|other, _| *other >= checkpoint || self.orders.contains_key(other));
         let is_new = self.orders.insert(checkpoint, order).is_none();
@@ -369,24 +382,24 @@ impl TaskSnapshots {
         Ok(stops_with)
     }
 
-    /// Whether the last state of the split enumerator is to be asked for before the task can end.
-    pub fn wants_last_enumerator_state(&self) -> bool {
+    /// Whether the last states of the split enumerator are to be asked for before the task can end.
+    pub fn wants_last_enumerator_states(&self) -> bool {
         self.has_enumerator() && matches!(self.last_enumerator, LastState::Unasked)
     }
 
-    /// It was asked for.
-    pub fn last_enumerator_state_asked(&mut self) {
+    /// They were asked for.
+    pub fn last_enumerator_states_asked(&mut self) {
         self.last_enumerator = LastState::Asked;
     }
 
-    /// Whether it was, and is yet to come: until then the task takes part in snapshots, for the enumerator.
-    pub fn awaits_last_enumerator_state(&self) -> bool {
+    /// Whether they were, and are yet to come: until then the task takes part in snapshots, for the enumerator.
+    pub fn awaits_last_enumerator_states(&self) -> bool {
         matches!(self.last_enumerator, LastState::Asked)
     }
 
-    /// It is here.
-    pub fn last_enumerator_state(&mut self, state: Result<Vec<u8>>) {
-        self.last_enumerator = LastState::Here(state);
+    /// They are here.
+    pub fn last_enumerator_states(&mut self, last: LastStates) {
+        self.last_enumerator = LastState::Here(last);
     }
 
     /// Whether the task has to live on: its part in a snapshot is not written. A part that comes behind the one that is meant for all snapshots
@@ -397,31 +410,43 @@ impl TaskSnapshots {
 
     /// The task has ended and has nothing to commit: its part of all snapshots to come.
     /// An error, of an enumerator that cannot give its state, is for those to come as well.
+    ///
+    /// Readers elsewhere may be in front: they may have sent a barrier and got splits behind it whose order is still on its way to this task.
+    /// Of such a snapshot the task reports a part of its own, with the state that the enumerator had then.
     pub fn report_last(&mut self) {
         if self.ending == Ending::Reported {
             return;
         }
         self.ending = Ending::Reported;
-        let enumerator = match std::mem::replace(&mut self.last_enumerator, LastState::Unasked) {
-            LastState::Here(Ok(state)) => Some(state),
-            LastState::Here(Err(error)) => {
-                return self.reporter.report(LAST_SNAPSHOT, Err(error.at("split enumerator")));
-            }
-            LastState::Unasked | LastState::Asked => None,
+        let LastState::Here(last) = std::mem::replace(&mut self.last_enumerator, LastState::Unasked) else {
+            return self.reporter.report_last(self.last, Ok(self.finished_with(None)));
         };
+        let is_ahead = last.epoch.saturating_sub(KEPT as u64).max(self.ordered) + 1..=last.epoch;
+        for checkpoint in is_ahead {
+            self.reporter.report(checkpoint, self.finished_with_state(last.state_in(checkpoint)));
+        }
+        self.reporter.report_last(self.last.max(last.epoch), self.finished_with_state(last.state));
+    }
+
+    fn finished_with_state(&self, enumerator: Result<Vec<u8>>) -> Result<TaskSnapshot> {
+        let state = enumerator.map_err(|error| error.at("split enumerator"))?;
+        Ok(self.finished_with(Some(state)))
+    }
+
+    /// The part of the task when it has ended.
+    fn finished_with(&self, enumerator: Option<Vec<u8>>) -> TaskSnapshot {
         let of_enumerator = self.enumerator.zip(enumerator).map(|(operator, state)| OperatorSnapshot {
             operator: Some(operator),
             enumerator: Some(state),
             ..OperatorSnapshot::default()
         });
-        let task = TaskSnapshot {
+        TaskSnapshot {
             task: self.reporter.attempt.task,
             finished: true,
             operators: of_enumerator.into_iter().collect(),
             channels: Vec::new(),
             times: SnapshotTimes::default(),
-        };
-        self.reporter.report(LAST_SNAPSHOT, Ok(task));
+        }
     }
 }
 

@@ -100,6 +100,15 @@ fn order(barrier: Barrier) -> Arc<CheckpointOrder> {
     Arc::new(CheckpointOrder { job: JobId(7), barrier, folder, shared_folder, attempts })
 }
 
+/// What the last reports say is handed in.
+fn handed_in(reports: &mut mpsc::Receiver<ToCoordinator>) -> Vec<u64> {
+    let last = |message| match message {
+        ToCoordinator::Snapshot(report) if report.is_last() => Some(report.handed_in),
+        _ => None,
+    };
+    std::iter::from_fn(|| reports.try_recv().ok()).filter_map(last).collect()
+}
+
 /// What was reported: the snapshot, whether the task had finished, and the state of the enumerator.
 fn reported(reports: &mut mpsc::Receiver<ToCoordinator>) -> Vec<(u64, bool, Option<Vec<u8>>)> {
     let mut seen = Vec::new();
@@ -147,17 +156,58 @@ fn a_source_that_has_ended_takes_part_until_its_enumerator_has_nothing_left() {
     let notes = Noting::default();
     let (mut snapshots, mut reports) = snapshots(&notes, Some(OperatorId(3)));
     let ctx = context();
-    assert!(snapshots.wants_last_enumerator_state());
-    snapshots.last_enumerator_state_asked();
-    assert!(snapshots.awaits_last_enumerator_state() && !snapshots.wants_last_enumerator_state());
+    assert!(snapshots.wants_last_enumerator_states());
+    snapshots.last_enumerator_states_asked();
+    assert!(snapshots.awaits_last_enumerator_states() && !snapshots.wants_last_enumerator_states());
     snapshots.order(order(Barrier::of_checkpoint(4)));
     snapshots.take_part_at_the_end(&ctx).unwrap();
     assert_eq!(reported(&mut reports), [], "the state of the enumerator is on its way");
     snapshots.enumerator_state(4, Ok(vec![1, 2]));
     assert_eq!(reported(&mut reports), [(4, true, Some(vec![1, 2]))]);
-    snapshots.last_enumerator_state(Ok(vec![]));
-    assert!(!snapshots.awaits_last_enumerator_state());
+    snapshots.last_enumerator_states(LastStates::of(Ok(vec![])));
+    assert!(!snapshots.awaits_last_enumerator_states());
     snapshots.report_last();
     snapshots.report_last();
     assert_eq!(reported(&mut reports), [(LAST_SNAPSHOT, true, Some(vec![]))]);
+}
+
+/// A reader elsewhere may have sent a barrier and got a split behind it before the order for it is here: then that split is in no reader's part.
+#[test]
+fn what_an_enumerator_leaves_does_not_stand_for_snapshots_that_others_have_heard_of_before() {
+    let notes = Noting::default();
+    let (mut snapshots, mut reports) = snapshots(&notes, Some(OperatorId(3)));
+    let ctx = context();
+    snapshots.order(order(Barrier::of_checkpoint(4)));
+    snapshots.enumerator_state(4, Ok(vec![4]));
+    snapshots.take_part_at_the_end(&ctx).unwrap();
+    snapshots.last_enumerator_states_asked();
+    snapshots.last_enumerator_states(LastStates::behind(Ok(vec![]), [(5, vec![1, 2]), (7, vec![2])]));
+    snapshots.report_last();
+    assert_eq!(
+        reported(&mut reports),
+        [
+            (4, true, Some(vec![4])),
+            (5, true, Some(vec![1, 2])),
+            (6, true, Some(vec![2])),
+            (7, true, Some(vec![2])),
+            (LAST_SNAPSHOT, true, Some(vec![])),
+        ]
+    );
+}
+
+#[test]
+fn a_last_part_says_for_which_snapshots_it_does_not_stand() {
+    let notes = Noting::default();
+    let ctx = context();
+    let (mut without, mut reports) = snapshots(&notes, None);
+    without.order(order(Barrier::of_checkpoint(4)));
+    without.take_part_at_the_end(&ctx).unwrap();
+    without.report_last();
+    assert_eq!(handed_in(&mut reports), [4]);
+
+    let (mut with, mut reports) = snapshots(&notes, Some(OperatorId(3)));
+    with.last_enumerator_states_asked();
+    with.last_enumerator_states(LastStates::behind(Ok(vec![]), [(7, vec![2])]));
+    with.report_last();
+    assert_eq!(handed_in(&mut reports), [7]);
 }

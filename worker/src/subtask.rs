@@ -11,11 +11,11 @@ use std::time::Duration;
 use actix::fut::{ActorFuture, ActorFutureExt};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, WrapFuture};
 use flott_dataflow::source::Assignment;
-use flott_schema::control::{CheckpointOrder, LAST_SNAPSHOT, TaskFailure, TaskState};
+use flott_schema::control::{CheckpointOrder, TaskFailure, TaskState};
 use flott_schema::ids::AttemptId;
 use flott_schema::{Error, Result};
 
-use crate::enumerator::{AskSplit, AskState};
+use crate::enumerator::{AskSplit, AskState, LastStates, WantedState};
 use crate::panics;
 use crate::pump::{Progress, Pump};
 
@@ -168,8 +168,18 @@ impl Subtask {
         let address = ctx.address();
         let reply = Box::new(move |state| address.do_send(EnumeratorState(checkpoint, state)));
         match &self.ask_state {
-            Some(ask) => ask(checkpoint, reply),
-            None => reply(Err(Error::internal("the split enumerator is not here"))),
+            Some(ask) => ask(WantedState::In(checkpoint, reply)),
+            None => reply(Err(not_here())),
+        }
+    }
+
+    /// What stands for all snapshots to come; asked for by the task with which the enumerator lives.
+    fn request_last_states(&mut self, ctx: &mut Context<Self>) {
+        let address = ctx.address();
+        let reply = Box::new(move |last| address.do_send(LastEnumeratorStates(last)));
+        match &self.ask_state {
+            Some(ask) => ask(WantedState::Last(reply)),
+            None => reply(LastStates::of(Err(not_here()))),
         }
     }
 
@@ -180,6 +190,10 @@ impl Subtask {
         }
         self.end(Ok(TaskState::Finished), ctx);
     }
+}
+
+fn not_here() -> Error {
+    Error::internal("the split enumerator is not here")
 }
 
 impl Actor for Subtask {
@@ -216,9 +230,9 @@ impl ActorFuture<Subtask> for DataLoop {
                 subtask.request_split(ctx);
                 Poll::Pending
             }
-            Ok(Progress::Finished) if pump.wants_last_enumerator_state() => {
-                pump.last_enumerator_state_asked();
-                subtask.request_state(LAST_SNAPSHOT, ctx);
+            Ok(Progress::Finished) if pump.wants_last_enumerator_states() => {
+                pump.last_enumerator_states_asked();
+                subtask.request_last_states(ctx);
                 Poll::Pending
             }
             Ok(Progress::Finished) => {
@@ -340,10 +354,26 @@ impl Handler<EnumeratorState> for Subtask {
 
     fn handle(&mut self, EnumeratorState(checkpoint, state): EnumeratorState, _ctx: &mut Self::Context) {
         // The data loop is polled behind the mailbox.
-        match &mut self.pump {
-            Some(pump) if checkpoint == LAST_SNAPSHOT => pump.last_enumerator_state(state),
-            Some(pump) => pump.enumerator_state(checkpoint, state),
-            None => {}
+        if let Some(pump) = &mut self.pump {
+            pump.enumerator_state(checkpoint, state);
+        }
+    }
+}
+
+/// What the split enumerator leaves.
+struct LastEnumeratorStates(LastStates);
+
+impl Message for LastEnumeratorStates {
+    type Result = ();
+}
+
+impl Handler<LastEnumeratorStates> for Subtask {
+    type Result = ();
+
+    fn handle(&mut self, LastEnumeratorStates(last): LastEnumeratorStates, _ctx: &mut Self::Context) {
+        // As above.
+        if let Some(pump) = &mut self.pump {
+            pump.last_enumerator_states(last);
         }
     }
 }

@@ -193,6 +193,11 @@ impl JobLedger {
         }
     }
 
+    /// A last part is on its way into the log; it does not stand for those up to `handed_in`, of which the task's own parts may come later.
+    pub(super) fn last_comes(&mut self, attempt: AttemptId, handed_in: u64) {
+        self.pending.range_mut(..=handed_in).for_each(|(_, one)| one.expect_own_part(attempt));
+    }
+
     /// A task has handed in its last part, which counts where it has not handed in another.
     pub(super) fn last(
         &mut self,
@@ -202,7 +207,7 @@ impl JobLedger {
         actions: &mut Vec<Action>,
     ) {
         let waiting: Vec<u64> =
-            self.pending.values().filter(|one| one.waits_for(attempt)).map(|one| one.id).collect();
+            self.pending.values().filter(|one| one.waits_for_last(attempt)).map(|one| one.id).collect();
         for id in waiting {
             if let Some(pending) = self.pending.get_mut(&id)
                 && pending.take(attempt, part.clone(), now)

@@ -106,6 +106,13 @@ impl Ledger {
         }
     }
 
+    /// A task has handed in its part of all snapshots to come, behind those up to `handed_in`; it is yet to be committed.
+    pub fn last_comes(&mut self, job: JobId, attempt: AttemptId, handed_in: u64) {
+        if let Some(ledger) = self.jobs.get_mut(&job) {
+            ledger.last_comes(attempt, handed_in);
+        }
+    }
+
     /// A task has handed in its part of all snapshots to come, and that is committed.
     pub fn last(&mut self, job: JobId, attempt: AttemptId, part: &Arc<TaskSnapshot>, now: Now) {
         if let Some(ledger) = self.jobs.get_mut(&job) {

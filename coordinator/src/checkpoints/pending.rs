@@ -35,6 +35,8 @@ pub(super) struct Pending {
     pub(super) stats: CheckpointStats,
     pub(super) details: CheckpointDetails,
     waiting: BTreeSet<AttemptId>,
+    /// Those of them whose last part does not stand for one in this.
+    with_own_part: BTreeSet<AttemptId>,
     parts: BTreeMap<TaskId, Arc<TaskSnapshot>>,
     graph: Arc<JobGraph>,
     triggered_ms: u64,
@@ -54,6 +56,7 @@ impl Pending {
             stats: CheckpointStats::default(),
             details: CheckpointDetails { id: record.id, parts: BTreeMap::new() },
             waiting: BTreeSet::new(),
+            with_own_part: BTreeSet::new(),
             parts: BTreeMap::new(),
             graph: job.graph().clone(),
             triggered_ms: record.triggered_ms,
@@ -93,6 +96,18 @@ impl Pending {
 
     pub(super) fn waits_for(&self, attempt: AttemptId) -> bool {
         self.waiting.contains(&attempt)
+    }
+
+    /// The task hands in a part of its own, whatever else is heard of it.
+    pub(super) fn expect_own_part(&mut self, attempt: AttemptId) {
+        if self.waits_for(attempt) {
+            self.with_own_part.insert(attempt);
+        }
+    }
+
+    /// Whether the last part of a task stands for the one that is waited for.
+    pub(super) fn waits_for_last(&self, attempt: AttemptId) -> bool {
+        self.waits_for(attempt) && !self.with_own_part.contains(&attempt)
     }
 
     pub(super) fn is_whole(&self) -> bool {

@@ -136,8 +136,13 @@ impl Leader {
     /// A task hands in a part that names these shared files.
     fn part(&mut self, vertex: &str, checkpoint: u64, shared: &[&str]) {
         let attempt = self.attempt(vertex);
-        let report =
-            SnapshotReport { job: JOB, attempt, checkpoint, result: Ok(part(attempt, shared, false)) };
+        let report = SnapshotReport {
+            job: JOB,
+            attempt,
+            checkpoint,
+            handed_in: 0,
+            result: Ok(part(attempt, shared, false)),
+        };
         let now = self.now();
         self.ledger.part(report, now);
     }
@@ -262,7 +267,7 @@ fn a_task_that_cannot_hand_in_fails_the_checkpoint_with_its_reason() {
     let attempt = leader.attempt("map");
     let result = Err("no space left on device".to_string());
     let now = leader.now();
-    leader.ledger.part(SnapshotReport { job: JOB, attempt, checkpoint: 1, result }, now);
+    leader.ledger.part(SnapshotReport { job: JOB, attempt, checkpoint: 1, handed_in: 0, result }, now);
     leader.pass(0);
     assert_eq!(leader.pending(), [0; 0]);
     let reason = format!("{:?}", leader.job().checkpoints().latest()[2]);
@@ -436,7 +441,7 @@ fn a_task_that_waits_for_its_commit_gets_a_checkpoint_at_once_when_all_sources_h
     assert_eq!(leader.pending(), [1]);
     let now = leader.now();
     let result = Ok(part(map, &[], true));
-    leader.ledger.part(SnapshotReport { job: JOB, attempt: map, checkpoint: 1, result }, now);
+    leader.ledger.part(SnapshotReport { job: JOB, attempt: map, checkpoint: 1, handed_in: 0, result }, now);
     let stored = leader.pass(0);
     let Action::Store { manifest, .. } = &stored[0] else { panic!("{stored:?}") };
     assert!(manifest.tasks.len() == 2 && manifest.tasks.iter().all(|task| task.finished));
@@ -457,6 +462,48 @@ fn a_task_that_finishes_instead_of_handing_in_counts_by_its_last_part() {
     leader.ledger.last(JOB, source, &snapshot, now);
     leader.part("map", 1, &[]);
     assert!(matches!(&leader.pass(0)[..], [Action::Store { .. }]));
+}
+
+#[test]
+fn a_last_part_does_not_stand_for_one_that_the_task_has_handed_in_and_that_comes_later() {
+    for is_first in [true, false] {
+        let mut leader = Leader::of(settings());
+        leader.pass(100);
+        let source = leader.attempt("source");
+        if !is_first {
+            leader.part("source", 1, &[]);
+        }
+        leader.ledger.last_comes(JOB, source, 1);
+        let snapshot = Arc::new(part(source, &[], true));
+        leader.happen(Event::LastSnapshot {
+            job: JOB,
+            attempt: source,
+            snapshot: snapshot.clone(),
+            at_ms: 0,
+        });
+        let now = leader.now();
+        leader.ledger.last(JOB, source, &snapshot, now);
+        leader.report("source", TaskState::Finished);
+        leader.part("map", 1, &[]);
+        if is_first {
+            assert_eq!(leader.pass(0), [], "its own part is on its way");
+            leader.part("source", 1, &[]);
+        }
+        let stored = leader.pass(0);
+        let [Action::Store { manifest, .. }] = &stored[..] else { panic!("{stored:?}") };
+        assert_eq!(manifest.tasks.iter().map(|task| task.finished).collect::<Vec<_>>(), [false, false]);
+        // For the next one it does.
+        let now = leader.now();
+        leader.ledger.stored(JOB, 1, Ok(99), now);
+        leader.pass(100);
+        leader.part("map", 2, &[]);
+        let stored = leader.pass(0);
+        let stored = stored.iter().find_map(|action| match action {
+            Action::Store { checkpoint, manifest, .. } => Some((*checkpoint, manifest.tasks[0].finished)),
+            _ => None,
+        });
+        assert_eq!(stored, Some((2, true)));
+    }
 }
 
 #[test]

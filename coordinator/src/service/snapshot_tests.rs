@@ -55,7 +55,7 @@ async fn work(handle: Handle, mut inbox: mpsc::Receiver<ToWorker>) {
                         times: SnapshotTimes { state_bytes: 5, ..SnapshotTimes::default() },
                     };
                     let checkpoint = barrier.checkpoint;
-                    let report = SnapshotReport { job, attempt, checkpoint, result: Ok(part) };
+                    let report = SnapshotReport { job, attempt, checkpoint, handed_in: 0, result: Ok(part) };
                     handle.worker_message(ToCoordinator::Snapshot(Box::new(report))).await.unwrap();
                 }
             }
@@ -207,7 +207,7 @@ async fn a_task_that_leaves_nothing_fails_where_checkpoints_have_to_follow() {
         let handle = start(folder.path(), interval_ms).await;
         let attempt = handle.status(JOB).await.unwrap().vertices()[0].tasks()[0].attempt();
         let result = Err("the enumerator keeps nothing".to_string());
-        let report = SnapshotReport { job: JOB, attempt, checkpoint: LAST_SNAPSHOT, result };
+        let report = SnapshotReport { job: JOB, attempt, checkpoint: LAST_SNAPSHOT, handed_in: 0, result };
         handle.worker_message(ToCoordinator::Snapshot(Box::new(report))).await.unwrap();
         let job = until(&handle, |job| job.snapshot_obstacle().is_none() && job.restarts() == expected).await;
         let failures: Vec<String> =
@@ -236,7 +236,7 @@ async fn a_last_part_that_its_tasks_end_has_overtaken_is_kept_and_checkpoints_go
         channels: Vec::new(),
         times: SnapshotTimes::default(),
     });
-    let report = SnapshotReport { job: JOB, attempt, checkpoint: LAST_SNAPSHOT, result };
+    let report = SnapshotReport { job: JOB, attempt, checkpoint: LAST_SNAPSHOT, handed_in: 0, result };
     handle.worker_message(ToCoordinator::Snapshot(Box::new(report))).await.unwrap();
     // One may have been under way; the others were begun after it.
     until(&handle, |job| job.checkpoints().completed() >= before + 3).await;

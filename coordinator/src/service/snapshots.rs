@@ -173,7 +173,8 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             return None;
         }
         let at_ms = self.now_ms();
-        let SnapshotReport { job, attempt, result, .. } = report;
+        let SnapshotReport { job, attempt, handed_in, result, .. } = report;
+        self.ledger.last_comes(job, attempt, handed_in);
         let snapshot = match result {
             Ok(snapshot) => snapshot,
             Err(reason) => return self.without_last(job, attempt, reason),

@@ -63,6 +63,7 @@ impl Wire for SnapshotReport {
         self.job.write(form.reborrow().init_job())?;
         self.attempt.write(form.reborrow().init_attempt())?;
         form.set_checkpoint(self.checkpoint);
+        form.set_handed_in(self.handed_in);
         match &self.result {
             Ok(snapshot) => snapshot.write(form.init_taken()).map_err(|error| error.at("taken")),
             Err(reason) => {
@@ -77,6 +78,7 @@ impl Wire for SnapshotReport {
             job: required("job", form.has_job(), form.get_job())?,
             attempt: required("attempt", form.has_attempt(), form.get_attempt())?,
             checkpoint: form.get_checkpoint(),
+            handed_in: form.get_handed_in(),
             result: match known("result", form.which())? {
                 snapshot_report::Taken(taken) => Ok(required("taken", form.has_taken(), taken)?),
                 snapshot_report::Failed(reason) => Err(text("failed", reason)?),

@@ -231,7 +231,13 @@ mod tests {
     }
 
     fn snapshot(subtask: u32, checkpoint: u64) -> SnapshotReport {
-        SnapshotReport { job: JOB, attempt: attempt(subtask), checkpoint, result: Err("no disk".into()) }
+        SnapshotReport {
+            job: JOB,
+            attempt: attempt(subtask),
+            checkpoint,
+            handed_in: 0,
+            result: Err("no disk".into()),
+        }
     }
 
     fn running(book: &Book) -> Vec<(u32, TaskState)> {

@@ -230,7 +230,7 @@ impl Machine {
         for attempt in order.attempts.iter().filter(|attempt| !is_here(attempt)) {
             let result = Err("the task does not run on the worker where it was placed".to_string());
             let (job, checkpoint) = (order.job, order.barrier.checkpoint);
-            let report = SnapshotReport { job, attempt: *attempt, checkpoint, result };
+            let report = SnapshotReport { job, attempt: *attempt, checkpoint, handed_in: 0, result };
             actions.push(Action::Snapshot(Box::new(report)));
         }
         if let Some(number) = number {

@@ -321,7 +321,7 @@ fn checkpoint(subtasks: std::ops::Range<u32>) -> ToWorker {
 
 fn part(subtask: u32, reason: &str) -> Box<SnapshotReport> {
     let result = Err(reason.to_string());
-    Box::new(SnapshotReport { job: JOB, attempt: attempt(subtask), checkpoint: 7, result })
+    Box::new(SnapshotReport { job: JOB, attempt: attempt(subtask), checkpoint: 7, handed_in: 0, result })
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl Played {
                 channels: Vec::new(),
                 times,
             };
-            let report = SnapshotReport { job, attempt, checkpoint, result: Ok(part) };
+            let report = SnapshotReport { job, attempt, checkpoint, handed_in: 0, result: Ok(part) };
             self.cluster.wait_ms(10);
             self.cluster.handle.worker_message(ToCoordinator::Snapshot(Box::new(report))).await.unwrap();
         }

@@ -57,8 +57,13 @@ fn parts_of_snapshots_are_taken_in_and_last_ones_with_the_end_of_their_task() {
             channels: Vec::new(),
             times: SnapshotTimes::default(),
         };
-        let part =
-            |checkpoint| SnapshotReport { job: JOB, attempt, checkpoint, result: Ok(snapshot.clone()) };
+        let part = |checkpoint| SnapshotReport {
+            job: JOB,
+            attempt,
+            checkpoint,
+            handed_in: 0,
+            result: Ok(snapshot.clone()),
+        };
         // Of no snapshot that is under way: that is the service's to know.
         worker.hand_in(&[part(7)]).await.unwrap();
         worker.want_snapshot(attempt).await.unwrap();

@@ -404,8 +404,15 @@ fn task_snapshot() -> impl Strategy<Value = TaskSnapshot> {
 
 fn snapshot_report() -> impl Strategy<Value = SnapshotReport> {
     let result = prop_oneof![task_snapshot().prop_map(Ok), text().prop_map(Err)];
-    (job_id(), attempt(), any::<u64>(), result)
-        .prop_map(|(job, attempt, checkpoint, result)| SnapshotReport { job, attempt, checkpoint, result })
+    (job_id(), attempt(), any::<[u64; 2]>(), result).prop_map(
+        |(job, attempt, [checkpoint, handed_in], result)| SnapshotReport {
+            job,
+            attempt,
+            checkpoint,
+            handed_in,
+            result,
+        },
+    )
 }
 
 pub fn report() -> impl Strategy<Value = Report> {

@@ -6,7 +6,13 @@ use super::coordinator::{Event, Port};
 use super::*;
 
 fn part(subtask: u32, checkpoint: u64) -> SnapshotReport {
-    SnapshotReport { job: JOB, attempt: attempt(subtask), checkpoint, result: Err("no disk".into()) }
+    SnapshotReport {
+        job: JOB,
+        attempt: attempt(subtask),
+        checkpoint,
+        handed_in: 0,
+        result: Err("no disk".into()),
+    }
 }
 
 fn snapshot(subtask: u32, checkpoint: u64) -> ToCoordinator {
