@@ -63,6 +63,8 @@ struct Event {
     }
     savepointDisposed @29 :Text;
     # Its folder.
+    claimEnded @30 :Common.Id;
+    # The job whose claimed snapshot is deleted.
   }
 }
 
@@ -166,6 +168,7 @@ struct Checkpoints {
   restoredFrom @14 :Snapshots.RestoreFrom;
   # Null: nothing.
   restoredMs @15 :UInt64;
+  claimEnded @16 :Bool;
 }
 
 struct Program {

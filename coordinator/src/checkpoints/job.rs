@@ -66,7 +66,7 @@ impl JobLedger {
             folder,
             pending: BTreeMap::new(),
             retained,
-            // What a leader before has deleted is found to be gone.
+            // What a leader before has deleted and could not say so is found to be gone.
             claimed: claimed(record),
             registry: Registry::default(),
             surveyed: true,
@@ -471,5 +471,8 @@ impl JobLedger {
 /// The snapshot that a job was submitted with and owns.
 fn claimed(record: &JobRecord) -> Option<String> {
     let restore = record.spec().restore.as_ref().filter(|restore| restore.own)?;
+    if record.checkpoints().claim_has_ended() {
+        return None;
+    }
     (record.graph().mode == ExecutionMode::Streaming).then(|| restore.folder.clone())
 }

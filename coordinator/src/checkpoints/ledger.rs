@@ -151,6 +151,13 @@ impl Ledger {
         }
     }
 
+    /// The snapshot that a job has claimed is deleted. Of a job that is over nobody will ask.
+    pub fn claim_ended(&mut self, job: JobId, now: Now) {
+        if self.jobs.contains_key(&job) {
+            self.actions.push(Action::Propose(Event::ClaimEnded { job, at_ms: now.wall_ms }));
+        }
+    }
+
     /// Files and folders that could not be deleted, each time it was tried.
     pub fn deletions_failed(&self) -> u64 {
         self.deletions_failed

@@ -629,10 +629,14 @@ fn a_claimed_snapshot_goes_when_as_many_of_the_jobs_own_are_complete_as_it_retai
     assert_eq!(claimed(leader.complete(6, &[])), ["file:///data/other/chk-4"]);
     leader.pass(100);
     assert!(claimed(leader.complete(7, &[])).is_empty(), "it goes once");
-    // Another leader does not know whether it is gone.
+    // Another leader does not know whether it is gone, until that is in the log: then what is there is somebody's.
     let (state, now) = (leader.state.clone(), leader.now());
     leader.ledger.take_over(&state, now);
     assert_eq!(claimed(leader.ledger.take_actions()), ["file:///data/other/chk-4"]);
+    leader.ledger.claim_ended(JOB, now);
+    leader.pass(0);
+    leader.ledger.take_over(&leader.state.clone(), now);
+    assert!(claimed(leader.ledger.take_actions()).is_empty());
 }
 
 #[test]

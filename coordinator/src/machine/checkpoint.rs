@@ -262,6 +262,8 @@ pub struct JobCheckpoints {
     pub(super) operations: VecDeque<Operation>,
     /// What the tasks that are deployed now were started from.
     pub(super) restored: Option<Restored>,
+    /// The snapshot that the job came with and owned is deleted.
+    pub(super) claim_ended: bool,
 }
 
 impl JobCheckpoints {
@@ -336,6 +338,11 @@ impl JobCheckpoints {
     /// What the tasks of the current deployment were started from.
     pub fn restored(&self) -> Option<&Restored> {
         self.restored.as_ref()
+    }
+
+    /// Whether the snapshot that the job came with and owned is deleted.
+    pub fn claim_has_ended(&self) -> bool {
+        self.claim_ended
     }
 
     /// The stop or change of parallelism under way.

@@ -375,6 +375,14 @@ impl Step<'_> {
         }
     }
 
+    /// The snapshot that the job has claimed is deleted.
+    pub(super) fn end_claim(&mut self, job: JobId) {
+        match self.state.jobs.get_mut(&job) {
+            Some(record) => record.checkpoints.claim_ended = true,
+            None => self.state.ignored.unknown_job += 1,
+        }
+    }
+
     /// The job runs no more, or not as it did: what was under way is given up, and requests learn what came of them.
     pub(super) fn drop_pending(&mut self, job: JobId, state: JobState) {
         let at_ms = self.state.now_ms;

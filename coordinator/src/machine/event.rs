@@ -162,6 +162,13 @@ pub enum Event {
         /// When.
         at_ms: u64,
     },
+    /// The snapshot that a job has claimed is deleted: what is in its folder from now on is somebody's.
+    ClaimEnded {
+        /// The job.
+        job: JobId,
+        /// When.
+        at_ms: u64,
+    },
 }
 
 impl Event {
@@ -178,6 +185,7 @@ impl Event {
             | Event::CheckpointFailed { at_ms, .. }
             | Event::LastSnapshot { at_ms, .. }
             | Event::SavepointDisposed { at_ms, .. }
+            | Event::ClaimEnded { at_ms, .. }
             | Event::JobSubmitted { at_ms, .. }
             | Event::TaskStateChanged { at_ms, .. }
             | Event::CancelRequested { at_ms, .. }

@@ -47,6 +47,7 @@ pub fn apply(state: &mut ClusterState, event: Event) -> Vec<Effect> {
         }
         Event::LastSnapshot { job, attempt, snapshot, .. } => step.keep_last(job, attempt, snapshot),
         Event::SavepointDisposed { folder, .. } => step.dispose(&folder),
+        Event::ClaimEnded { job, .. } => step.end_claim(job),
     }
     if step.replan {
         step.place_ready();

@@ -53,7 +53,8 @@ pub(super) fn told(event: &Event) -> Told {
         Event::WorkerRegistered { .. }
         | Event::ProgramStored { .. }
         | Event::ProgramRemoved { .. }
-        | Event::SavepointDisposed { .. } => Told::Nothing,
+        | Event::SavepointDisposed { .. }
+        | Event::ClaimEnded { .. } => Told::Nothing,
     }
 }
 
@@ -280,6 +281,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
                 self.ledger.stored(job, checkpoint, result, now);
             }
             Done::NotDeleted(failed) => self.ledger.not_deleted(failed),
+            Done::ClaimEnded(job) => self.ledger.claim_ended(job, now),
             Done::Surveyed(job, surveyed) => {
                 if let Some(record) = self.state.job(job) {
                     self.ledger.surveyed(record, surveyed, now);

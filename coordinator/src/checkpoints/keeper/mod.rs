@@ -1,54 +1,45 @@
 //! The threads that write manifests and delete files.
 //!
 //! Manifests, deletions, and what people and new leaders ask have threads of their own: completing a checkpoint never waits for files
-//! of an older one to go. Who may call it: [`crate::service`]. What must never happen here: manifests of one job that are written in
+//! of an older one to go. Among each of them every job has a place of its own: a storage that does not answer takes one thread, and holds
+//! up the jobs that use it. Who may call it: [`crate::service`]. What must never happen here: manifests of one job that are written in
 //! another order than they were given; a folder that comes back because it was deleted before its manifest came.
 //!
-//! * [`Keeper`]: the way to the threads; `deletions`: what waits to be deleted; `storing`: manifests under way
+//! * [`Keeper`]: the way to the threads; `pool`: work that waits for them; `work`: what they do; `storing`: manifests under way
 
-mod deletions;
+mod pool;
 mod storing;
+mod work;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-use flott_schema::error::{Error, Result};
+use flott_schema::error::{Error, ErrorKind, Result};
 use flott_schema::ids::JobId;
 use flott_schema::snapshot::Manifest;
-use flott_storage::{Storage, manifest};
 use tokio::sync::mpsc;
 
-use self::deletions::Deletions;
+use self::pool::{Bounds, Pool, Watched};
 use self::storing::Storing;
+use self::work::{Question, Store};
 use super::action::{Deletion, Survey, Surveyed};
-use super::claimed;
-use super::registry::shared_names;
 
-/// Threads that write manifests. Those of one job are written by one of them, in order.
-const WRITERS: usize = 4;
+/// Manifests: beyond these bounds they fail their snapshots.
+const MANIFESTS: Bounds = Bounds { threads: 16, waiting: 1_024, waiting_of_owner: 64 };
 
-/// Manifests that may wait for one thread. More of them fail their snapshots.
-const MANIFESTS_MAX: usize = 256;
+/// Files and folders to be deleted. What is beyond these bounds is given back, and tried again with the job's next deletion.
+const DELETIONS: Bounds = Bounds { threads: 8, waiting: 200_000, waiting_of_owner: 50_000 };
 
-/// Questions that may wait: surveys, which are tried again, and disposals.
-const QUESTIONS_MAX: usize = 256;
+/// Surveys, which are tried again, and disposals.
+const QUESTIONS: Bounds = Bounds { threads: 8, waiting: 256, waiting_of_owner: 4 };
 
-/// A manifest to write.
-#[derive(Debug)]
-struct Store {
-    job: JobId,
-    checkpoint: u64,
-    folder: String,
-    manifest: Box<Manifest>,
-}
+/// How much of what the threads have done may wait to be heard.
+const DONE_MAX: usize = 256;
 
-/// What is asked.
-#[derive(Debug)]
-enum Question {
-    Survey(Survey),
-    Dispose { folder: String, reply: tokio::sync::oneshot::Sender<Result<()>> },
-}
+/// How often it is looked for calls that do not return.
+const WATCH_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the threads have done.
 #[derive(Debug)]
@@ -64,6 +55,8 @@ pub enum Done {
     },
     /// These files could not be deleted.
     NotDeleted(Deletion),
+    /// The snapshot that the job has claimed is deleted.
+    ClaimEnded(JobId),
     /// What was found.
     Surveyed(JobId, Surveyed),
 }
@@ -71,47 +64,36 @@ pub enum Done {
 /// The way to the threads. They end when all clones are gone.
 #[derive(Clone, Debug)]
 pub struct Keeper {
-    writers: Arc<[SyncSender<Store>]>,
+    manifests: Pool<Store>,
     storing: Arc<Storing>,
-    deletions: Arc<Open>,
-    questions: SyncSender<Question>,
-}
-
-/// Closes the queue of deletions when nobody is left who could give more.
-#[derive(Debug)]
-struct Open(Arc<Deletions>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.close();
-    }
+    deletions: Pool<Deletion>,
+    questions: Pool<Question>,
+    /// Numbers the requests.
+    requests: Arc<AtomicU64>,
+    /// The watch ends with it.
+    _watch: SyncSender<()>,
 }
 
 impl Keeper {
-    /// Starts the threads; gives also what they will have done. If one cannot be started, what it is given fails.
+    /// The way to threads, which are started when there is work for them; gives also what they will have done. If one cannot be started,
+    /// what it is given fails.
     pub fn start() -> (Self, mpsc::Receiver<Done>) {
-        let (done, finished) = mpsc::channel(MANIFESTS_MAX);
+        let (done, finished) = mpsc::channel(DONE_MAX);
         let storing = Arc::new(Storing::default());
-        let writers = (0..WRITERS).map(|number| {
-            let (sender, work) = sync_channel(MANIFESTS_MAX);
-            let (storing, done) = (storing.clone(), done.clone());
-            spawn(format!("flott-manifests-{number}"), move || write(&work, &storing, &done));
-            sender
-        });
-        let writers = writers.collect();
-        let deletions = Arc::new(Deletions::default());
-        let (waiting, told) = (deletions.clone(), done.clone());
-        spawn("flott-deletions".into(), move || {
-            while let Some(deletion) = waiting.next() {
-                // Nobody listens when the service has ended; what was to be deleted is, all the same.
-                if let Some(failed) = delete(deletion) {
-                    let _ = told.blocking_send(Done::NotDeleted(failed));
-                }
-            }
-        });
-        let (questions, asked) = sync_channel(QUESTIONS_MAX);
-        spawn("flott-snapshots".into(), move || answer(&asked, &done));
-        (Keeper { writers, storing, deletions: Arc::new(Open(deletions)), questions }, finished)
+        let (under_way, told) = (storing.clone(), done.clone());
+        let manifests = Pool::new("manifests", MANIFESTS, move |store| work::write(store, &under_way, &told));
+        let told = done.clone();
+        let deletions =
+            Pool::new("deletions", DELETIONS, move |deletion| work::delete_and_tell(deletion, &told));
+        let questions = Pool::new("snapshots", QUESTIONS, move |question| work::answer(question, &done));
+        let watched = [manifests.watched(), deletions.watched(), questions.watched()];
+        let (watch, ended) = sync_channel(0);
+        let thread = std::thread::Builder::new().name("flott-storage".into());
+        if let Err(error) = thread.spawn(move || look_for_slow(&watched, &ended)) {
+            tracing::error!(%error, "nobody will tell of a storage that does not answer: there is no thread for that");
+        }
+        let requests = Arc::default();
+        (Keeper { manifests, storing, deletions, questions, requests, _watch: watch }, finished)
     }
 
     /// Writes a manifest. An error says why it was not even begun.
@@ -123,146 +105,42 @@ impl Keeper {
         manifest: Box<Manifest>,
     ) -> std::result::Result<(), String> {
         self.storing.begin(&folder);
-        let writer = &self.writers[(job.0 % WRITERS as u128) as usize];
-        writer.try_send(Store { job, checkpoint, folder, manifest }).map_err(|error| match error {
-            TrySendError::Full(store) | TrySendError::Disconnected(store) => {
-                self.storing.end(&store.folder);
-                format!("the storage is slow: {MANIFESTS_MAX} manifests wait for it")
-            }
+        self.manifests.push(Store { job, checkpoint, folder, manifest }).map_err(|store| {
+            self.storing.end(&store.folder);
+            "the storage is slow: too many manifests wait for it".to_string()
         })
     }
 
     /// Deletes files; gives them back if there is no room for the work.
     pub(crate) fn delete(&self, deletion: Deletion) -> std::result::Result<(), Deletion> {
         let deletion = self.storing.without(deletion);
-        if deletion.is_empty() { Ok(()) } else { self.deletions.0.push(deletion) }
+        if deletion.is_empty() { Ok(()) } else { self.deletions.push(deletion) }
     }
 
     /// Looks at what a leader has left. False: there is no room for the work.
     pub(crate) fn survey(&self, survey: Survey) -> bool {
-        self.questions.try_send(Question::Survey(survey)).is_ok()
+        self.questions.push(Question::Survey(survey)).is_ok()
     }
 
     /// Deletes a savepoint, as its owner wants. What is no snapshot is left alone.
     pub async fn dispose(&self, folder: String) -> Result<()> {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let unable = |reason: String| flott_schema::Error::new(flott_schema::ErrorKind::Io, reason);
-        let busy = || unable(format!("the storage is slow: {QUESTIONS_MAX} requests wait for it; try again"));
-        self.questions.try_send(Question::Dispose { folder, reply }).map_err(|_| busy())?;
-        answer.await.map_err(|_| unable("the thread of snapshots has ended".into()))?
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let unable = |reason: &str| Error::new(ErrorKind::Io, reason);
+        let busy = |_| unable("the storage is slow: too many requests wait for it; try again");
+        self.questions.push(Question::Dispose { number, folder, reply }).map_err(busy)?;
+        answer.await.map_err(|_| {
+            unable("the savepoint is deleted in part: the thread that did it has ended; try again")
+        })?
     }
 }
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().name(name.clone());
-    if let Err(error) = thread.spawn(run) {
-        tracing::error!(%error, name, "a thread of snapshots cannot be started");
-    }
-}
-
-fn write(work: &Receiver<Store>, storing: &Storing, done: &mpsc::Sender<Done>) {
-    while let Ok(Store { job, checkpoint, folder, manifest }) = work.recv() {
-        let result = store(&folder, &manifest).map_err(|error| error.to_string());
-        let failed = storing.end(&folder).and_then(delete).map(Done::NotDeleted);
-        for told in [Some(Done::Stored { job, checkpoint, result }), failed].into_iter().flatten() {
-            // Nobody listens when the service has ended.
-            let _ = done.blocking_send(told);
+/// Tells people of calls that do not return, until there is no keeper any more.
+fn look_for_slow(watched: &[Box<dyn Watched>], ended: &Receiver<()>) {
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(WATCH_PAUSE) {
+        let now = Instant::now();
+        for pool in watched {
+            pool.warn(now);
         }
     }
-}
-
-fn answer(asked: &Receiver<Question>, done: &mpsc::Sender<Done>) {
-    while let Ok(question) = asked.recv() {
-        match question {
-            Question::Survey(survey) => {
-                let _ = done.blocking_send(Done::Surveyed(survey.job, look(&survey)));
-            }
-            Question::Dispose { folder, reply } => {
-                // Who asked may be gone.
-                let _ = reply.send(dispose(&folder));
-            }
-        }
-    }
-}
-
-fn store(folder: &str, content: &Manifest) -> Result<u64> {
-    let folder = Storage::open(folder)?;
-    // Tasks without files have made none.
-    folder.create()?;
-    flott_faults::write("leader.manifest").map_err(|error| Error::io(&folder, error))?;
-    let stored = manifest::write(&folder, content);
-    flott_faults::point("leader.stored");
-    stored
-}
-
-/// Deletes what it can; gives the rest.
-fn delete(deletion: Deletion) -> Option<Deletion> {
-    let Deletion { job, files, trees, claimed, empty_folder } = deletion;
-    let mut failed = Deletion { job, ..Deletion::default() };
-    let mut by_folder: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (folder, name) in files.iter().filter_map(|file| file.rsplit_once('/')) {
-        by_folder.entry(folder).or_default().push(name);
-    }
-    for (folder, names) in by_folder {
-        let kept = match Storage::open(folder) {
-            Ok(storage) => storage.delete_all(&names),
-            Err(error) => Some((names, error)),
-        };
-        if let Some((names, error)) = kept {
-            let count = names.len();
-            tracing::warn!(folder, count, %error, "files of snapshots that nobody needs cannot be deleted; it is tried again");
-            failed.files.extend(names.iter().map(|name| format!("{folder}/{name}")));
-        }
-    }
-    for tree in trees {
-        flott_faults::point("leader.delete-folder");
-        if let Err(error) = Storage::open(&tree).and_then(|tree| tree.delete_tree().map(drop)) {
-            tracing::warn!(tree, %error, "a snapshot that nobody needs cannot be deleted; it is tried again");
-            failed.trees.push(tree);
-        }
-    }
-    if let Some(snapshot) = claimed
-        && let Err(error) = claimed::discard(&snapshot.folder)
-    {
-        tracing::warn!(folder = snapshot.folder, %error, "a snapshot that the job has claimed cannot be deleted; it is tried again");
-        failed.claimed = Some(snapshot);
-    }
-    if let Some(folder) = empty_folder.and_then(|folder| Storage::open(&folder).ok())
-        && folder.list().is_ok_and(|entries| entries.is_empty())
-        && let Err(error) = folder.delete_tree()
-    {
-        tracing::warn!(%folder, %error, "an empty folder of snapshots cannot be deleted");
-    }
-    (!failed.is_empty()).then_some(failed)
-}
-
-fn look(survey: &Survey) -> Surveyed {
-    let mut found = Surveyed::default();
-    let manifests: Result<Vec<(u64, Vec<String>)>> = survey
-        .retained
-        .iter()
-        .map(|(id, folder)| {
-            let manifest = manifest::read(&Storage::open(folder)?)?;
-            let names = manifest.tasks.iter().flat_map(shared_names).map(str::to_string);
-            Ok((*id, names.collect()))
-        })
-        .collect();
-    match manifests {
-        Ok(manifests) => found.manifests = Some(manifests),
-        Err(error) => {
-            let job = survey.job;
-            tracing::error!(%job, %error, "a checkpoint cannot be read: files that it may share are kept until it can");
-            return found;
-        }
-    }
-    let entries = |folder: &str| Storage::open(folder).and_then(|folder| folder.list()).unwrap_or_default();
-    let files = entries(&format!("{}/shared", survey.folder));
-    found.files = files.into_iter().filter(|entry| !entry.is_folder).map(|entry| entry.name).collect();
-    let folders = entries(&survey.folder).into_iter().filter(|entry| entry.is_folder);
-    found.folders = folders.filter_map(|entry| entry.name.strip_prefix("chk-")?.parse().ok()).collect();
-    found
-}
-
-fn dispose(folder: &str) -> Result<()> {
-    manifest::dispose(&manifest::folder_of(folder)?)
 }

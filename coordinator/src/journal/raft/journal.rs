@@ -303,6 +303,7 @@ impl Journal for RaftJournal {
             | Event::SlotWaitExpired { .. }
             | Event::RestartDelayExpired { .. }
             | Event::CheckpointCompleted { .. }
+            | Event::ClaimEnded { .. }
             | Event::ProgramRemoved { .. } => SMALL_EVENT_BYTES,
             Event::CheckpointFailed { reason, .. } => SMALL_EVENT_BYTES + reason.len(),
             Event::LastSnapshot { snapshot, .. } if snapshot.operators.is_empty() => SMALL_EVENT_BYTES,

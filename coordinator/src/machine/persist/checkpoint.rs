@@ -270,6 +270,7 @@ impl Wire for JobCheckpoints {
             closing,
             operations,
             restored,
+            claim_ended,
         } = self;
         form.set_last_id(*last_id);
         fields::write_list("pending", pending.values(), |length| form.reborrow().init_pending(length))?;
@@ -289,6 +290,7 @@ impl Wire for JobCheckpoints {
         form.set_failed(*failed);
         form.set_restores(*restores);
         form.set_failures_in_a_row(*failures_in_a_row);
+        form.set_claim_ended(*claim_ended);
         if let Some(closing) = closing {
             closing.write(form.reborrow().init_closing())?;
         }
@@ -327,6 +329,7 @@ impl Wire for JobCheckpoints {
             closing: fields::optional("closing", form.has_closing(), form.get_closing())?,
             operations: fields::list::<Operation>("operations", form.get_operations())?.into(),
             restored,
+            claim_ended: form.get_claim_ended(),
         })
     }
 }

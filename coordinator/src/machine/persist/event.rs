@@ -88,6 +88,7 @@ impl Wire for Event {
                 form.set_savepoint_disposed(fields::text_to_write("folder", folder)?);
                 Ok(())
             }
+            Event::ClaimEnded { job, .. } => job.write(form.init_claim_ended()),
         }
     }
 
@@ -163,6 +164,7 @@ impl Wire for Event {
                 snapshot: Arc::new(fields::required("snapshot", form.has_snapshot(), form.get_snapshot())?),
                 at_ms,
             },
+            event::ClaimEnded(job) => Event::ClaimEnded { job: Wire::read(job.map_err(broken)?)?, at_ms },
             event::SavepointDisposed(folder) => {
                 Event::SavepointDisposed { folder: fields::text("folder", folder)?, at_ms }
             }

@@ -211,6 +211,7 @@ fn events() -> Vec<(&'static str, Event)> {
             },
         ),
         ("savepoint_disposed", Event::SavepointDisposed { folder: "/savepoints/s".into(), at_ms: 1_015 }),
+        ("claim_ended", Event::ClaimEnded { job: JOB, at_ms: 1_016 }),
     ]
 }
 
@@ -266,7 +267,14 @@ fn stored_forms_are_frozen() {
         let stored = frozen(&format!("event_{name}"), encode_event(&event).unwrap());
         assert_eq!(decode_event(&stored).unwrap(), event, "{name}");
     }
-    for (name, state) in [("snapshot", waiting_state()), ("snapshot_checkpoints", snapshot_state())] {
+    let mut claim_ended = snapshot_state();
+    apply(&mut claim_ended, Event::ClaimEnded { job: JOB, at_ms: 1_016 });
+    let states = [
+        ("snapshot", waiting_state()),
+        ("snapshot_checkpoints", snapshot_state()),
+        ("snapshot_claim_ended", claim_ended),
+    ];
+    for (name, state) in states {
         let stored = frozen(name, encode_state(&state).unwrap());
         assert_eq!(decode_state(&stored).unwrap(), state, "{name}");
     }
