@@ -117,6 +117,8 @@ impl EmbeddedCluster {
                 ),
             ));
         }
+        // A job that needs more will say so when it fails.
+        let _ = flott_worker::open_files::raise_limit();
         // A thread of its own: the caller may be inside another runtime.
         let thread = std::thread::Builder::new().name("flott-cluster".into()).spawn(move || {
             let system = actix::System::new();

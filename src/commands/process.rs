@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use flott::schema::config::{Configuration, options};
+use flott::worker::open_files;
 use flott::worker::supervisor::rotate::{RotatingFile, Rotation, SharedLog};
 use flott::{Error, Result};
 use tracing_subscriber::EnvFilter;
@@ -33,6 +34,12 @@ impl Settings {
     pub fn start(&self, role: &str) -> Result<Configuration> {
         let configuration = self.configuration()?;
         start_log(role, &configuration)?;
+        let raised = open_files::raise_limit();
+        match (open_files::complaint(&raised), raised) {
+            (Some(complaint), _) => tracing::warn!("{complaint}"),
+            (None, Ok(limit)) => tracing::info!(limit, "files and connections that may be open"),
+            (None, Err(_)) => {}
+        }
         for key in configuration.ineffective_keys() {
             tracing::warn!("{key} is set, but Flott does not act on it");
         }

@@ -1,7 +1,7 @@
 //! The runtime of tasks.
 //!
 //! What lives here: slots (threads), subtask actors, the pump that drives a task, input gates and channels, spooled
-//! results, split enumerators, snapshots, the exchange with other executors, and the service that deploys and cancels on the
+//! results, split enumerators, snapshots, the exchange with other executors, the limit of open files, and the service that deploys and cancels on the
 //! coordinator's orders. Who may call it: the `flott` binary and the embedded cluster. What must never happen here: a decision about a job (the coordinator's),
 //! knowledge of particular operators (the program's). Who knows actix is listed in `tests/tidy.rs`.
 
@@ -16,6 +16,7 @@ pub mod gate;
 mod leftovers;
 mod links;
 pub mod metrics;
+pub mod open_files;
 pub mod overtaking;
 pub mod pace;
 pub mod panics;

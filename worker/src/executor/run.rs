@@ -18,6 +18,7 @@ use crate::executor::environment::Environment;
 use crate::executor::incoming::incoming;
 use crate::executor::session::{Session, Speaker};
 use crate::metrics::JobMetrics;
+use crate::open_files;
 use crate::service::{Options, Worker};
 
 /// Reports of tasks that may wait to be sent.
@@ -39,6 +40,10 @@ const ORPHANED: i32 = 3;
 /// The process ends with it: when the job is released, when the worker is gone, or with exit status 1 and the
 /// reason on the standard error.
 pub fn run(environment: Environment, program: Program) -> ! {
+    // Its worker has raised what it inherits, unless that was started otherwise.
+    if let Some(complaint) = open_files::complaint(&open_files::raise_limit()) {
+        eprintln!("{complaint}");
+    }
     // A thread of its own: the caller may be inside another runtime.
     let thread = std::thread::Builder::new()
         .name("flott-executor".into())
