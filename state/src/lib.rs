@@ -5,7 +5,7 @@
 //! way; `pipeline`, the way of rows from tables to files; `keyed`, the rows of an operator by either of the
 //! two backends, `heap` and [`rocks`]; `evolution`, values whose type has changed; `compatibility`, what becomes of
 //! a snapshot in a program; [`rows`], rows as bytes
-//! and the file of rows that both read; `restored`, what a task takes from a manifest; `source`, rows of a
+//! and the file of rows that both read; `manifests`, waiting for the manifest that tasks start from; `restored`, what a task takes from it; `source`, rows of a
 //! snapshot in whatever form; `scan`, rows of a table in their order; `show`, rows for people; `files`, to and from the storage of snapshots; `place` and `pool`, working
 //! files and threads; `checks`, files that are read to the end while a task works with them.
 //!
@@ -21,6 +21,7 @@ mod evolution;
 mod files;
 mod heap;
 mod keyed;
+mod manifests;
 mod operator;
 mod options;
 mod pipeline;

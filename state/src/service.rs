@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use flott_schema::ids::{JobId, OperatorId, TaskId};
 use flott_schema::key_group::KeyGroupRange;
@@ -13,8 +14,9 @@ use flott_schema::{Context, Error, Result};
 
 use crate::checks::Unchecked;
 use crate::files;
+use crate::manifests::Manifests;
 use crate::options::StateOptions;
-use crate::pool::{Pool, lock};
+use crate::pool::Pool;
 use crate::restored::RestoredPart;
 use crate::rocks::Tuning;
 
@@ -22,6 +24,9 @@ use crate::rocks::Tuning;
 const WORK: &str = "work";
 /// Files of the last completed checkpoint of each task.
 const BACKUP: &str = "backup";
+
+/// How long a task waits for the manifest that it starts from. A manifest of a large job is read within a second.
+const MANIFEST_WAIT: Duration = Duration::from_secs(120);
 
 /// What the tasks of an executor share for their state.
 #[derive(Debug)]
@@ -32,8 +37,7 @@ pub struct StateService {
     /// Moves files. Apart from `compute`, so that slow storage does not hold up tables.
     pub(crate) transfer: Arc<Pool>,
     pub(crate) tuning: Tuning,
-    /// The manifest that was read last.
-    manifest: Mutex<Option<(RestoreFrom, Arc<Manifest>)>>,
+    manifests: Arc<Manifests>,
     /// Numbers the folders of working files: one that is being closed is never in the way of another.
     folders: AtomicUsize,
 }
@@ -51,24 +55,17 @@ impl StateService {
             compute: Arc::new(Pool::start("state", options.threads)?),
             transfer: Arc::new(Pool::start("state-transfer", options.transfer_threads)?),
             tuning: Tuning::new(&options),
-            manifest: Mutex::default(),
+            manifests: Arc::default(),
             folders: AtomicUsize::new(0),
             options,
         }))
     }
 
     /// The manifest of a snapshot. The one that was read last is kept, since all tasks of an executor start
-    /// from the same.
+    /// from the same. Waits for it for two minutes.
     pub fn manifest(&self, from: &RestoreFrom) -> Result<Arc<Manifest>> {
-        let mut last = lock(&self.manifest);
-        if let Some((known, manifest)) = &*last
-            && known == from
-        {
-            return Ok(manifest.clone());
-        }
-        let manifest = Arc::new(files::read_manifest(&from.folder).at(|| from.to_string())?);
-        *last = Some((from.clone(), manifest.clone()));
-        Ok(manifest)
+        let folder = from.folder.clone();
+        self.manifests.get(from, MANIFEST_WAIT, move || files::read_manifest(&folder))
     }
 
     /// Deletes the local backups of checkpoints: the job has ended.
