@@ -10,7 +10,8 @@ use flott_schema::snapshot::{KeyedSnapshot, SnapshotFile, TableSnapshot};
 use flott_schema::{Error, Result};
 
 use crate::files;
-use crate::pipeline::{Layer, Store, nothing_to_write};
+use crate::layer::Layer;
+use crate::pipeline::{Store, nothing_to_write};
 use crate::place::{Place, discard, put_own};
 use crate::pool::{guarded, lock};
 use crate::rows::{ROWS_FORMAT, RowsWriter, Run, merge};

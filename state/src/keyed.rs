@@ -11,12 +11,14 @@ use flott_schema::{Error, Result};
 use crate::evolution::Plan;
 use crate::heap::HeapStore;
 use crate::options::Backend;
+use crate::memory::TaskMemory;
 use crate::pipeline::{Pipeline, Store};
 use crate::place::{Place, discard};
 use crate::restored::RestoredPart;
 #[cfg(test)]
 use crate::rocks::RocksStore;
 use crate::rocks::{Begun, Members, restore};
+use crate::rows::WantedRow;
 use crate::source::RowSource;
 
 /// Rows of one operator in a task.
@@ -39,12 +41,16 @@ enum Kept {
 
 impl Keyed {
     /// Fetches the parts of a snapshot to start with, if there are any.
-    pub(crate) fn open(place: Arc<Place>, from: Option<(&RestoreFrom, Vec<RestoredPart>)>) -> Result<Self> {
+    pub(crate) fn open(
+        place: Arc<Place>,
+        from: Option<(&RestoreFrom, Vec<RestoredPart>)>,
+        memory: Arc<TaskMemory>,
+    ) -> Result<Self> {
         let service = place.service.clone();
         let from = from.filter(|(_, parts)| !parts.is_empty());
         let pipeline = |store: Arc<dyn Store>| {
             let name = format!("operator {}", place.operator);
-            Pipeline::new(name, store, service.compute.clone(), service.options.buffer_bytes)
+            Pipeline::new(name, store, service.compute.clone(), memory.clone(), service.options.buffer_bytes)
         };
         let (pipeline, store) = match (service.options.backend, from) {
             (Backend::HashMap, from) => {
@@ -129,7 +135,8 @@ impl Keyed {
         let waiting = self.pipeline.waiting()?;
         let mut missing = Vec::with_capacity(keys.len());
         for (position, (key_group, key)) in keys.iter().enumerate() {
-            match waiting.iter().find_map(|run| run.get(*key_group, table, key)) {
+            let wanted = WantedRow::new(*key_group, table, key);
+            match waiting.iter().find_map(|run| run.get(&wanted)) {
                 Some(Some(value)) => found(position, value)?,
                 Some(None) => {}
                 None => missing.push(position),

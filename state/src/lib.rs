@@ -2,9 +2,9 @@
 //!
 //! What lives here: `options`, the settings; `service`, what the tasks of an executor share; `task` and
 //! `operator`, the state of a task and of each of its operators; `snapshot`, one snapshot of a task on its
-//! way; `pipeline`, the way of rows from tables to files; `keyed`, the rows of an operator by either of the
-//! two backends, `heap` and [`rocks`]; `evolution`, values whose type has changed; `compatibility`, what becomes of
-//! a snapshot in a program; [`rows`], rows as bytes
+//! way; `pipeline` and `layer`, the way of rows from tables to files; `memory`, how it is divided; `keyed`, the
+//! rows of an operator by either of the two backends, `heap` and [`rocks`]; `evolution`, values whose type has
+//! changed; `compatibility`, what becomes of a snapshot in a program; [`rows`], rows as bytes
 //! and the file of rows that both read; `manifests`, waiting for the manifest that tasks start from; `restored`, what a task takes from it; `source`, rows of a
 //! snapshot in whatever form; `scan`, rows of a table in their order; `show`, rows for people; `files`, to and from the storage of snapshots; `place` and `pool`, working
 //! files and threads; `checks`, files that are read to the end while a task works with them.
@@ -21,7 +21,9 @@ mod evolution;
 mod files;
 mod heap;
 mod keyed;
+mod layer;
 mod manifests;
+mod memory;
 mod operator;
 mod options;
 mod pipeline;

@@ -1,6 +1,6 @@
 //! State of one operator in one task.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use flott_schema::{Context, Error, Result};
 use crate::evolution::{self, Plan};
 use crate::keyed::Keyed;
 use crate::options::{Backend, TaskIdentity};
-use crate::pipeline::{Layer, Pipeline};
+use crate::layer::Layer;
+use crate::pipeline::Pipeline;
 use crate::place::Place;
 use crate::pool::guarded;
+use crate::memory::TaskMemory;
 use crate::restored::{Restored, RestoredOperator};
-use crate::rocks::Tuning;
 use crate::service::StateService;
 use crate::snapshot::{Part, Pending};
 
@@ -30,8 +31,7 @@ pub(crate) struct Shared {
     pub(crate) task: TaskIdentity,
     pub(crate) restored: Option<Restored>,
     pub(crate) current: RefCell<Option<Current>>,
-    /// Operators that keep tables in memory.
-    pub(crate) keyed_operators: Cell<usize>,
+    pub(crate) memory: Arc<TaskMemory>,
 }
 
 impl Shared {
@@ -39,24 +39,16 @@ impl Shared {
         service: Arc<StateService>,
         task: TaskIdentity,
         restored: Option<Restored>,
+        memory: Arc<TaskMemory>,
     ) -> Rc<Self> {
-        service.tuning.resize_cache(task.memory_bytes, true);
-        let (current, keyed_operators) = Default::default();
-        Rc::new(Shared { service, task, restored, current, keyed_operators })
-    }
-
-    /// Bytes that the tables of one operator may keep in memory.
-    fn budget_bytes(&self) -> usize {
-        match self.task.memory_bytes {
-            0 => usize::MAX,
-            memory => (memory - Tuning::cache_bytes(memory)) / self.keyed_operators.get().max(1),
-        }
+        service.tuning.resize_cache(memory.cache_bytes(), true);
+        Rc::new(Shared { service, task, restored, current: RefCell::default(), memory })
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.service.tuning.resize_cache(self.task.memory_bytes, false);
+        self.service.tuning.resize_cache(self.memory.cache_bytes(), false);
     }
 }
 
@@ -73,13 +65,14 @@ impl Fetched {
         service: &Arc<StateService>,
         task: &TaskIdentity,
         restored: Option<&Restored>,
+        memory: &Arc<TaskMemory>,
         operator: OperatorId,
     ) -> Result<Self> {
         let of_operator = choose(service, task, restored, operator)?;
         let keyed = match of_operator.parts.is_empty() {
             true => None,
             false => {
-                let keyed = open_keyed(service, task, restored, operator, &of_operator);
+                let keyed = open_keyed(service, task, restored, memory, operator, &of_operator);
                 Some(keyed.at(|| format!("operator {operator}"))?)
             }
         };
@@ -102,11 +95,14 @@ fn open_keyed(
     service: &Arc<StateService>,
     task: &TaskIdentity,
     restored: Option<&Restored>,
+    memory: &Arc<TaskMemory>,
     operator: OperatorId,
     of_operator: &RestoredOperator,
 ) -> Result<Keyed> {
     let place = Arc::new(Place::new(service, task, operator)?);
-    Keyed::open(place, restored.map(|restored| (&restored.from, of_operator.parts.clone())))
+    let from = restored.map(|restored| (&restored.from, of_operator.parts.clone()));
+    memory.add_operator();
+    Keyed::open(place, from, memory.clone())
 }
 
 /// The snapshot that operators hand in for at the moment.
@@ -172,7 +168,6 @@ impl OperatorState {
     }
 
     fn set_keyed(&self, keyed: Keyed) -> &Keyed {
-        self.shared.keyed_operators.update(|operators| operators + 1);
         self.keyed.get_or_init(|| keyed)
     }
 
@@ -200,8 +195,8 @@ impl OperatorState {
             return Ok(keyed);
         }
         self.check()?;
-        let Shared { service, task, restored, .. } = &*self.shared;
-        let keyed = open_keyed(service, task, restored.as_ref(), self.operator, &self.restored);
+        let Shared { service, task, restored, memory, .. } = &*self.shared;
+        let keyed = open_keyed(service, task, restored.as_ref(), memory, self.operator, &self.restored);
         Ok(self.set_keyed(keyed.at(|| self.place())?))
     }
 
@@ -403,7 +398,7 @@ impl StateBackend for OperatorState {
     }
 
     fn budget_bytes(&self) -> usize {
-        if self.can_fetch() { self.shared.budget_bytes() } else { usize::MAX }
+        if self.can_fetch() { self.shared.memory.tables_bytes() } else { usize::MAX }
     }
 
     fn fetch(

@@ -7,7 +7,7 @@
 //! looked up in memory.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,15 @@ use flott_dataflow::snapshot::{FrozenRows, FrozenSink, RowSink};
 use flott_schema::snapshot::TableSnapshot;
 use flott_schema::{Error, ErrorKind, Result};
 
+use crate::layer::{Layer, Spares};
+use crate::memory::TaskMemory;
 use crate::pool::{Pool, guarded, lock, wait_until};
-use crate::rows::{RowBuffer, RowRef, Run, merge};
+use crate::rows::Run;
 use crate::snapshot::{Part, Pending};
 
-/// A buffer is sorted when it has so many bytes: a run that is looked into by halving. So large is a layer of
-/// written rows too.
-const RUN_BYTES: usize = 8 << 20;
-/// Sorted runs that make a part at least.
-const RUNS_A_PART: usize = 4;
+/// A buffer is sorted when it has so large a share of the bytes that may wait, and a layer of written rows is stored then: while one is,
+/// the next is gathered.
+const RUNS_A_BUFFER: usize = 2;
 /// Pieces of a snapshot that may wait to be encoded.
 const PIECES_MAX: usize = 1_024;
 /// How long the task's thread waits for the background.
@@ -42,145 +42,16 @@ pub(crate) trait Store: Send + Sync {
     fn needs_all_layers(&self) -> bool;
 }
 
-/// Rows that belong together.
-pub(crate) struct Layer {
-    /// The snapshot whose last rows these are; none: rows that were written outside of one.
-    pub(crate) snapshot: Option<Arc<Pending>>,
-    /// The tables of the operator at that time.
-    pub(crate) tables: Vec<TableSnapshot>,
-    rows: Mutex<Rows>,
-    /// Whether the task's thread may add rows, or sinks for them. Changed by that thread alone.
-    is_open: AtomicBool,
-    sinks_open: AtomicUsize,
-    /// Whether some of its rows got lost.
-    is_lost: AtomicBool,
-    /// A buffer is sorted when it has so many bytes.
-    run_bytes: usize,
-}
-
-#[derive(Default)]
-struct Rows {
-    open: RowBuffer,
-    /// From old to young.
-    runs: Vec<Arc<Run>>,
-    /// A part that is being stored, older than the others.
-    storing: Vec<Arc<Run>>,
-}
-
-impl Layer {
-    fn new(snapshot: Option<Arc<Pending>>, tables: Vec<TableSnapshot>, run_bytes: usize) -> Arc<Self> {
-        Arc::new(Layer {
-            is_open: AtomicBool::new(true),
-            snapshot,
-            tables,
-            rows: Mutex::default(),
-            sinks_open: AtomicUsize::new(0),
-            is_lost: AtomicBool::new(false),
-            run_bytes,
-        })
-    }
-
-    /// No more rows come, but through sinks that are open.
-    pub(crate) fn close(&self) {
-        self.is_open.store(false, Ordering::Release);
-    }
-
-    fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Acquire)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let rows = lock(&self.rows);
-        rows.open.memory_bytes() + rows.sorted_bytes()
-    }
-
-    /// All rows that are not stored as sorted runs, from old to young.
-    pub(crate) fn runs(&self) -> Vec<Arc<Run>> {
-        let mut rows = lock(&self.rows);
-        rows.seal(self.run_bytes);
-        rows.storing.iter().chain(&rows.runs).cloned().collect()
-    }
-
-    /// A part that is large enough to be stored: it can be looked up until it is.
-    fn begin_part(&self, part_bytes: usize) -> Option<Vec<Arc<Run>>> {
-        let mut rows = lock(&self.rows);
-        if rows.sorted_bytes() < part_bytes {
-            return None;
-        }
-        rows.storing = std::mem::take(&mut rows.runs);
-        Some(rows.storing.clone())
-    }
-
-    fn end_part(&self) {
-        lock(&self.rows).storing.clear();
-    }
-
-    /// Gives the rows in order.
-    pub(crate) fn each(&self, row: &mut dyn FnMut(RowRef<'_>) -> Result<()>) -> Result<()> {
-        let runs = self.runs();
-        merge(runs.iter().map(|run| &**run), row)
-    }
-
-    /// Whether it has no rows.
-    pub(crate) fn is_empty(&self) -> bool {
-        let rows = lock(&self.rows);
-        rows.open.is_empty() && rows.runs.is_empty()
-    }
-
-    fn encode(&self, table: u16, piece: Box<dyn FrozenRows>) -> Result<()> {
-        let mut rows = lock(&self.rows);
-        let result = guarded(|| piece.encode(&mut TableRows { table, rows: &mut rows.open }));
-        if rows.open.memory_bytes() >= self.run_bytes {
-            rows.seal(self.run_bytes);
-        }
-        result
-    }
-}
-
-impl Rows {
-    fn sorted_bytes(&self) -> usize {
-        self.runs.iter().chain(&self.storing).map(|run| run.memory_bytes()).sum()
-    }
-
-    fn seal(&mut self, run_bytes: usize) {
-        if self.open.is_empty() {
-            return;
-        }
-        self.runs.push(Arc::new(std::mem::take(&mut self.open).sort()));
-        // Lookups seal too, and must not leave many small runs. A row is copied as often as the size of its
-        // run doubles.
-        while let [.., older, younger] = &self.runs[..]
-            && older.len() <= 2 * younger.len()
-            && older.memory_bytes() + younger.memory_bytes() <= run_bytes
-        {
-            let mut both = RowBuffer::default();
-            let mut push = |row: RowRef<'_>| both.push(row.key_group, row.table, row.key, row.value);
-            merge([&**older, &**younger], &mut push).expect("rows that were in a buffer fit into one");
-            self.runs.truncate(self.runs.len() - 2);
-            self.runs.push(Arc::new(both.sort()));
-        }
-    }
-}
-
-struct TableRows<'a> {
-    table: u16,
-    rows: &'a mut RowBuffer,
-}
-
-impl RowSink for TableRows<'_> {
-    fn row(&mut self, key_group: u16, key: &[u8], value: Option<&[u8]>) -> Result<()> {
-        self.rows.push(key_group, self.table, key, value)
-    }
-}
-
 /// The way of one operator's rows.
 pub(crate) struct Pipeline {
     /// Names the operator in errors.
     name: String,
     store: Arc<dyn Store>,
     pool: Arc<Pool>,
-    /// Bytes of rows that may wait in memory before some are stored.
-    buffer_bytes: usize,
+    memory: Arc<TaskMemory>,
+    /// Bytes of rows that may wait in memory before some are stored, if there is as much.
+    buffer_bytes_max: usize,
+    spares: Arc<Spares>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -210,14 +81,23 @@ impl Pipeline {
         name: String,
         store: Arc<dyn Store>,
         pool: Arc<Pool>,
-        buffer_bytes: usize,
+        memory: Arc<TaskMemory>,
+        buffer_bytes_max: usize,
     ) -> Arc<Self> {
-        let (state, changed) = Default::default();
-        Arc::new(Pipeline { name, store, pool, buffer_bytes, state, changed })
+        let (spares, state, changed) = Default::default();
+        Arc::new(Pipeline { name, store, pool, memory, buffer_bytes_max, spares, state, changed })
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        self.memory.waiting_bytes(self.buffer_bytes_max)
     }
 
     fn run_bytes(&self) -> usize {
-        RUN_BYTES.min(self.buffer_bytes / RUNS_A_PART)
+        self.buffer_bytes() / RUNS_A_BUFFER
+    }
+
+    fn layer(&self, snapshot: Option<Arc<Pending>>, tables: Vec<TableSnapshot>) -> Arc<Layer> {
+        Layer::new(snapshot, tables, self.run_bytes(), &self.spares)
     }
 
     /// A layer for the rows of a snapshot. What is written from now on is not part of it.
@@ -226,7 +106,7 @@ impl Pipeline {
         self.check(&state)?;
         state.close_written();
         snapshot.add_part();
-        let layer = Layer::new(Some(snapshot), tables, self.run_bytes());
+        let layer = self.layer(Some(snapshot), tables);
         state.layers.push_back(layer.clone());
         Ok(layer)
     }
@@ -243,7 +123,7 @@ impl Pipeline {
         if !self.store.needs_all_layers() {
             return Box::new(Unwanted);
         }
-        let layer = Layer::new(None, Vec::new(), self.run_bytes());
+        let layer = self.layer(None, Vec::new());
         layer.close();
         let sink = self.sink(layer.clone(), table);
         let mut state = lock(&self.state);
@@ -263,7 +143,7 @@ impl Pipeline {
         self.check(&state)?;
         // Pieces of a snapshot that waits for the task's thread itself cannot be waited for.
         let deadline = Instant::now() + DEADLINE;
-        while state.front_is_ready() && state.written_bytes() > self.buffer_bytes {
+        while state.front_is_ready() && state.written_bytes() > self.buffer_bytes() {
             self.schedule(&mut state);
             let (guard, is_early) = wait_until(&self.changed, state, deadline);
             state = guard;
@@ -276,7 +156,7 @@ impl Pipeline {
         let layer = match last {
             Some(layer) => layer.clone(),
             None => {
-                let layer = Layer::new(None, Vec::new(), self.run_bytes());
+                let layer = self.layer(None, Vec::new());
                 state.layers.push_back(layer.clone());
                 layer
             }
@@ -440,6 +320,7 @@ impl Pipeline {
                 drop(state);
                 self.store(&layer, is_broken);
                 lock(&self.state).layers.pop_front();
+                self.spares.keep(layer.take_runs(), self.buffer_bytes());
             } else {
                 state.is_running = false;
                 drop(state);
@@ -452,13 +333,13 @@ impl Pipeline {
 
     /// Stores what a layer has gathered, if that is much. Those before it are stored.
     fn store_part(&self, layer: &Layer) {
-        let Some(runs) = layer.begin_part(self.buffer_bytes) else { return };
+        let Some(runs) = layer.begin_part(self.buffer_bytes()) else { return };
         let stored = guarded(|| self.store.part(layer, &runs));
         if let Err(error) = stored {
             layer.is_lost.store(true, Ordering::Release);
             self.lose(&mut lock(&self.state), layer, error);
         }
-        layer.end_part();
+        self.spares.keep({ drop(runs); layer.end_part() }, self.buffer_bytes());
     }
 
     fn store(&self, layer: &Layer, is_broken: bool) {

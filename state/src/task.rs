@@ -13,7 +13,8 @@ use flott_schema::{Context, Error, ErrorKind, Result};
 use crate::files;
 use crate::operator::{Current, Fetched, OperatorState, Shared};
 use crate::options::TaskIdentity;
-use crate::pipeline::Layer;
+use crate::layer::Layer;
+use crate::memory::TaskMemory;
 use crate::pool::guarded;
 use crate::restored::Restored;
 use crate::service::StateService;
@@ -42,6 +43,7 @@ pub struct FetchedTask {
     service: Arc<StateService>,
     task: TaskIdentity,
     restored: Option<Restored>,
+    memory: Arc<TaskMemory>,
     operators: BTreeMap<OperatorId, Fetched>,
     channels: Vec<ChannelFrames>,
 }
@@ -60,18 +62,19 @@ impl FetchedTask {
             Some(from) => Some(Restored { from: from.clone(), manifest: service.manifest(from)? }),
             None => None,
         };
+        let memory = Arc::new(TaskMemory::new(task.memory_bytes));
         let fetch = |operator: &OperatorId| {
-            Ok((*operator, Fetched::fetch(service, &task, restored.as_ref(), *operator)?))
+            Ok((*operator, Fetched::fetch(service, &task, restored.as_ref(), &memory, *operator)?))
         };
         let operators = task.operators.iter().map(fetch).collect::<Result<_>>()?;
         let channels = restored.as_ref().map_or(Ok(Vec::new()), |restored| channels(&task, restored))?;
-        Ok(FetchedTask { service: service.clone(), task, restored, operators, channels })
+        Ok(FetchedTask { service: service.clone(), task, restored, memory, operators, channels })
     }
 
     /// Opens the state of the task, on its thread.
     pub fn open(self) -> Rc<TaskBackend> {
-        let FetchedTask { service, task, restored, operators, channels } = self;
-        let shared = Shared::new(service, task, restored);
+        let FetchedTask { service, task, restored, memory, operators, channels } = self;
+        let shared = Shared::new(service, task, restored, memory);
         let open =
             |(operator, fetched)| (operator, Rc::new(OperatorState::open(shared.clone(), operator, fetched)));
         let operators = RefCell::new(operators.into_iter().map(open).collect());

@@ -10,9 +10,7 @@ use rocksdb::{
 use crate::options::StateOptions;
 use crate::pool::lock;
 
-/// Share of the memory for state that caches of blocks, indexes and filters get.
-const CACHE_SHARE: usize = 4;
-/// The cache of a task whose memory for state is not limited.
+/// By this size the cache is divided into parts, bytes.
 const CACHE_BYTES: usize = 64 << 20;
 /// Size of a file that is written in one piece.
 pub(crate) const FILE_BYTES: u64 = 64 << 20;
@@ -21,6 +19,8 @@ const OPEN_FILES_MAX: i32 = 512;
 /// Files that may overlap: one or more come with each checkpoint, and they hold nobody up.
 const OVERLAPPING_FILES: i32 = 8;
 const BITS_PER_KEY: f64 = 10.0;
+/// Read at once of each file that is compacted: there are about ten, and none of this is in the cache's share.
+const COMPACTION_READ_BYTES: usize = 512 << 10;
 
 /// Settings of the databases of an executor.
 pub(crate) struct Tuning {
@@ -58,6 +58,7 @@ impl Tuning {
         options.set_compression_type(DBCompressionType::Lz4);
         // Most keys that are looked up have a row: where the last of them are, a filter would only take memory.
         options.set_optimize_filters_for_hits(true);
+        options.set_compaction_readahead_size(COMPACTION_READ_BYTES);
         options.set_max_open_files(OPEN_FILES_MAX);
         options.set_max_background_jobs(state.threads.clamp(1, 64) as i32);
         options.set_target_file_size_base(FILE_BYTES);
@@ -75,14 +76,8 @@ impl Tuning {
         &self.options
     }
 
-    /// Out of this memory of a task, what the cache gets.
-    pub(crate) fn cache_bytes(memory_bytes: usize) -> usize {
-        if memory_bytes == 0 { CACHE_BYTES } else { memory_bytes / CACHE_SHARE }
-    }
-
-    /// A task with so much memory has come, or goes.
-    pub(crate) fn resize_cache(&self, memory_bytes: usize, comes: bool) {
-        let bytes = Self::cache_bytes(memory_bytes);
+    /// A task has come that gives so much to the cache, or goes.
+    pub(crate) fn resize_cache(&self, bytes: usize, comes: bool) {
         let mut cache = lock(&self.cache);
         let (cache, capacity) = &mut *cache;
         *capacity = if comes { *capacity + bytes } else { capacity.saturating_sub(bytes) };

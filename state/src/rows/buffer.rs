@@ -1,6 +1,10 @@
 //! Rows in memory: gathered in any order, then sorted.
 
+use std::sync::OnceLock;
+
 use flott_schema::{Error, Result};
+
+use super::filter::{Filter, hash_of};
 
 /// In place of a value's length: the row is gone.
 const GONE: u32 = u32::MAX;
@@ -42,6 +46,22 @@ pub(crate) struct RowBuffer {
 pub(crate) struct Run {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    /// Made when a row is looked up: most runs are only written.
+    filter: OnceLock<Filter>,
+}
+
+/// A row that is looked up.
+pub(crate) struct WantedRow<'a> {
+    prefix: u128,
+    key: &'a [u8],
+    hash: u64,
+}
+
+impl<'a> WantedRow<'a> {
+    pub(crate) fn new(key_group: u16, table: u16, key: &'a [u8]) -> Self {
+        let prefix = prefix_of(key_group, table, key);
+        WantedRow { prefix, key, hash: hash_of(prefix, key.get(PREFIX_BYTES..).unwrap_or_default()) }
+    }
 }
 
 pub(crate) fn prefix_of(key_group: u16, table: u16, key: &[u8]) -> u128 {
@@ -101,9 +121,22 @@ impl RowBuffer {
         Ok(())
     }
 
+    /// An empty buffer in the memory of a run that is not needed any more.
+    pub(crate) fn reusing(run: Run) -> Self {
+        let Run { mut bytes, mut entries, .. } = run;
+        bytes.clear();
+        entries.clear();
+        RowBuffer { bytes, entries }
+    }
+
     /// Bytes of memory in use.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.bytes.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    /// Bytes of memory that it holds, also for rows to come.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -119,7 +152,7 @@ impl RowBuffer {
             a.prefix.cmp(&b.prefix).then_with(by_key).then_with(|| b.at.cmp(&a.at))
         });
         entries.dedup_by(|a, b| a.prefix == b.prefix && a.key(&bytes) == b.key(&bytes));
-        Run { bytes, entries }
+        Run { bytes, entries, filter: OnceLock::new() }
     }
 }
 
@@ -131,7 +164,8 @@ impl Run {
 
     /// Bytes of memory in use.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+        let filter_bytes = self.filter.get().map_or(0, Filter::memory_bytes);
+        self.bytes.len() + self.entries.len() * size_of::<Entry>() + filter_bytes
     }
 
     pub(crate) fn row(&self, index: usize) -> RowRef<'_> {
@@ -166,10 +200,17 @@ impl Run {
         self.entries.partition_point(|entry| order(entry).is_lt())
     }
 
-    /// The value of a key's row; `Some(None)` if the row says that there is none any more.
-    pub(crate) fn get(&self, key_group: u16, table: u16, key: &[u8]) -> Option<Option<&[u8]>> {
-        let prefix = prefix_of(key_group, table, key);
-        let order = |entry: &Entry| entry.prefix.cmp(&prefix).then_with(|| entry.key(&self.bytes).cmp(key));
+    /// The value of a row; `Some(None)` if it says that there is none any more.
+    pub(crate) fn get(&self, wanted: &WantedRow<'_>) -> Option<Option<&[u8]>> {
+        let filter = self.filter.get_or_init(|| {
+            let rest = |entry: &Entry| entry.key(&self.bytes).get(PREFIX_BYTES..).unwrap_or_default();
+            Filter::of(self.len(), self.entries.iter().map(|entry| hash_of(entry.prefix, rest(entry))))
+        });
+        if !filter.may_have(wanted.hash) {
+            return None;
+        }
+        let by_key = |entry: &Entry| entry.key(&self.bytes).cmp(wanted.key);
+        let order = |entry: &Entry| entry.prefix.cmp(&wanted.prefix).then_with(|| by_key(entry));
         let index = self.entries.binary_search_by(order).ok()?;
         Some(self.row(index).value)
     }

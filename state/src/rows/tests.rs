@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use flott_schema::Result;
 use flott_schema::key_group::KeyGroupRange;
 
+use super::buffer::WantedRow;
 use super::{RowBuffer, RowRef, RowsFile, RowsWriter, Run, merge};
 
 type Key = (u16, u16, Vec<u8>);
@@ -65,10 +66,10 @@ proptest! {
         }).unwrap();
         prop_assert_eq!(&found, &model.iter().map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>());
         for ((group, table, key), value) in &model {
-            let last = runs.iter().rev().find_map(|run| run.get(*group, *table, key));
+            let last = runs.iter().rev().find_map(|run| run.get(&WantedRow::new(*group, *table, key)));
             prop_assert_eq!(last, Some(value.as_deref()));
         }
-        prop_assert!(runs.iter().all(|run| run.get(9, 0, b"").is_none()));
+        prop_assert!(runs.iter().all(|run| run.get(&WantedRow::new(9, 0, b"")).is_none()));
     }
 
     #[test]
