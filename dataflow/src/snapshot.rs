@@ -133,6 +133,10 @@ pub trait StateBackend {
         false
     }
 
+    /// Says in `open`, behind [`StateBackend::table`], that each value of a table ends with the time at which it was last renewed (epoch
+    /// milliseconds, an `i64` in postcard's format; 0: it has none), and may be dropped when that is `life_ms` ago or longer.
+    fn rows_expire(&self, _table: TableId, _life_ms: i64) {}
+
     /// Bytes that the tables of this operator may keep in memory, where rows can be fetched.
     fn budget_bytes(&self) -> usize {
         usize::MAX

@@ -10,8 +10,8 @@ use flott_schema::{Error, Result};
 
 use crate::evolution::Plan;
 use crate::heap::HeapStore;
-use crate::options::Backend;
 use crate::memory::TaskMemory;
+use crate::options::Backend;
 use crate::pipeline::{Pipeline, Store};
 use crate::place::{Place, discard};
 use crate::restored::RestoredPart;
@@ -114,6 +114,13 @@ impl Keyed {
             }
         }
         Ok(())
+    }
+
+    /// Rows of a table end with a stamp, and live so long behind it.
+    pub(crate) fn rows_expire(&self, table: u16, life_ms: i64) {
+        if let Kept::Rocks(store) = &self.store {
+            store.rows_expire(table, life_ms);
+        }
     }
 
     /// Forgets the rows of a table that nobody has registered.

@@ -54,6 +54,12 @@ impl TaskMemory {
         }
     }
 
+    /// Bytes of memory that one operator may hold back for rows to come, where rows of `waiting_bytes` may wait: twice as much
+    /// is in use where vectors have grown.
+    pub(crate) fn spare_bytes(&self, waiting_bytes: usize) -> usize {
+        if self.bytes == 0 { waiting_bytes * 2 } else { waiting_bytes / 2 }
+    }
+
     fn operators(&self) -> usize {
         self.operators.load(Ordering::Relaxed).max(1)
     }

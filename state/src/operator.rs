@@ -15,12 +15,12 @@ use flott_schema::{Context, Error, Result};
 
 use crate::evolution::{self, Plan};
 use crate::keyed::Keyed;
-use crate::options::{Backend, TaskIdentity};
 use crate::layer::Layer;
+use crate::memory::TaskMemory;
+use crate::options::{Backend, TaskIdentity};
 use crate::pipeline::Pipeline;
 use crate::place::Place;
 use crate::pool::guarded;
-use crate::memory::TaskMemory;
 use crate::restored::{Restored, RestoredOperator};
 use crate::service::StateService;
 use crate::snapshot::{Part, Pending};
@@ -132,9 +132,7 @@ impl OperatorState {
     pub(crate) fn open(shared: Rc<Shared>, operator: OperatorId, fetched: Fetched) -> Self {
         let mut state = Self::new(shared, operator);
         state.restored = fetched.restored;
-        if let Some(keyed) = fetched.keyed {
-            state.set_keyed(keyed);
-        }
+        state.keyed = fetched.keyed.map_or_else(OnceCell::new, OnceCell::from);
         state
     }
 
@@ -167,10 +165,6 @@ impl OperatorState {
         choose(service, task, restored.as_ref(), self.operator)
     }
 
-    fn set_keyed(&self, keyed: Keyed) -> &Keyed {
-        self.keyed.get_or_init(|| keyed)
-    }
-
     fn check(&self) -> Result<()> {
         match &self.refused {
             Some(error) => Err(Error::new(error.kind(), error.to_string()).at(self.place())),
@@ -197,7 +191,8 @@ impl OperatorState {
         self.check()?;
         let Shared { service, task, restored, memory, .. } = &*self.shared;
         let keyed = open_keyed(service, task, restored.as_ref(), memory, self.operator, &self.restored);
-        Ok(self.set_keyed(keyed.at(|| self.place())?))
+        let keyed = keyed.at(|| self.place())?;
+        Ok(self.keyed.get_or_init(|| keyed))
     }
 
     /// The tables that the operator has registered.
@@ -367,6 +362,12 @@ impl StateBackend for OperatorState {
         let table = TableSnapshot { name: name.clone(), number, holds: holds.into(), key_type, value_type };
         tables.insert(name, table);
         Ok(TableId(number))
+    }
+
+    fn rows_expire(&self, table: TableId, life_ms: i64) {
+        if let Some(keyed) = self.keyed.get() {
+            keyed.rows_expire(table.0, life_ms);
+        }
     }
 
     fn load(&self, table: TableId, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {

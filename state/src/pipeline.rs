@@ -96,6 +96,11 @@ impl Pipeline {
         self.buffer_bytes() / RUNS_A_BUFFER
     }
 
+    /// These runs are stored.
+    fn keep_spares(&self, runs: Vec<Arc<Run>>) {
+        self.spares.keep(runs, self.memory.spare_bytes(self.buffer_bytes()));
+    }
+
     fn layer(&self, snapshot: Option<Arc<Pending>>, tables: Vec<TableSnapshot>) -> Arc<Layer> {
         Layer::new(snapshot, tables, self.run_bytes(), &self.spares)
     }
@@ -320,7 +325,7 @@ impl Pipeline {
                 drop(state);
                 self.store(&layer, is_broken);
                 lock(&self.state).layers.pop_front();
-                self.spares.keep(layer.take_runs(), self.buffer_bytes());
+                self.keep_spares(layer.take_runs());
             } else {
                 state.is_running = false;
                 drop(state);
@@ -339,7 +344,8 @@ impl Pipeline {
             layer.is_lost.store(true, Ordering::Release);
             self.lose(&mut lock(&self.state), layer, error);
         }
-        self.spares.keep({ drop(runs); layer.end_part() }, self.buffer_bytes());
+        drop(runs);
+        self.keep_spares(layer.end_part());
     }
 
     fn store(&self, layer: &Layer, is_broken: bool) {

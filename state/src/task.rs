@@ -11,10 +11,10 @@ use flott_schema::snapshot::{Barrier, ChannelSnapshot, ListSnapshot, RestoreFrom
 use flott_schema::{Context, Error, ErrorKind, Result};
 
 use crate::files;
-use crate::operator::{Current, Fetched, OperatorState, Shared};
-use crate::options::TaskIdentity;
 use crate::layer::Layer;
 use crate::memory::TaskMemory;
+use crate::operator::{Current, Fetched, OperatorState, Shared};
+use crate::options::TaskIdentity;
 use crate::pool::guarded;
 use crate::restored::Restored;
 use crate::service::StateService;

@@ -24,6 +24,10 @@ pub(super) trait StateTable: Any {
     /// Drops what has expired in `slot`; returns how many references are gone.
     fn clean(&mut self, slot: usize, now_ms: i64, epochs: Epochs) -> u32;
     fn has_ttl(&self) -> bool;
+    /// How long rows live behind the stamp with which they end, milliseconds, if each has one.
+    fn row_life_ms(&self) -> Option<i64> {
+        None
+    }
     fn as_any(&mut self) -> &mut dyn Any;
 
     /// For people: what a cell holds.
@@ -234,6 +238,10 @@ impl<V: Record> StateTable for ValueTable<V> {
 
     fn has_ttl(&self) -> bool {
         self.ttl.is_some()
+    }
+
+    fn row_life_ms(&self) -> Option<i64> {
+        self.ttl.map(|ttl| ttl.duration_ms)
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

@@ -111,7 +111,13 @@ impl StateStore {
             value_type: table.value_type(),
         };
         let id = match &self.registry {
-            Some(registry) => Some(registry.state.table(spec(registry))?),
+            Some(registry) => {
+                let id = registry.state.table(spec(registry))?;
+                if let Some(life_ms) = table.row_life_ms() {
+                    registry.state.rows_expire(id, life_ms);
+                }
+                Some(id)
+            }
             None => None,
         };
         let mut column = Column { name: name.to_string(), table, id };

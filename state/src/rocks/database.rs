@@ -1,6 +1,7 @@
 //! One database.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::checkpoint::Checkpoint;
@@ -10,6 +11,7 @@ use flott_dataflow::snapshot::WantedKey;
 use flott_schema::key_group::KeyGroupRange;
 use flott_schema::{Error, ErrorKind, Result};
 
+use super::expiry::{DropExpired, Lives};
 use super::tuning::{FILE_BYTES, Tuning};
 use crate::ending;
 use crate::rows::RowRef;
@@ -22,6 +24,7 @@ const HEAD_BYTES: usize = 4;
 pub(crate) struct Database {
     database: DB,
     options: Options,
+    lives: Arc<Lives>,
     directory: PathBuf,
     next_file: AtomicU64,
 }
@@ -43,10 +46,12 @@ fn head(key_group: u16, table: u16) -> [u8; HEAD_BYTES] {
 impl Database {
     /// Opens the database in `directory`, or makes one.
     pub(crate) fn open(directory: &Path, tuning: &Tuning) -> Result<Self> {
-        let options = tuning.options().clone();
+        let lives = Arc::new(Lives::default());
+        let mut options = tuning.options().clone();
+        options.set_compaction_filter_factory(DropExpired(lives.clone()));
         let families = [(COLUMN_FAMILY, options.clone())];
         let database = DB::open_cf_with_opts(&options, directory, families);
-        Self::of(database, directory, options)
+        Self::of(database, directory, options, lives)
     }
 
     /// Opens a database that nobody writes.
@@ -54,21 +59,27 @@ impl Database {
         let options = tuning.options().clone();
         let families = [(COLUMN_FAMILY, options.clone())];
         let database = DB::open_cf_with_opts_for_read_only(&options, directory, families, false);
-        Self::of(database, directory, options)
+        Self::of(database, directory, options, Arc::default())
     }
 
     fn of(
         database: std::result::Result<DB, rocksdb::Error>,
         directory: &Path,
         options: Options,
+        lives: Arc<Lives>,
     ) -> Result<Self> {
         let database = database.map_err(|error| refused(directory, &error))?;
         ending::wait_at_the_end();
-        Ok(Database { database, options, directory: directory.into(), next_file: AtomicU64::new(0) })
+        Ok(Database { database, options, lives, directory: directory.into(), next_file: AtomicU64::new(0) })
     }
 
     fn refused(&self, error: &rocksdb::Error) -> Error {
         refused(&self.directory, error)
+    }
+
+    /// From now on rows of a table whose last stamp is so long ago are dropped when files are merged.
+    pub(crate) fn rows_expire(&self, table: u16, life_ms: i64) {
+        self.lives.set(table, life_ms);
     }
 
     /// Writes rows, which `rows` gives in order, as files that become part of the database.
@@ -233,6 +244,12 @@ impl Database {
     #[cfg(test)]
     pub(crate) fn files(&self) -> usize {
         self.database.live_files().map_or(0, |files| files.len())
+    }
+
+    /// Waits until no files are to be merged any more.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        self.database.wait_for_compact(&rocksdb::WaitForCompactOptions::default()).unwrap();
     }
 
     /// Makes few files of many.

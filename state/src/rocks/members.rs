@@ -12,7 +12,8 @@ use flott_schema::{Error, Result};
 use super::restore::Begun;
 use super::store::RocksStore;
 use crate::checks::Unchecked;
-use crate::pipeline::{Layer, Pipeline, Store};
+use crate::layer::Layer;
+use crate::pipeline::{Pipeline, Store};
 use crate::rows::Run;
 use crate::scan::scan;
 
@@ -130,6 +131,11 @@ impl Members {
             }
         }
         Ok(None)
+    }
+
+    /// Rows of a table end with a stamp, and live so long behind it.
+    pub(crate) fn rows_expire(&self, table: u16, life_ms: i64) {
+        self.stores.iter().for_each(|store| store.database.rows_expire(table, life_ms));
     }
 
     /// Deletes the rows of a table.

@@ -1,7 +1,7 @@
 //! Keyed state in RocksDB: one database for each operator with keyed state in a task.
 //!
 //! What lives here: `tuning`, the settings and the memory that databases share; `database`, one database and
-//! its files; `uploads`, which of them snapshots hold already; `store`, how rows and snapshots get there;
+//! its files; `expiry`, rows that are dropped when files are merged; `uploads`, which files snapshots hold already; `store`, how rows and snapshots get there;
 //! `restore`, how a database begins. Who may call it: the backend of a task. What must never happen here: a
 //! row in a memtable. Rows come sorted, as files that are ingested, so that a snapshot has nothing to flush;
 //! and a lookup waits for nobody.
@@ -11,6 +11,7 @@
 //! few tasks have more than one.
 
 mod database;
+mod expiry;
 mod members;
 mod restore;
 mod store;

@@ -60,6 +60,9 @@ pub(crate) fn merge<'a>(
             each(run.row(index))
         });
     }
+    if let [older, younger] = runs[..] {
+        return merge_two(older, younger, each);
+    }
     let cursors = runs.into_iter().enumerate().map(|(age, run)| Reverse(Cursor { run, age, index: 0 }));
     let mut heap: BinaryHeap<Reverse<Cursor<'a>>> = cursors.collect();
     let mut last: Option<(&Run, usize)> = None;
@@ -80,4 +83,25 @@ pub(crate) fn merge<'a>(
         }
     }
     Ok(())
+}
+
+/// The same for two, as most often.
+fn merge_two(older: &Run, younger: &Run, each: &mut dyn FnMut(RowRef<'_>) -> Result<()>) -> Result<()> {
+    let (mut old, mut young) = (0, 0);
+    while old < older.len() && young < younger.len() {
+        let by_key = || older.row(old).key.cmp(younger.row(young).key);
+        let order = older.prefix(old).cmp(&younger.prefix(young)).then_with(by_key);
+        if order == Ordering::Less {
+            older.prefetch(old + AHEAD);
+            each(older.row(old))?;
+            old += 1;
+        } else {
+            younger.prefetch(young + AHEAD);
+            each(younger.row(young))?;
+            young += 1;
+            old += usize::from(order == Ordering::Equal);
+        }
+    }
+    (old..older.len()).try_for_each(|index| each(older.row(index)))?;
+    (young..younger.len()).try_for_each(|index| each(younger.row(index)))
 }

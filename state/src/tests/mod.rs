@@ -6,6 +6,7 @@ mod fetch;
 mod incremental;
 mod kit;
 mod later;
+mod long;
 mod members;
 mod overlap;
 mod rescale;
