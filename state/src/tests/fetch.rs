@@ -77,7 +77,7 @@ fn many_written_rows_go_to_the_database_and_are_found_there() {
     let mut cluster = Cluster::new(Backend::RocksDb);
     let mut tasks = cluster.tasks(1, None);
     let value = "x".repeat(1 << 20);
-    for round in 0..40 {
+    for round in 0..80 {
         tasks[0].first.set(round % 30, Some(&format!("{round} {value}")));
         tasks[0].first.write_out();
     }
