@@ -76,7 +76,7 @@ fn rows_whose_time_is_over_are_dropped_when_files_are_merged() {
     let hour_ms = 3_600_000;
     task.first.state.rows_expire(task.first.id, hour_ms);
     // Every third is two hours old. The rows of the second table are as old, and live for ever.
-    let stamp = |key: u32| if key % 3 == 0 { now - 2 * hour_ms } else { now };
+    let stamp = |key: u32| if key.is_multiple_of(3) { now - 2 * hour_ms } else { now };
     for table in [&task.first, &task.second] {
         let rows = (0..300).map(|key| (key, stamp(key))).collect();
         table.state.write(table.id, Box::new(Stamped(rows))).unwrap();
