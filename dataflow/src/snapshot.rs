@@ -134,8 +134,12 @@ pub trait StateBackend {
     }
 
     /// Says in `open`, behind [`StateBackend::table`], that each value of a table ends with the time at which it was last renewed (epoch
-    /// milliseconds, an `i64` in postcard's format; 0: it has none), and may be dropped when that is `life_ms` ago or longer.
+    /// milliseconds, an `i64` in postcard's format; 0: it has none), and may be dropped when that is `life_ms` ago or longer, by the time
+    /// that [`StateBackend::set_time`] has told.
     fn rows_expire(&self, _table: TableId, _life_ms: i64) {}
+
+    /// Says which processing time (epoch milliseconds) the operator goes by from now on, where rows expire. Before the first call none do.
+    fn set_time(&self, _now_ms: i64) {}
 
     /// Bytes that the tables of this operator may keep in memory, where rows can be fetched.
     fn budget_bytes(&self) -> usize {

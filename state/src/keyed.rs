@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flott_dataflow::snapshot::{FrozenRows, ScanPlace, ScanRange, ScannedRow, WantedKey};
-use flott_schema::snapshot::RestoreFrom;
+use flott_schema::snapshot::{RestoreFrom, TableSnapshot};
 use flott_schema::{Error, Result};
 
 use crate::evolution::Plan;
 use crate::heap::HeapStore;
+use crate::layer::Layer;
 use crate::memory::TaskMemory;
 use crate::options::Backend;
 use crate::pipeline::{Pipeline, Store};
@@ -19,6 +20,7 @@ use crate::restored::RestoredPart;
 use crate::rocks::RocksStore;
 use crate::rocks::{Begun, Members, restore};
 use crate::rows::WantedRow;
+use crate::snapshot::Pending;
 use crate::source::RowSource;
 
 /// Rows of one operator in a task.
@@ -121,6 +123,21 @@ impl Keyed {
         if let Kept::Rocks(store) = &self.store {
             store.rows_expire(table, life_ms);
         }
+    }
+
+    /// The processing time by which they do.
+    pub(crate) fn set_time(&self, now_ms: i64) {
+        if let Kept::Rocks(store) = &self.store {
+            store.set_time(now_ms);
+        }
+    }
+
+    /// Begins a snapshot: gives the layer for its rows.
+    pub(crate) fn begin(&self, pending: &Arc<Pending>, tables: Vec<TableSnapshot>) -> Result<Arc<Layer>> {
+        if let Kept::Rocks(store) = &self.store {
+            store.hold(pending.barrier.checkpoint);
+        }
+        self.pipeline.begin(pending.clone(), tables)
     }
 
     /// Forgets the rows of a table that nobody has registered.

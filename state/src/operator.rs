@@ -217,7 +217,7 @@ impl OperatorState {
             return Ok(None);
         }
         let numbers = tables.iter().map(|table| table.number).collect();
-        Ok(Some((keyed.pipeline.begin(pending.clone(), tables)?, numbers)))
+        Ok(Some((keyed.begin(pending, tables)?, numbers)))
     }
 
     /// The layer of a snapshot has been closed: it has passed, or was given up.
@@ -367,6 +367,12 @@ impl StateBackend for OperatorState {
     fn rows_expire(&self, table: TableId, life_ms: i64) {
         if let Some(keyed) = self.keyed.get() {
             keyed.rows_expire(table.0, life_ms);
+        }
+    }
+
+    fn set_time(&self, now_ms: i64) {
+        if let Some(keyed) = self.keyed.get() {
+            keyed.set_time(now_ms);
         }
     }
 

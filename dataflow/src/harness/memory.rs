@@ -9,6 +9,7 @@ use flott_schema::ids::OperatorId;
 use flott_schema::key_group::KeyGroupRange;
 use flott_schema::{Error, Result};
 
+use crate::codec::decode_value;
 use crate::snapshot::{
     FrozenRows, FrozenSink, ListMode, RowSink, ScanPlace, ScanRange, ScannedRow, StateBackend, TableId,
     TableSpec, TaskState, WantedKey,
@@ -229,6 +230,16 @@ struct Live {
     rows: Rows,
     /// Keys written outside of snapshots since the last barrier.
     written: BTreeSet<(u16, Vec<u8>)>,
+    /// How long rows live behind their stamps, milliseconds.
+    life_ms: Option<i64>,
+}
+
+/// Whether a value ends with a stamp that is so long ago. What may stand in front of the stamp is no byte above 0x7f: where that is not
+/// so, the stamp is read as a later one.
+fn has_expired(value: &[u8], life_ms: i64, now_ms: i64) -> bool {
+    let more = value.iter().rev().skip(1).take_while(|byte| **byte >= 0x80).count();
+    let stamp = value.get(value.len().saturating_sub(more + 1)..).map(decode_value::<i64>);
+    matches!(stamp, Some(Ok(stamp_ms)) if stamp_ms != 0 && stamp_ms + life_ms <= now_ms)
 }
 
 type PartOf = Rc<RefCell<Part>>;
@@ -347,7 +358,7 @@ impl StateBackend for MemoryBackend {
             return Err(Error::user(format!("table {restored:?} cannot be read as {spec:?}")));
         }
         let rows = restored.map(|restored| restored.rows.clone()).unwrap_or_default();
-        tables.push(Live { spec, rows, written: BTreeSet::new() });
+        tables.push(Live { spec, rows, written: BTreeSet::new(), life_ms: None });
         Ok(TableId(tables.len() as u16 - 1))
     }
 
@@ -377,6 +388,19 @@ impl StateBackend for MemoryBackend {
 
     fn can_fetch(&self) -> bool {
         matches!(self.0.kind, MemoryKind::Fetching { .. })
+    }
+
+    fn rows_expire(&self, table: TableId, life_ms: i64) {
+        self.0.tables.borrow_mut()[usize::from(table.0)].life_ms = Some(life_ms);
+    }
+
+    /// Drops all that may be dropped.
+    fn set_time(&self, now_ms: i64) {
+        for live in self.0.tables.borrow_mut().iter_mut() {
+            if let Some(life_ms) = live.life_ms {
+                live.rows.retain(|_, value| !has_expired(value, life_ms, now_ms));
+            }
+        }
     }
 
     fn budget_bytes(&self) -> usize {

@@ -27,6 +27,8 @@ pub struct StateStore {
     slot: usize,
     /// Processing time, for time to live.
     now_ms: i64,
+    /// Whether the backend drops rows by that time.
+    rows_expire: bool,
     cursor: usize,
 }
 
@@ -115,6 +117,7 @@ impl StateStore {
                 let id = registry.state.table(spec(registry))?;
                 if let Some(life_ms) = table.row_life_ms() {
                     registry.state.rows_expire(id, life_ms);
+                    self.rows_expire = true;
                 }
                 Some(id)
             }
@@ -155,6 +158,10 @@ impl StateStore {
     }
 
     pub(super) fn set_now_ms(&mut self, now_ms: i64) {
+        let registry = self.registry.as_ref().filter(|_| self.rows_expire && now_ms != self.now_ms);
+        if let Some(registry) = registry {
+            registry.state.set_time(now_ms);
+        }
         self.now_ms = now_ms;
     }
 

@@ -11,7 +11,7 @@ use flott_dataflow::snapshot::WantedKey;
 use flott_schema::key_group::KeyGroupRange;
 use flott_schema::{Error, ErrorKind, Result};
 
-use super::expiry::{DropExpired, Lives};
+use super::expiry::{DropExpired, Expiry};
 use super::tuning::{FILE_BYTES, Tuning};
 use crate::ending;
 use crate::rows::RowRef;
@@ -24,7 +24,8 @@ const HEAD_BYTES: usize = 4;
 pub(crate) struct Database {
     database: DB,
     options: Options,
-    lives: Arc<Lives>,
+    /// Rows that are dropped when files are merged.
+    pub(super) expiry: Arc<Expiry>,
     directory: PathBuf,
     next_file: AtomicU64,
 }
@@ -46,12 +47,12 @@ fn head(key_group: u16, table: u16) -> [u8; HEAD_BYTES] {
 impl Database {
     /// Opens the database in `directory`, or makes one.
     pub(crate) fn open(directory: &Path, tuning: &Tuning) -> Result<Self> {
-        let lives = Arc::new(Lives::default());
+        let expiry = Arc::<Expiry>::default();
         let mut options = tuning.options().clone();
-        options.set_compaction_filter_factory(DropExpired(lives.clone()));
+        options.set_compaction_filter_factory(DropExpired(expiry.clone()));
         let families = [(COLUMN_FAMILY, options.clone())];
         let database = DB::open_cf_with_opts(&options, directory, families);
-        Self::of(database, directory, options, lives)
+        Self::of(database, directory, options, expiry)
     }
 
     /// Opens a database that nobody writes.
@@ -66,20 +67,15 @@ impl Database {
         database: std::result::Result<DB, rocksdb::Error>,
         directory: &Path,
         options: Options,
-        lives: Arc<Lives>,
+        expiry: Arc<Expiry>,
     ) -> Result<Self> {
         let database = database.map_err(|error| refused(directory, &error))?;
         ending::wait_at_the_end();
-        Ok(Database { database, options, lives, directory: directory.into(), next_file: AtomicU64::new(0) })
+        Ok(Database { database, options, expiry, directory: directory.into(), next_file: AtomicU64::new(0) })
     }
 
     fn refused(&self, error: &rocksdb::Error) -> Error {
         refused(&self.directory, error)
-    }
-
-    /// From now on rows of a table whose last stamp is so long ago are dropped when files are merged.
-    pub(crate) fn rows_expire(&self, table: u16, life_ms: i64) {
-        self.lives.set(table, life_ms);
     }
 
     /// Writes rows, which `rows` gives in order, as files that become part of the database.

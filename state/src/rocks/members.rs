@@ -135,7 +135,17 @@ impl Members {
 
     /// Rows of a table end with a stamp, and live so long behind it.
     pub(crate) fn rows_expire(&self, table: u16, life_ms: i64) {
-        self.stores.iter().for_each(|store| store.database.rows_expire(table, life_ms));
+        self.stores.iter().for_each(|store| store.database.expiry.rows_expire(table, life_ms));
+    }
+
+    /// The processing time by which they do.
+    pub(crate) fn set_time(&self, now_ms: i64) {
+        self.stores.iter().for_each(|store| store.database.expiry.set_time(now_ms));
+    }
+
+    /// The barrier of a snapshot has come: what lives at it is in the snapshot.
+    pub(crate) fn hold(&self, checkpoint: u64) {
+        self.stores.iter().for_each(|store| store.database.expiry.hold(checkpoint));
     }
 
     /// Deletes the rows of a table.

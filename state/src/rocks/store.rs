@@ -143,11 +143,12 @@ impl Store for RocksStore {
             flott_faults::point("rows.written");
         }
         let Some(pending) = &layer.snapshot else { return Ok(()) };
+        let checkpoint = pending.barrier.checkpoint;
         if !pending.is_wanted() {
+            self.database.expiry.release(checkpoint);
             nothing_to_write(layer);
             return Ok(());
         }
-        let checkpoint = pending.barrier.checkpoint;
         let held = Held {
             place: self.place.clone(),
             pending: pending.clone(),
@@ -158,7 +159,9 @@ impl Store for RocksStore {
             checks: self.checks.clone(),
         };
         // From here on an error is one of the snapshot, not of the state.
-        if let Err(error) = self.database.checkpoint(&held.folder).and_then(|()| held.begin()) {
+        let linked = self.database.checkpoint(&held.folder);
+        self.database.expiry.release(checkpoint);
+        if let Err(error) = linked.and_then(|()| held.begin()) {
             discard(&self.place.path(&format!("checkpoint-{checkpoint}")));
             lock(&self.uploads).forget(checkpoint);
             pending.part_done(Err(error));
