@@ -440,6 +440,28 @@ fn time_to_live_can_be_given_to_a_state_that_is_restored_and_taken_from_it() {
 }
 
 #[test]
+fn rows_that_are_in_no_table_any_more_expire_by_the_time_that_the_backend_is_told() {
+    let mut tasks: Tasks = Parallel::new(1, MemoryKind::Fetching { budget_bytes: 1_000 }, |builder| {
+        let key = ByRef::new((|order: &Order| &order.key) as fn(&Order) -> &String);
+        let function = Keeps { ttl: true, text: ValueState::default(), list: ListState::default() };
+        builder.one_input(|ctx| Ok(KeyedProcess::new(key, function, ctx)))
+    })
+    .unwrap();
+    let rows = |tasks: &mut Tasks| tasks.snapshot().unwrap()[0].row_count("text");
+    for key in 0..200 {
+        tasks.set_time(1_000 + key / 100).unwrap();
+        tasks.push_all(|order| order.key.clone(), [order(&key.to_string(), 0, 7)]).unwrap();
+    }
+    assert_eq!(rows(&mut tasks), 200);
+    // What the table holds goes as well, a little at a time.
+    for (now_ms, left) in [(1_039, 200), (1_040, 100), (1_041, 0)] {
+        tasks.set_time(now_ms).unwrap();
+        (0..8).for_each(|_| tasks.push_all(|order| order.key.clone(), [order("x", 1, 0)]).unwrap());
+        assert_eq!(rows(&mut tasks), left, "at {now_ms}");
+    }
+}
+
+#[test]
 fn names_of_other_tables_and_lists_are_refused() {
     #[derive(Clone)]
     struct Named(&'static str);
