@@ -277,6 +277,17 @@ mod tests {
             error.contains("128 key groups") && error.contains("-D pipeline.max-parallelism=128"),
             "{error}"
         );
+        // What runs in one task for good goes on with as many as there are.
+        assert!(restore_from(&saved.configuration(&[]), &graph("sum", 1), true).unwrap().is_some());
+    }
+
+    #[test]
+    fn keyed_state_of_a_task_that_has_gone_on_with_more_key_groups_is_divided_into_those() {
+        let saved = Saved::new(&snapshot(&graph("sum", 1)));
+        for (max_parallelism, fits) in [(1, true), (128, true), (64, false)] {
+            let restored = restore_from(&saved.configuration(&[]), &graph("sum", max_parallelism), true);
+            assert_eq!(restored.is_ok(), fits, "{restored:?}");
+        }
     }
 
     #[test]

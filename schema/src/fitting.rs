@@ -5,7 +5,7 @@
 
 use crate::graph::{JobGraph, OperatorSpec};
 use crate::ids::OperatorId;
-use crate::snapshot::{Manifest, OperatorSnapshot};
+use crate::snapshot::{Manifest, ManifestVertex, OperatorSnapshot};
 use crate::{Error, Result};
 
 /// Operators without a successor that an error names.
@@ -29,9 +29,8 @@ pub fn check(manifest: &Manifest, graph: &JobGraph, ignore_unclaimed: bool) -> R
             match operators.iter().find(|(own, _)| own.id == operator.operator) {
                 None => unclaimed.push(format!("'{}' (uid {})", operator.name, operator.uid)),
                 Some((_, max_parallelism)) => {
-                    let is_keyed = states.iter().any(|state| !state.keyed.is_empty());
-                    let saved = vertex.max_parallelism;
-                    if is_keyed && *max_parallelism != saved {
+                    let saved = key_groups_of(vertex, states.iter().copied());
+                    if let Some(saved) = saved.filter(|saved| !takes_over(*max_parallelism, *saved)) {
                         return Err(Error::bad_input(format!(
                             "the keyed state of operator '{}' is divided into {saved} key groups, but the job has \
                              {max_parallelism} there; set its max parallelism to {saved}, or that of the job (-D \
@@ -56,6 +55,23 @@ pub fn check(manifest: &Manifest, graph: &JobGraph, ignore_unclaimed: bool) -> R
         unclaimed.join(", "),
         known.join(", ")
     )))
+}
+
+/// Into how many key groups the keyed state of an operator of the vertex is divided; nothing if it has none.
+///
+/// That of a vertex with max parallelism 1 may be divided into more: its task has gone on with what it started from, see [`takes_over`].
+pub fn key_groups_of<'a>(
+    vertex: &ManifestVertex,
+    states: impl Iterator<Item = &'a OperatorSnapshot>,
+) -> Option<u32> {
+    let ends = states.flat_map(|state| &state.keyed).map(|keyed| keyed.key_groups.end);
+    ends.max().map(|end| if vertex.max_parallelism == 1 { end.max(1) } else { vertex.max_parallelism })
+}
+
+/// Whether a vertex of this max parallelism can go on with keyed state that is divided into so many key groups: it is as many, or the vertex
+/// has one task for good, which has all key groups, however many they are.
+pub fn takes_over(max_parallelism: u32, key_groups: u32) -> bool {
+    max_parallelism == key_groups || max_parallelism == 1
 }
 
 /// The parts of an operator's state, of all its tasks; those that hold nothing are left out.

@@ -290,10 +290,10 @@ fn of_operator(
     }
     states.extend(declared.tables.iter().map(|own| of_table(own, tables.get(own.name.as_str()).copied())));
     if let (Some(stored), Some(vertex)) = (&stored, vertex)
-        && stored.keyed().next().is_some()
-        && stored.vertex.max_parallelism != vertex.max_parallelism
+        && let Some(saved) = fitting::key_groups_of(stored.vertex, stored.states.iter().copied())
+        && !fitting::takes_over(vertex.max_parallelism, saved)
     {
-        let (saved, now) = (stored.vertex.max_parallelism, vertex.max_parallelism);
+        let now = vertex.max_parallelism;
         let reason = format!(
             "keyed state is divided into {saved} key groups, and the job has {now} there; set the max parallelism to {saved}"
         );

@@ -12,7 +12,7 @@ use flott_schema::snapshot::{
     KeyedSnapshot, ListMode, ListSnapshot, Manifest, ManifestVertex, OperatorSnapshot, RestoreFrom,
     TableSnapshot,
 };
-use flott_schema::{Error, ErrorKind, Result};
+use flott_schema::{Error, ErrorKind, Result, fitting};
 
 use crate::options::TaskIdentity;
 
@@ -90,6 +90,18 @@ impl Restored {
         self.manifest.vertices.iter().find(holds)
     }
 
+    /// How many key groups the vertex of `task` has from now on. One that is the only task for good goes on with those of its state.
+    pub(crate) fn max_parallelism(&self, task: &TaskIdentity) -> u32 {
+        if task.max_parallelism != 1 {
+            return task.max_parallelism;
+        }
+        let saved = |operator: &OperatorId| {
+            let vertex = self.vertex_of(*operator)?;
+            fitting::key_groups_of(vertex, self.handed_in(*operator).into_iter().map(|(_, state)| state))
+        };
+        task.operators.iter().filter_map(saved).max().unwrap_or(1)
+    }
+
     /// What the tasks have handed in for an operator, by their parallel indexes.
     fn handed_in(&self, operator: OperatorId) -> Vec<(TaskId, &OperatorSnapshot)> {
         let of_task = |task: &'_ flott_schema::snapshot::TaskSnapshot| task.task;
@@ -118,10 +130,11 @@ impl Restored {
             .iter()
             .flat_map(|(task, state)| state.keyed.iter().map(move |keyed| (*task, keyed)))
             .collect();
-        if !keyed.is_empty() && vertex.max_parallelism != task.max_parallelism {
+        let saved = fitting::key_groups_of(vertex, handed_in.iter().map(|(_, state)| *state));
+        if let Some(saved) = saved.filter(|saved| *saved != task.max_parallelism) {
             return Err(Error::configuration(format!(
-                "{}: keyed state of '{}' has {} key groups, and the job has {}; set its max parallelism to {}",
-                self.from, vertex.name, vertex.max_parallelism, task.max_parallelism, vertex.max_parallelism
+                "{}: keyed state of '{}' has {saved} key groups, and the job has {}; set its max parallelism to {saved}",
+                self.from, vertex.name, task.max_parallelism
             )));
         }
         self.tables(&keyed, &mut restored)?;

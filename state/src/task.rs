@@ -55,7 +55,7 @@ impl FetchedTask {
     /// the vertex has another parallelism now.
     pub fn fetch(
         service: &Arc<StateService>,
-        task: TaskIdentity,
+        mut task: TaskIdentity,
         restore: Option<&RestoreFrom>,
     ) -> Result<Self> {
         let restored = match restore {
@@ -63,12 +63,20 @@ impl FetchedTask {
             None => None,
         };
         let memory = Arc::new(TaskMemory::new(task.memory_bytes));
+        if let Some(restored) = &restored {
+            task.max_parallelism = restored.max_parallelism(&task);
+        }
         let fetch = |operator: &OperatorId| {
             Ok((*operator, Fetched::fetch(service, &task, restored.as_ref(), &memory, *operator)?))
         };
         let operators = task.operators.iter().map(fetch).collect::<Result<_>>()?;
         let channels = restored.as_ref().map_or(Ok(Vec::new()), |restored| channels(&task, restored))?;
         Ok(FetchedTask { service: service.clone(), task, restored, memory, operators, channels })
+    }
+
+    /// How many key groups the task's vertex has: as many as the state that it starts from, where the vertex has one task for good.
+    pub fn max_parallelism(&self) -> u32 {
+        self.task.max_parallelism
     }
 
     /// Opens the state of the task, on its thread.

@@ -319,6 +319,8 @@ impl Worker {
         let (name, parallelism, max) = (vertex.name.clone(), vertex.parallelism, vertex.max_parallelism);
         let build = move |state: Option<FetchedState>| {
             let settings = Settings { scratch, ..program.settings.clone() };
+            // Of one task that is all of its vertex, those of the state it starts from.
+            let max = state.as_ref().map_or(max, FetchedState::max_parallelism);
             let mut ctx = TaskContext::new(
                 program.graph.name.as_str(),
                 name.as_str(),

@@ -180,6 +180,11 @@ pub struct FetchedState {
 }
 
 impl FetchedState {
+    /// How many key groups the task's vertex has.
+    pub fn max_parallelism(&self) -> u32 {
+        self.fetched.max_parallelism()
+    }
+
     /// Opens it, on the task's thread.
     pub fn open(self) -> Opened {
         let FetchedState { job, graph, task, fetched } = self;

@@ -16,7 +16,9 @@ use flott_schema::snapshot::{
     SnapshotKind, TaskSnapshot,
 };
 
-use crate::{Backend, SnapshotTarget, StateOptions, StateService, TaskBackend, TaskExtras, TaskIdentity};
+use crate::{
+    Backend, FetchedTask, SnapshotTarget, StateOptions, StateService, TaskBackend, TaskExtras, TaskIdentity,
+};
 
 pub(super) const JOB: JobId = JobId(7);
 pub(super) const VERTEX: VertexId = VertexId(8);
@@ -218,14 +220,27 @@ impl Cluster {
 
     pub(super) fn try_task(&mut self, subtask: u32, parallelism: u32, from: Option<&Taken>) -> Result<Task> {
         self.attempt += 1;
-        let identity = identity(subtask, parallelism, self.attempt);
+        self.try_task_of(identity(subtask, parallelism, self.attempt), from)
+    }
+
+    fn try_task_of(&mut self, identity: TaskIdentity, from: Option<&Taken>) -> Result<Task> {
+        let (subtask, from) = (identity.attempt.task.subtask, from.map(|taken| &taken.from));
+        let fetched = FetchedTask::fetch(&self.service, identity.clone(), from)?;
+        let identity = TaskIdentity { max_parallelism: fetched.max_parallelism(), ..identity };
         let key_groups = identity.key_groups();
-        let backend = TaskBackend::open(&self.service, identity, from.map(|taken| &taken.from))?;
+        let backend = fetched.open();
         let state = backend.operator(keyed_operator(), "keyed");
         let first = Table::open(state.clone(), "first")?;
         let second = Table::open(state, "second")?;
         backend.check_claimed()?;
         Ok(Task { backend, first, second, key_groups, subtask })
+    }
+
+    /// The task of a vertex that has one for good.
+    pub(super) fn only_task(&mut self, from: Option<&Taken>) -> Task {
+        self.attempt += 1;
+        let identity = TaskIdentity { max_parallelism: 1, ..identity(0, 1, self.attempt) };
+        self.try_task_of(identity, from).unwrap()
     }
 
     pub(super) fn tasks(&mut self, parallelism: u32, from: Option<&Taken>) -> Vec<Task> {

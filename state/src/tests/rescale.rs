@@ -28,6 +28,29 @@ fn key_groups_move_with_all_of_their_rows() {
     }
 }
 
+/// Window operators over whole streams had as many key groups as any others once, and have one now.
+#[test]
+fn the_only_task_of_a_vertex_goes_on_with_the_key_groups_of_its_state() {
+    for backend in [Backend::HashMap, Backend::RocksDb] {
+        let mut cluster = Cluster::new(backend);
+        let mut tasks = cluster.tasks(2, None);
+        (0..50).for_each(|key| set(&mut tasks, false, key, Some("x")));
+        let mut taken = cluster.take(&mut tasks, SnapshotKind::Checkpoint);
+        for kind in [SnapshotKind::Checkpoint, CANONICAL, NATIVE] {
+            let expected = all_rows(&tasks);
+            tasks = vec![cluster.only_task(Some(&taken))];
+            assert_eq!(tasks[0].key_groups.end, KEY_GROUPS);
+            assert_eq!(all_rows(&tasks), expected, "{backend:?}");
+            set(&mut tasks, false, 60, Some(&format!("{kind:?}")));
+            taken = cluster.take(&mut tasks, kind);
+            // What the leader says of the vertex is what the graph says.
+            taken.manifest.vertices[0].max_parallelism = 1;
+            write_manifest(&taken.from.folder, &taken.manifest);
+        }
+        assert_eq!(cluster.only_task(None).key_groups.end, 1, "a new one has one");
+    }
+}
+
 #[test]
 fn rows_that_went_to_others_are_not_found_any_more() {
     let mut cluster = Cluster::new(Backend::RocksDb);

@@ -16,6 +16,8 @@ use flott_schema::Result;
 pub struct Numbers {
     pub splits: u64,
     pub per_split: u64,
+    /// How many splits are given; for others readers wait in vain.
+    pub released: u64,
 }
 
 impl Source for Numbers {
@@ -49,7 +51,8 @@ impl SplitEnumerator for Ranges {
 
     fn next_split(&mut self, _subtask: u32) -> Result<Assignment<(u64, u64)>> {
         self.asked += 1;
-        if self.asked.is_multiple_of(3) {
+        let Numbers { splits, released, .. } = self.source;
+        if self.asked.is_multiple_of(3) || (self.next == released && released < splits) {
             return Ok(Assignment::Later(1));
         }
         if self.next == self.source.splits {
@@ -194,11 +197,21 @@ pub fn program<T: Record>(
     sunk: &Sunk<T>,
     build: impl FnOnce(DataStream<u64>) -> DataStream<T>,
 ) -> Program {
+    released_program(mode, sunk, 40, build)
+}
+
+/// The same, with so many splits of them; others never come.
+pub fn released_program<T: Record>(
+    mode: RuntimeMode,
+    sunk: &Sunk<T>,
+    splits: u64,
+    build: impl FnOnce(DataStream<u64>) -> DataStream<T>,
+) -> Program {
     let env = StreamEnv::new();
     env.set_parallelism(4).set_runtime_mode(mode).disable_operator_chaining();
     // Small batches, so that there are many.
     env.configure(|options| options.settings.batch_size = 64);
-    let numbers = env.add_source(Numbers { splits: 40, per_split: 500 }, "numbers");
+    let numbers = env.add_source(Numbers { splits: 40, per_split: 500, released: splits }, "numbers");
     build(numbers).sink_to(sunk.clone(), "sunk");
     env.compile("test").unwrap()
 }

@@ -5,7 +5,7 @@ use flott_schema::control::{Placement, TaskState};
 use flott_schema::snapshot::{AfterBarrier, Alignment, Barrier};
 
 use super::harness::{Cluster, DEADLINE};
-use super::programs::{Sunk, program};
+use super::programs::{Sunk, program, released_program};
 
 /// How often each number was counted, by a rolling sum of ones for each key that crosses executors.
 fn counting(sunk: &Sunk<(u64, u64)>) -> Cluster {
@@ -66,6 +66,48 @@ fn tasks_go_on_from_a_snapshot_and_count_each_record_once() {
     wait_for_records(&sunk);
     sunk.go_on();
     end_from_here(&mut cluster, &sunk, &tasks, Barrier::of_checkpoint(1));
+}
+
+/// The same in one task, with so many key groups, and so many of the 40 splits.
+fn counting_in_one_task(sunk: &Sunk<(u64, u64)>, max_parallelism: u32, splits: u64) -> Cluster {
+    let built = released_program(RuntimeMode::Streaming, sunk, splits, |numbers| {
+        let counted = numbers.map(|n| (n % 1000, 1u64)).key_by(|(key, _)| *key).sum(|(_, count)| count);
+        counted.uid("counts").parallelism(1).max_parallelism(max_parallelism)
+    });
+    let mut cluster = Cluster::start(2, built, |_| ());
+    cluster.checkpoints.interval_ms = Some(1000);
+    cluster
+}
+
+/// As windows over whole streams have, which had as many key groups as other operators in earlier versions.
+#[test]
+fn a_vertex_with_one_key_group_goes_on_from_a_snapshot_in_which_it_had_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut restore = None;
+    // The second one goes on with the state of the first, and so does the third with that of the second.
+    for (epoch, max_parallelism, splits) in [(0, 128, 20), (1, 1, 30), (2, 1, 40)] {
+        let sunk = Sunk::new();
+        let mut cluster = counting_in_one_task(&sunk, max_parallelism, splits);
+        cluster.restore = restore.take();
+        let tasks = place_all(&mut cluster, epoch);
+        if splits == 40 {
+            cluster.wait_for_end(&tasks);
+            assert_eq!(cluster.failures(&tasks), Vec::<String>::new());
+        } else {
+            cluster.wait_for_running(&tasks);
+            let started = std::time::Instant::now();
+            while sunk.sorted().len() < if epoch == 0 { 10_000 } else { 5_000 } {
+                assert!(started.elapsed() < DEADLINE, "{} records have come", sunk.sorted().len());
+                std::thread::yield_now();
+            }
+            let barrier = Barrier::of_checkpoint(u64::from(epoch) + 1);
+            cluster.order_snapshot(&tasks, barrier, folder.path());
+            restore = Some(cluster.complete_snapshot(&tasks, barrier, folder.path()).into());
+            cluster.end_snapshot(&tasks, barrier.checkpoint, true);
+            cluster.cancel(&tasks);
+        }
+        assert_eq!(totals(&sunk), vec![splits / 2; 1000]);
+    }
 }
 
 #[test]
