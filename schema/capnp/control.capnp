@@ -118,6 +118,15 @@ struct CheckpointOrder {
   attempts @4 :List(Common.AttemptId);
 }
 
+struct PrepareOrder {
+  job @0 :Common.Id;
+  spec @1 :Job.JobSpec;
+  tasks @2 :List(Common.Placement);
+  hosts @3 :List(WorkerHost);
+  restore @4 :Snapshot.RestoreFrom;
+  # Null: none.
+}
+
 interface Worker {
   # A worker's side of its session.
   order @0 (order :Order) -> ();
@@ -168,6 +177,7 @@ struct Order {
       completed @13 :Bool;
       endedAttempts @14 :List(Common.AttemptId);
     }
+    prepare @15 :PrepareOrder;
   }
 }
 

@@ -178,6 +178,8 @@ pub enum ToWorker {
         /// The deployments on the worker that took part.
         attempts: Vec<AttemptId>,
     },
+    /// Make ready for tasks that may be deployed soon. Nothing is reported of it.
+    Prepare(PrepareOrder),
     /// Stop these tasks; each reports `Canceled` (or the terminal state it was in).
     Cancel {
         /// The job.
@@ -199,6 +201,22 @@ pub struct Order {
     pub term: u64,
     /// What to do.
     pub message: ToWorker,
+}
+
+/// Make ready for tasks of a job that goes on with another parallelism, while those of now still run. What comes of it
+/// changes how fast they begin, and nothing else: tasks may be deployed elsewhere after all, or never.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareOrder {
+    /// The job.
+    pub job: JobId,
+    /// What it will be.
+    pub spec: Arc<JobSpec>,
+    /// The tasks that are planned for the worker.
+    pub tasks: Vec<Placement>,
+    /// Every worker for which tasks are planned.
+    pub hosts: Arc<[WorkerHost]>,
+    /// The newest snapshot there is: most of what they start from will be in it.
+    pub restore: Option<Arc<RestoreFrom>>,
 }
 
 /// Take a snapshot.

@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flott_schema::config::options::{CheckpointRetention, CheckpointingMode, StateBackend};
-use flott_schema::control::{CheckpointOrder, LAST_SNAPSHOT, Order, Report, SnapshotReport, ToWorker};
+use flott_schema::control::{
+    CheckpointOrder, LAST_SNAPSHOT, Order, Placement, PrepareOrder, Report, SnapshotReport, ToWorker,
+    WorkerHost,
+};
 use flott_schema::graph::{ExecutionMode, JobGraph};
-use flott_schema::ids::{AttemptId, JobId, OperatorId, TaskId, VertexId};
+use flott_schema::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, VertexId, WorkerId};
 use flott_schema::job::{CheckpointSettings, JobSettings, JobSpec, StateSettings};
 use flott_schema::key_group::KeyGroupRange;
 use flott_schema::snapshot::{
@@ -120,6 +123,18 @@ fn deploy() -> ToWorker {
     }
 }
 
+fn prepare() -> ToWorker {
+    let ToWorker::Deploy { job, spec, restore, .. } = deploy() else { unreachable!("it is one") };
+    let slot = SlotId { worker: WorkerId(7), index: 1 };
+    ToWorker::Prepare(PrepareOrder {
+        job,
+        spec,
+        tasks: vec![Placement { attempt: attempt(), slot }],
+        hosts: Arc::new([WorkerHost { worker: WorkerId(7), data_address: "worker-7:6121".into() }]),
+        restore,
+    })
+}
+
 fn checkpoint(barrier: Barrier, shared_folder: Option<&str>) -> Order {
     let message = ToWorker::Checkpoint(CheckpointOrder {
         job: JOB,
@@ -194,6 +209,7 @@ fn messages_and_manifests_stay_as_they_were_written_first() {
     };
     let drain = checkpoint(drain, None);
     let deploy = Order { term: 5, message: deploy() };
+    let prepare = Order { term: 5, message: prepare() };
     let ended =
         ToWorker::CheckpointEnded { job: JOB, checkpoint: 42, completed: true, attempts: vec![attempt()] };
     let ended = Order { term: 5, message: ended };
@@ -216,6 +232,7 @@ fn messages_and_manifests_stay_as_they_were_written_first() {
         sample("order.checkpoint.unaligned", &unaligned),
         sample("order.checkpoint.drain", &drain),
         sample("order.checkpoint_ended", &ended),
+        sample("order.prepare", &prepare),
         sample("snapshot_report.taken", &taken),
         sample("snapshot_report.failed", &failed),
         sample("report.last_snapshot", &last),

@@ -13,7 +13,8 @@ use flott_dataflow::context::{Congestion, Settings, TaskContext};
 use flott_dataflow::program::Program;
 use flott_dataflow::time::alignment::AlignmentRegistry;
 use flott_schema::control::{
-    CheckpointOrder, Placement, TaskFailure, TaskReport, TaskState, ToCoordinator, ToWorker, WorkerHost,
+    CheckpointOrder, Placement, PrepareOrder, TaskFailure, TaskReport, TaskState, ToCoordinator, ToWorker,
+    WorkerHost,
 };
 use flott_schema::graph::{JobGraph, Vertex};
 use flott_schema::ids::{AttemptId, JobId, VertexId, WorkerId};
@@ -192,6 +193,7 @@ impl Worker {
             ToWorker::Deploy { job, spec, tasks, peers, hosts, restore } => {
                 self.deploy(job, &spec, tasks, &peers, &hosts, restore).await;
             }
+            ToWorker::Prepare(order) => self.prepare(&order),
             ToWorker::Checkpoint(order) => self.checkpoint(order),
             ToWorker::CheckpointEnded { job, checkpoint, completed, attempts } => {
                 self.checkpoint_ended(job, checkpoint, completed, &attempts);
@@ -226,6 +228,17 @@ impl Worker {
         match plans {
             Ok(plans) => plans.into_iter().for_each(|(slot, plan)| self.start_subtask(job, slot, plan)),
             Err(error) => self.refuse(job, graph, &tasks, &error).await,
+        }
+    }
+
+    /// Makes ready for tasks that may be deployed here. What cannot be done now is done, or refused, when they are.
+    fn prepare(&mut self, order: &PrepareOrder) {
+        if let Err(error) = self.prepare_job(order.job, &order.spec) {
+            return tracing::debug!(%error, "not made ready");
+        }
+        if let Some(exchange) = self.exchange.as_ref().map(Exchange::handle) {
+            exchange.learn_hosts(&order.hosts);
+            exchange.connect(order.hosts.iter().map(|host| host.worker));
         }
     }
 

@@ -90,10 +90,14 @@ impl JobRecord {
     }
 
     /// Snapshots under way that have begun, the oldest first: no more than may be taken at once. Those behind them wait for
-    /// their turn, and begin in the order of their ids.
+    /// their turn, and begin in the order of their ids. That of a change of parallelism has to itself what tasks can do, for nothing
+    /// comes out until it is complete.
     fn begun(&self) -> impl Iterator<Item = u64> {
         let concurrent_max = self.spec.settings.checkpoints.max_concurrent.max(1) as usize;
-        self.checkpoints.pending.keys().copied().take(concurrent_max)
+        let begun = self.checkpoints.pending.values().take(concurrent_max).enumerate();
+        begun
+            .filter(|(position, one)| *position == 0 || one.purpose != Purpose::Rescale)
+            .map(|(_, one)| one.id)
     }
 
     /// Whether a snapshot under way has yet to begin, since others are being taken.
@@ -118,7 +122,7 @@ impl JobRecord {
     }
 
     /// What tasks are to be started from: the newest complete snapshot, else what the job was submitted with.
-    fn restore_point(&self) -> Option<RestoreFrom> {
+    pub(super) fn restore_point(&self) -> Option<RestoreFrom> {
         match self.graph().mode {
             ExecutionMode::Streaming => self.checkpoints.newest().or_else(|| self.spec.restore.clone()),
             ExecutionMode::Batch => None,
@@ -184,6 +188,7 @@ impl Step<'_> {
         if let Some(operation) = request.operation {
             checkpoints.begin_operation(operation, request.purpose, id, at_ms);
         }
+        let parallelism = request.parallelism.clone();
         if request.purpose.ends_tasks() {
             checkpoints.closing = Some(Closing {
                 checkpoint: id,
@@ -194,7 +199,10 @@ impl Step<'_> {
                 parallelism: request.parallelism,
             });
         }
-        if !record.awaits_its_turn(id) {
+        if request.purpose == Purpose::Rescale {
+            self.prepare(job, &parallelism);
+        }
+        if !self.state.jobs[&job].awaits_its_turn(id) {
             self.order_snapshot(job, id);
         }
         self.touch(job, false);
@@ -238,8 +246,16 @@ impl Step<'_> {
         let at_ms = self.state.now_ms;
         let Some((record, one)) = self.take_pending(job, id) else { return };
         record.checkpoints.give_up(one, cut(reason), at_ms);
-        record.checkpoints.closing.take_if(|closing| closing.checkpoint == id);
+        let closing = record.checkpoints.closing.take_if(|closing| closing.checkpoint == id);
+        self.not_closed(job, closing);
         self.touch(job, false);
+    }
+
+    /// A stop or a change of parallelism does not come about.
+    fn not_closed(&mut self, job: JobId, closing: Option<Closing>) {
+        if closing.is_some_and(|closing| closing.purpose == Purpose::Rescale) {
+            self.release_prepared(job);
+        }
     }
 
     fn begun(&self, job: JobId) -> Vec<u64> {
@@ -310,10 +326,11 @@ impl Step<'_> {
         let checkpoints = &mut record.checkpoints;
         let reason = cut(reason);
         checkpoints.give_up(one, reason.clone(), at_ms);
-        checkpoints.closing.take_if(|closing| closing.checkpoint == id);
+        let closing = checkpoints.closing.take_if(|closing| closing.checkpoint == id);
         let counts = counts && !kind.is_savepoint();
         checkpoints.failures_in_a_row += u32::from(counts);
         let failures = checkpoints.failures_in_a_row;
+        self.not_closed(job, closing);
         self.tell_ended(job, &[(id, false)]);
         self.touch(job, false);
         let message = match purpose {
@@ -396,7 +413,7 @@ impl Step<'_> {
             checkpoints.give_up(one, reason, at_ms);
         }
         let Some(closing) = checkpoints.closing.take() else { return };
-        let Closing { purpose, folder, operation, .. } = closing;
+        let Closing { purpose, folder, operation, .. } = closing.clone();
         let result = match (purpose, state) {
             (Purpose::Stop | Purpose::Drain, JobState::Finished) => Ok(folder),
             (Purpose::Stop | Purpose::Drain, state) => Err(format!(
@@ -408,6 +425,7 @@ impl Step<'_> {
             }
         };
         checkpoints.end_operation(operation, result);
+        self.not_closed(job, Some(closing));
     }
 
     /// A worker is back and may have missed how snapshots began and ended: what is under way is given up, and its tasks are

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use flott_schema::control::{CheckpointOrder, Placement, RunningTask, TaskFailure, TaskState, WorkerHost};
+use flott_schema::control::{
+    CheckpointOrder, Placement, PrepareOrder, RunningTask, TaskFailure, TaskState, WorkerHost,
+};
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::job::{JobSpec, ProgramDigest};
 use flott_schema::snapshot::{RestoreFrom, TaskSnapshot};
@@ -215,6 +217,13 @@ pub enum Effect {
         hosts: Arc<[WorkerHost]>,
         /// The snapshot they start from.
         restore: Option<Arc<RestoreFrom>>,
+    },
+    /// Have a worker make ready for tasks that may be deployed there soon.
+    Prepare {
+        /// The worker.
+        worker: WorkerId,
+        /// What for.
+        order: PrepareOrder,
     },
     /// Have the tasks on a worker take their part in a snapshot.
     Checkpoint {

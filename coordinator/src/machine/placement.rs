@@ -129,7 +129,7 @@ impl Step<'_> {
 
 /// The slot each shared slot of a region would like: where its tasks ran before; else where the matching subtask of a
 /// blocking input ran, whose result lies on that worker.
-fn wishes(record: &JobRecord, region: usize) -> Vec<Option<SlotId>> {
+pub(super) fn wishes(record: &JobRecord, region: usize) -> Vec<Option<SlotId>> {
     let region = &record.regions[region];
     let mut wishes = vec![None; region.sharing.slots_needed() as usize];
     for (member, position) in region.shape.vertices.iter().enumerate() {

@@ -2,20 +2,26 @@
 //!
 //! The job is suspended with a checkpoint; when that is complete its tasks commit and finish. Then all of them are made anew, in
 //! another number and under a new epoch, and start from the checkpoint. No restart is counted.
+//!
+//! Workers hear of it before, and make ready while the tasks of now still run. That is a plan and no promise: where tasks go is decided
+//! when their slots are free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use flott_schema::control::{Placement, PrepareOrder, WorkerHost};
 use flott_schema::graph::check_parallelism;
-use flott_schema::ids::{JobId, VertexId};
+use flott_schema::ids::{JobId, VertexId, WorkerId};
 use flott_schema::job::JobSpec;
 
 use super::checkpoint::{Closing, Purpose};
+use super::event::Effect;
 use super::job::{JobRecord, JobState};
+use super::placement::wishes;
 use super::region::{check_graph, regions_of};
-use super::slots::SlotTable;
+use super::slots::{SlotOwner, SlotTable};
 use super::step::Step;
-use crate::scheduler::SlotSharing;
+use crate::scheduler::{SlotSharing, assign};
 
 impl JobRecord {
     /// The job with another parallelism of some vertices.
@@ -65,6 +71,36 @@ impl JobRecord {
         })
     }
 
+    /// What the job will be with another parallelism, and where its tasks would be placed if its slots were free now; nothing if there are
+    /// too few.
+    fn plan(
+        &self,
+        parallelism: &BTreeMap<VertexId, u32>,
+        slots: &SlotTable,
+        at_ms: u64,
+    ) -> Option<(Arc<JobSpec>, BTreeMap<WorkerId, Vec<Placement>>)> {
+        let (mut planned, mut slots) = (self.clone(), slots.clone());
+        for (region, held) in self.regions.iter().enumerate() {
+            held.slots.iter().for_each(|slot| slots.release(*slot, SlotOwner { job: self.id, region }));
+        }
+        planned.remake(self.spec_with(parallelism), at_ms);
+        let mut placements: BTreeMap<WorkerId, Vec<Placement>> = BTreeMap::new();
+        for (number, region) in planned.regions.iter().enumerate() {
+            let chosen = assign(&region.sharing, &slots.offers(), &wishes(&planned, number)).ok()?;
+            for (member, position) in region.shape.vertices.iter().enumerate() {
+                for (subtask, task) in (0..).zip(&planned.vertices[*position].tasks) {
+                    let slot = chosen[region.sharing.slot_of(member, subtask) as usize];
+                    placements
+                        .entry(slot.worker)
+                        .or_default()
+                        .push(Placement { attempt: task.attempt, slot });
+                }
+            }
+            chosen.into_iter().for_each(|slot| slots.take(slot, SlotOwner { job: self.id, region: number }));
+        }
+        Some((planned.spec, placements))
+    }
+
     /// Makes all tasks anew, for the next deployment of what `spec` says. None may live.
     fn remake(&mut self, spec: JobSpec, at_ms: u64) {
         let fresh = JobRecord::new(self.id, Arc::new(spec), at_ms);
@@ -87,6 +123,36 @@ impl JobRecord {
 }
 
 impl Step<'_> {
+    /// Tells the workers on which tasks would be placed with another parallelism.
+    pub(super) fn prepare(&mut self, job: JobId, parallelism: &BTreeMap<VertexId, u32>) {
+        let record = &self.state.jobs[&job];
+        let Some((spec, placements)) = record.plan(parallelism, &self.state.slots, self.state.now_ms) else {
+            return;
+        };
+        let hosts: Arc<[WorkerHost]> =
+            placements.keys().filter_map(|worker| self.state.slots.host(*worker)).collect();
+        let restore = record.restore_point().map(Arc::new);
+        let record = self.state.jobs.get_mut(&job).expect("its job is known");
+        record.workers.extend(placements.keys());
+        self.effects.extend(placements.into_iter().map(|(worker, tasks)| {
+            let (spec, hosts, restore) = (spec.clone(), hosts.clone(), restore.clone());
+            Effect::Prepare { worker, order: PrepareOrder { job, spec, tasks, hosts, restore } }
+        }));
+    }
+
+    /// The job keeps its parallelism after all: workers on which none of its tasks run, or ran before they were stopped, drop what
+    /// they keep for it.
+    pub(super) fn release_prepared(&mut self, job: JobId) {
+        let record = &self.state.jobs[&job];
+        let tasks = record.vertices.iter().flat_map(|vertex| &vertex.tasks);
+        let used: BTreeSet<WorkerId> =
+            tasks.flat_map(|task| [task.slot, task.previous]).flatten().map(|slot| slot.worker).collect();
+        // They stay noted: the order may be lost, and is given again at the end of the job.
+        let unused =
+            record.workers.difference(&used).filter(|worker| self.state.slots.workers().contains_key(worker));
+        self.effects.extend(unused.map(|worker| Effect::Release { worker: *worker, job }));
+    }
+
     /// Goes on with another parallelism if that is what the job waits for, now that all its tasks have ended. False: it is not.
     pub(super) fn rescale_if_due(&mut self, job: JobId) -> bool {
         let at_ms = self.state.now_ms;
@@ -103,9 +169,13 @@ impl Step<'_> {
             Some(obstacle) => (JobSpec::clone(&record.spec), Err(obstacle)),
         };
         record.remake(spec, at_ms);
+        let is_refused = result.is_err();
         record.checkpoints.end_operation(operation, result);
         // Before all others: its slots have just been freed for it.
         self.place_job(job);
+        if is_refused {
+            self.release_prepared(job);
+        }
         self.replan = true;
         self.touch(job, true);
         true

@@ -38,6 +38,7 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
             Effect::Deploy { worker, job, spec, tasks, peers, hosts, restore } => {
                 self.send(worker, ToWorker::Deploy { job, spec, tasks, peers, hosts, restore });
             }
+            Effect::Prepare { worker, order } => self.send(worker, ToWorker::Prepare(order)),
             Effect::Cancel { worker, job, attempts } => {
                 self.send(worker, ToWorker::Cancel { job, attempts });
             }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use flott_schema::config::options::StateBackend;
 use flott_schema::control::{
     CheckpointOrder, LAST_SNAPSHOT, SnapshotReport, TaskReport, TaskState, ToCoordinator, ToWorker,
 };
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
-use flott_schema::job::{CheckpointSettings, JobSettings, JobSpec, RestartStrategy};
+use flott_schema::job::{CheckpointSettings, JobSettings, JobSpec, RestartStrategy, StateSettings};
 use flott_schema::snapshot::{SavepointFormat, SnapshotKind, SnapshotTimes, TaskSnapshot};
 use flott_schema::stats::WorkerProfile;
 use flott_storage::{Storage, manifest};
@@ -64,12 +65,16 @@ async fn work(handle: Handle, mut inbox: mpsc::Receiver<ToWorker>) {
                     report(job, attempt, TaskState::Finished).await;
                 }
             }
-            ToWorker::Release { .. } => {}
+            ToWorker::Release { .. } | ToWorker::Prepare(_) => {}
         }
     }
 }
 
 async fn start(folder: &Path, interval_ms: Option<u64>) -> Handle {
+    start_with(folder, interval_ms, StateBackend::HashMap).await
+}
+
+async fn start_with(folder: &Path, interval_ms: Option<u64>, backend: StateBackend) -> Handle {
     let link = InMemoryLink::new();
     let (coordinator, handle) = Coordinator::new(Options::default(), link.clone());
     tokio::spawn(coordinator.run());
@@ -84,7 +89,8 @@ async fn start(folder: &Path, interval_ms: Option<u64>) -> Handle {
         ..CheckpointSettings::default()
     };
     let restart = RestartStrategy::FixedDelay { attempts: 3, delay_ms: 0 };
-    let settings = JobSettings { restart, checkpoints, ..JobSettings::default() };
+    let state = StateSettings { backend, ..StateSettings::default() };
+    let settings = JobSettings { restart, checkpoints, state, ..JobSettings::default() };
     let graph = streaming("pipe", &[("source", 1), ("map", 2)], &["source > map"]);
     handle.submit(JOB, JobSpec { settings, ..JobSpec::embedded(graph) }).await.unwrap();
     until(&handle, |job| job.snapshot_obstacle().is_none()).await;
@@ -198,6 +204,36 @@ async fn a_job_goes_on_with_another_parallelism_and_says_why_it_does_not() {
     assert_eq!((job.graph().vertices[1].parallelism, job.restarts()), (4, 0));
     assert_eq!(job.checkpoints().restored().unwrap().from.checkpoint, 1);
     assert_eq!(job.spec().graph.vertices[1].parallelism, 2, "the program is what it was");
+}
+
+#[tokio::test]
+async fn what_a_rescale_leaves_to_its_own_checkpoint_is_what_has_changed_since_the_one_in_front_of_it() {
+    for (interval_ms, backend, expected) in [
+        (Some(3_600_000), StateBackend::RocksDb, 2),
+        (Some(3_600_000), StateBackend::HashMap, 1),
+        (None, StateBackend::RocksDb, 1),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = start_with(folder.path(), interval_ms, backend).await;
+        let map = handle.status(JOB).await.unwrap().graph().vertices[1].id;
+        let request = SnapshotRequest {
+            kind: SnapshotKind::Checkpoint,
+            purpose: Purpose::Rescale,
+            target: None,
+            parallelism: [(map, 4)].into(),
+            operation: OperationId(1),
+        };
+        handle.request_snapshot(JOB, request).await.unwrap();
+        result_of(&handle, 1).await.unwrap();
+        let job = until(&handle, |job| job.snapshot_obstacle().is_none()).await;
+        assert_eq!(job.graph().vertices[1].parallelism, 4);
+        let taken: Vec<(u64, Purpose)> =
+            job.checkpoints().history().map(|one| (one.id, one.purpose)).collect();
+        let all = [(1, Purpose::GoOn), (2, Purpose::Rescale)];
+        let own = [(1, Purpose::Rescale)];
+        assert_eq!(taken, if expected == 2 { &all[..] } else { &own[..] }, "{interval_ms:?}, {backend:?}");
+        assert_eq!(job.checkpoints().restored().unwrap().from.checkpoint, expected);
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flott_schema::config::options::StateBackend;
 use flott_schema::control::{SnapshotReport, TaskFailure, TaskState, ToCoordinator};
 use flott_schema::error::ErrorKind;
 use flott_schema::ids::{AttemptId, JobId, VertexId};
@@ -19,7 +20,7 @@ use crate::checkpoints::keeper::Done;
 use crate::checkpoints::{Action, Ledger, Now};
 use crate::journal::Journal;
 use crate::link::WorkerLink;
-use crate::machine::{ClusterState, Event, OperationId, Purpose};
+use crate::machine::{CheckpointRequest, ClusterState, Event, OperationId, Purpose};
 
 /// A question to the state and to the ledger, see [`Handle::read_with_ledger`].
 pub(super) type LedgerQuestion = Box<dyn FnOnce(&ClusterState, &Ledger) + Send>;
@@ -128,25 +129,21 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
 
     /// A user's request: what it needs is settled here, and the machine decides.
     pub(super) fn request_snapshot(&mut self, job: JobId, request: SnapshotRequest, reply: Reply<()>) {
-        let event = match self.event_of_request(job, request) {
-            Ok(Some(event)) => event,
-            answer => {
-                let _ = reply.send(answer.map(drop));
-                return;
-            }
-        };
-        self.write(event, Some(reply));
+        match self.events_of_request(job, request) {
+            Ok(events) => self.write_all(events, Some(reply)),
+            Err(error) => drop(reply.send(Err(error))),
+        }
     }
 
-    fn event_of_request(
+    fn events_of_request(
         &self,
         job: JobId,
         request: SnapshotRequest,
-    ) -> Result<Option<Event>, CoordinatorError> {
+    ) -> Result<Vec<Event>, CoordinatorError> {
         let record = self.state.job(job).ok_or(CoordinatorError::UnknownJob(job))?;
         let SnapshotRequest { kind, purpose, target, parallelism, operation } = request;
         if record.checkpoints().operation(operation).is_some() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         if record.state().is_terminal() {
             return Err(CoordinatorError::JobEnded { job, state: record.state() });
@@ -161,7 +158,18 @@ impl<L: WorkerLink, J: Journal> Coordinator<L, J> {
         {
             return Err(CoordinatorError::NotRescaled { job, reason: obstacle });
         }
-        Ok(Some(Event::CheckpointRequested { job, request, at_ms: self.now_ms() }))
+        let at_ms = self.now_ms();
+        // One in front of it, while tasks process: what is left for the one for which they stand still is what changes until then.
+        let settings = &record.spec().settings;
+        let stores_changes = settings.checkpoints.interval_ms.is_some()
+            && settings.state.backend == StateBackend::RocksDb
+            && request.kind == SnapshotKind::Checkpoint;
+        let ahead = (purpose == Purpose::Rescale && stores_changes).then(|| {
+            let (purpose, parallelism) = (Purpose::GoOn, BTreeMap::new());
+            CheckpointRequest { purpose, parallelism, operation: None, ..request.clone() }
+        });
+        let requests = ahead.into_iter().chain([request]);
+        Ok(requests.map(|request| Event::CheckpointRequested { job, request, at_ms }).collect())
     }
 
     /// A task's part of a snapshot: the last one is a fact, any other is the leader's business.

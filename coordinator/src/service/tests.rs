@@ -58,7 +58,10 @@ async fn work(handle: Handle, mut inbox: mpsc::Receiver<ToWorker>) {
                     handle.worker_message(ToCoordinator::TaskState(message)).await.unwrap();
                 }
             }
-            ToWorker::Release { .. } | ToWorker::Checkpoint(_) | ToWorker::CheckpointEnded { .. } => {}
+            ToWorker::Release { .. }
+            | ToWorker::Prepare(_)
+            | ToWorker::Checkpoint(_)
+            | ToWorker::CheckpointEnded { .. } => {}
         }
     }
 }

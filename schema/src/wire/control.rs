@@ -6,10 +6,12 @@ use super::Wire;
 use super::common::{FAILURE_BYTES_MAX, beginning};
 use super::fields::{known, list, optional, required, text, text_to_write, write_list};
 use super::generated::control_capnp::{
-    checkpoint_order, order, report, running_task, snapshot_report, task_report, waiting_task, worker_host,
+    checkpoint_order, order, prepare_order, report, running_task, snapshot_report, task_report, waiting_task,
+    worker_host,
 };
 use crate::control::{
-    CheckpointOrder, Order, Report, RunningTask, SnapshotReport, TaskReport, ToWorker, WorkerHost,
+    CheckpointOrder, Order, PrepareOrder, Report, RunningTask, SnapshotReport, TaskReport, ToWorker,
+    WorkerHost,
 };
 use crate::error::Result;
 use crate::ids::{AttemptId, JobId, WorkerId};
@@ -149,6 +151,31 @@ impl Wire for CheckpointOrder {
     }
 }
 
+impl Wire for PrepareOrder {
+    type Form = prepare_order::Owned;
+
+    fn write(&self, mut form: prepare_order::Builder<'_>) -> Result<()> {
+        self.job.write(form.reborrow().init_job())?;
+        self.spec.write(form.reborrow().init_spec()).map_err(|error| error.at("spec"))?;
+        write_list("tasks", &self.tasks, |length| form.reborrow().init_tasks(length))?;
+        write_list("hosts", self.hosts.iter(), |length| form.reborrow().init_hosts(length))?;
+        match &self.restore {
+            Some(restore) => restore.write(form.init_restore()).map_err(|error| error.at("restore")),
+            None => Ok(()),
+        }
+    }
+
+    fn read(form: prepare_order::Reader<'_>) -> Result<Self> {
+        Ok(PrepareOrder {
+            job: required("job", form.has_job(), form.get_job())?,
+            spec: Arc::new(required("spec", form.has_spec(), form.get_spec())?),
+            tasks: list("tasks", form.get_tasks())?,
+            hosts: list("hosts", form.get_hosts())?.into(),
+            restore: optional("restore", form.has_restore(), form.get_restore())?.map(Arc::new),
+        })
+    }
+}
+
 impl Wire for WorkerHost {
     type Form = worker_host::Owned;
 
@@ -197,6 +224,7 @@ impl Wire for Order {
                 form.set_completed(*completed);
                 write_list("endedAttempts", attempts, |length| form.init_ended_attempts(length))
             }
+            ToWorker::Prepare(order) => order.write(form.init_prepare()),
             ToWorker::Release { job } => job.write(form.init_release().init_release_job()),
         }
     }
@@ -224,6 +252,7 @@ impl Wire for Order {
                 job: required("cancelJob", form.has_cancel_job(), form.get_cancel_job())?,
                 attempts: list("attempts", form.get_attempts())?,
             },
+            order::Prepare(order) => ToWorker::Prepare(required("prepare", form.has_prepare(), order)?),
             order::Release(form) => ToWorker::Release {
                 job: required("releaseJob", form.has_release_job(), form.get_release_job())?,
             },

@@ -181,6 +181,16 @@ impl Handle {
         }
     }
 
+    /// Opens the connections to the executors on these workers that do not stand yet, for what will be sent. One that cannot be opened is
+    /// tried again with the first channel that needs it.
+    pub fn connect(&self, workers: impl IntoIterator<Item = WorkerId>) {
+        for worker in workers.into_iter().filter(|worker| *worker != self.shared.options.worker) {
+            if let Err(error) = self.shared.peer(worker) {
+                debug!(%error, "no connection is opened ahead");
+            }
+        }
+    }
+
     /// Names the spooled results of this executor, and its alignment groups.
     pub fn attach(&self, spools: Arc<SpoolStore>, alignment: Arc<AlignmentRegistry>) {
         self.shared.router.spooled.attach(spools);

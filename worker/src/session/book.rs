@@ -43,7 +43,10 @@ impl Book {
                     self.tasks.insert((*job, placement.attempt), TaskState::Deploying);
                 }
             }
-            ToWorker::Cancel { .. } | ToWorker::Checkpoint(_) | ToWorker::CheckpointEnded { .. } => {}
+            ToWorker::Prepare(_)
+            | ToWorker::Cancel { .. }
+            | ToWorker::Checkpoint(_)
+            | ToWorker::CheckpointEnded { .. } => {}
             ToWorker::Release { job } => {
                 self.jobs.remove(job);
                 self.tasks.retain(|(of, _), _| of != job);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flott_schema::control::{
-    CheckpointOrder, RunningTask, SnapshotReport, TaskFailure, TaskReport, TaskState, ToWorker,
+    CheckpointOrder, PrepareOrder, RunningTask, SnapshotReport, TaskFailure, TaskReport, TaskState, ToWorker,
 };
 use flott_schema::error::ErrorKind;
 use flott_schema::ids::{AttemptId, JobId, TaskId, WorkerId};
@@ -205,6 +205,7 @@ impl Machine {
                     actions.push(Action::Resize(number, slots));
                 }
             }
+            ToWorker::Prepare(order) => self.prepare(order, actions),
             ToWorker::Checkpoint(order) => self.checkpoint(order, actions),
             ToWorker::CheckpointEnded { job, checkpoint, completed, attempts } => {
                 // Who has no executor any more has nothing to commit.
@@ -219,6 +220,26 @@ impl Machine {
                     self.end(number, actions);
                 }
             }
+        }
+    }
+
+    /// Starts an executor for tasks that may come, unless there is one, and hands the order on.
+    fn prepare(&mut self, order: PrepareOrder, actions: &mut Vec<Action>) {
+        let (job, spec) = (order.job, order.spec.clone());
+        let (Some(program), Some(first)) = (spec.program.clone(), order.tasks.first()) else { return };
+        let worker = first.slot.worker;
+        let slots: BTreeSet<u32> = order.tasks.iter().map(|placement| placement.slot.index).collect();
+        let known = self.current(job);
+        let number = known.unwrap_or_else(|| self.new_executor(job, spec));
+        let Some(executor) = self.executors.get_mut(&number) else { return };
+        match executor.phase {
+            Phase::Connected => actions.push(Action::Send(number, ToWorker::Prepare(order))),
+            _ => executor.queued.push(ToWorker::Prepare(order)),
+        }
+        if known.is_none() {
+            let slots_now = slots.len() as u32;
+            executor.slots = slots;
+            actions.push(Action::Start { executor: number, job, worker, program, slots: slots_now });
         }
     }
 

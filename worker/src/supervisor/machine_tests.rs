@@ -260,6 +260,41 @@ fn a_released_executor_is_asked_to_end_and_killed_if_it_does_not() {
     assert_eq!(machine.apply(Event::Due(FIRST, Timer::End)), []);
 }
 
+fn prepare(subtasks: std::ops::Range<u32>) -> ToWorker {
+    let ToWorker::Deploy { job, spec, tasks, hosts, restore, .. } = deploy(subtasks) else { unreachable!() };
+    ToWorker::Prepare(PrepareOrder { job, spec, tasks, hosts, restore })
+}
+
+#[test]
+fn an_executor_starts_ahead_of_tasks_that_may_come_and_they_find_it_ready() {
+    let mut machine = Machine::new(Deadlines::default());
+    let start =
+        Action::Start { executor: FIRST, job: JOB, worker: WorkerId(5), program: program(), slots: 2 };
+    assert_eq!(machine.apply(Event::Order(prepare(0..2))), [start]);
+    machine.apply(Event::Spawned(FIRST));
+    assert_eq!(machine.apply(Event::Connected(FIRST)), [Action::Send(FIRST, prepare(0..2))]);
+    assert_eq!(machine.running(), [], "nothing runs yet");
+    assert_eq!(machine.apply(Event::Order(deploy(0..2))), [Action::Send(FIRST, deploy(0..2))]);
+    assert_eq!(machine.apply(Event::Order(prepare(2..3))), [Action::Send(FIRST, prepare(2..3))]);
+    assert_eq!(machine.running().len(), 2);
+}
+
+#[test]
+fn an_executor_that_nobody_needed_after_all_goes_and_one_that_did_not_start_is_no_failure() {
+    let mut machine = Machine::new(Deadlines::default());
+    machine.apply(Event::Order(prepare(0..2)));
+    machine.apply(Event::Spawned(FIRST));
+    assert_eq!(machine.apply(Event::Order(ToWorker::Release { job: JOB })), [Action::Kill(FIRST)]);
+    assert_eq!(machine.apply(exited(FIRST)), [Action::Forget(FIRST)]);
+
+    let second = ExecutorNumber(2);
+    machine.apply(Event::Order(prepare(0..2)));
+    let kind = ErrorKind::Io;
+    let not_started = Event::NotStarted { executor: second, kind, reason: "no such program".into() };
+    assert_eq!(machine.apply(not_started), [Action::Forget(second)]);
+    assert!(matches!(machine.apply(Event::Order(deploy(0..1)))[..], [Action::Start { .. }]));
+}
+
 #[test]
 fn a_program_that_cannot_be_had_fails_the_tasks() {
     let mut machine = Machine::new(Deadlines::default());

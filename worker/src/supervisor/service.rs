@@ -248,7 +248,10 @@ impl Supervisor {
         match order {
             ToWorker::Deploy { job, spec, .. } => statistics.note_job(*job, spec.graph.clone()),
             ToWorker::Release { job } => statistics.forget_job(*job),
-            ToWorker::Cancel { .. } | ToWorker::Checkpoint(_) | ToWorker::CheckpointEnded { .. } => {}
+            ToWorker::Prepare(_)
+            | ToWorker::Cancel { .. }
+            | ToWorker::Checkpoint(_)
+            | ToWorker::CheckpointEnded { .. } => {}
         }
     }
 

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use flott_schema::control::{CheckpointOrder, Placement, RunningTask, TaskFailure, TaskState};
+use flott_schema::control::{CheckpointOrder, Placement, PrepareOrder, RunningTask, TaskFailure, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::{ExecutionMode, JobGraph};
 use flott_schema::ids::{AttemptId, JobId, OperatorId, SlotId, TaskId, WorkerId};
@@ -428,6 +428,10 @@ fn print_effect(state: &ClusterState, effect: &Effect, out: &mut String) {
         Effect::Cancel { worker, job, attempts } => {
             let tasks = attempts.iter().map(|attempt| name(*job, attempt)).collect::<Vec<_>>().join(", ");
             format!("cancel j{} on w{}: {tasks}", job.0, worker.0)
+        }
+        Effect::Prepare { worker, order: PrepareOrder { job, tasks, .. } } => {
+            let tasks = tasks.iter().map(|task| name(*job, &task.attempt)).collect::<Vec<_>>().join(", ");
+            format!("prepare j{} on w{} for {tasks}", job.0, worker.0)
         }
         Effect::Checkpoint { worker, order: CheckpointOrder { job, barrier, folder, attempts, .. } } => {
             let tasks = attempts.iter().map(|attempt| name(*job, attempt)).collect::<Vec<_>>().join(", ");

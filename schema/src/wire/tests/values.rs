@@ -9,8 +9,8 @@ use proptest::sample::select;
 
 use crate::config::options::{CheckpointRetention, CheckpointingMode, StateBackend};
 use crate::control::{
-    CheckpointOrder, Order, Placement, Report, RunningTask, SnapshotReport, TaskFailure, TaskReport,
-    TaskState, ToWorker, WorkerHost,
+    CheckpointOrder, Order, Placement, PrepareOrder, Report, RunningTask, SnapshotReport, TaskFailure,
+    TaskReport, TaskState, ToWorker, WorkerHost,
 };
 use crate::error::ErrorKind;
 use crate::graph::{Edge, Exchange, ExecutionMode, JobGraph, OperatorSpec, Partitioning, Vertex};
@@ -271,6 +271,18 @@ fn host() -> impl Strategy<Value = WorkerHost> {
         .prop_map(|(worker, data_address)| WorkerHost { worker: WorkerId(worker), data_address })
 }
 
+fn prepare_order() -> impl Strategy<Value = PrepareOrder> {
+    (job_id(), spec(), vec(placement(), 0..4), vec(host(), 0..3), option::of(restore_from())).prop_map(
+        |(job, spec, tasks, hosts, restore)| PrepareOrder {
+            job,
+            spec: Arc::new(spec),
+            tasks,
+            hosts: hosts.into(),
+            restore: restore.map(Arc::new),
+        },
+    )
+}
+
 pub fn order() -> impl Strategy<Value = Order> {
     let placements = || vec(placement(), 0..4);
     let deploy =
@@ -295,8 +307,10 @@ pub fn order() -> impl Strategy<Value = Order> {
     let cancel =
         (job_id(), vec(attempt(), 0..4)).prop_map(|(job, attempts)| ToWorker::Cancel { job, attempts });
     let release = job_id().prop_map(|job| ToWorker::Release { job });
-    (any::<u64>(), prop_oneof![2 => deploy, 1 => checkpoint, 1 => ended, 1 => cancel, 1 => release])
-        .prop_map(|(term, message)| Order { term, message })
+    let prepare = prepare_order().prop_map(ToWorker::Prepare);
+    let message =
+        prop_oneof![2 => deploy, 1 => checkpoint, 1 => ended, 1 => prepare, 1 => cancel, 1 => release];
+    (any::<u64>(), message).prop_map(|(term, message)| Order { term, message })
 }
 
 fn barrier() -> impl Strategy<Value = Barrier> {

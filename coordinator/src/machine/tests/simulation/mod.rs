@@ -203,7 +203,9 @@ impl World {
                 let worker = self.workers.get_mut(&worker).expect("effects are for workers that are there");
                 worker.inbox.push_back(effect);
             }
-            Effect::Cancel { worker, .. } | Effect::Release { worker, .. } => {
+            Effect::Prepare { worker, .. }
+            | Effect::Cancel { worker, .. }
+            | Effect::Release { worker, .. } => {
                 let worker = self.workers.get_mut(&worker).expect("effects are for workers that are there");
                 worker.inbox.push_back(effect);
             }

@@ -73,6 +73,8 @@ impl SimWorker {
                     }
                 }
             }
+            // An executor is started, which stays until the job lets go of it.
+            Effect::Prepare { order, .. } => drop(self.keeps.insert(order.job)),
             Effect::Release { job, .. } => {
                 let live = self.tasks.iter().any(|((of, _), (_, state))| *of == job && !state.is_terminal());
                 assert!(!live, "released with live tasks");
