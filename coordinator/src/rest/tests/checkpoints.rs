@@ -253,7 +253,16 @@ async fn requirements_name_every_vertex_and_change_the_parallelism() {
     assert_eq!(of_count(&played.cluster.call("GET", &path).await), 4);
     let job = JobId(NUMBER);
     assert_eq!(played.cluster.handle.status(job).await.unwrap().graph().vertices[1].parallelism, 2);
+    // One goes in front of the one with which tasks stop.
     played.hand_in(1, 99).await;
+    timeout(DEADLINE, async {
+        while played.cluster.handle.status(job).await.unwrap().checkpoints().completed() < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    played.hand_in(2, 99).await;
     timeout(DEADLINE, async {
         while !played.cluster.handle.status(job).await.unwrap().checkpoints().closing().unwrap().completed {
             tokio::task::yield_now().await;
