@@ -14,6 +14,7 @@ use flott_schema::Result;
 use flott_schema::snapshot::{Alignment, SnapshotTimes};
 
 use crate::channel::{Credit, GateQueue, Item};
+use crate::clock::Clock;
 use crate::exchange::inbox::RemoteInput;
 use crate::exchange::spooled::RemoteSpool;
 use crate::frame;
@@ -115,6 +116,7 @@ pub struct InputGate {
     piece: usize,
     inputs: u16,
     traffic: Arc<Traffic>,
+    clock: Clock,
 }
 
 impl InputGate {
@@ -140,7 +142,13 @@ impl InputGate {
             piece: usize::MAX,
             inputs: 0,
             traffic,
+            clock: Clock::default(),
         }
+    }
+
+    /// The time of day is that of this clock.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// Barriers neither overtake records nor are overtaken by any.
@@ -363,7 +371,7 @@ impl InputGate {
 
     /// Notes a barrier that may overtake what is in front of it.
     fn announce(&mut self, barrier: Barrier, now: Instant) {
-        if let Some(announced) = Announced::of(barrier, now)
+        if let Some(announced) = Announced::of(barrier, now, self.clock.at_ms(now))
             && self.announced.is_none_or(|known| known.barrier.checkpoint < barrier.checkpoint)
         {
             self.announced = Some(announced);

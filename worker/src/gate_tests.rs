@@ -130,8 +130,10 @@ fn the_end_of_each_input_is_told_to_tasks_with_several() {
     assert_eq!(drain(&mut gate), ["end of 0", "end"]);
 }
 
+/// One that is triggered now.
 fn barrier_with(checkpoint: u64, alignment: Alignment) -> Signal {
-    Signal::Barrier(Barrier { alignment, ..Barrier::of_checkpoint(checkpoint) })
+    let timestamp_ms = Clock::default().now_ms();
+    Signal::Barrier(Barrier { timestamp_ms, alignment, ..Barrier::of_checkpoint(checkpoint) })
 }
 
 #[test]
@@ -217,6 +219,20 @@ fn a_barrier_that_aligns_in_time_overtakes_nothing() {
     gate.look_ahead(&mut cx).unwrap();
     assert_eq!(drain(&mut gate), ["barrier 1", "0:[1]"]);
     assert!(!gate.take_alignment().unaligned && gate.look_ahead(&mut cx).unwrap().is_none());
+}
+
+#[test]
+fn a_barrier_that_has_waited_elsewhere_does_not_wait_again() {
+    let (mut gate, mut writers) = gate(&[0, 0]);
+    let mut cx = Context::from_waker(Waker::noop());
+    let timestamp_ms = Clock::default().now_ms() - 60_000;
+    let alignment = Alignment::UnalignedAfter(60_000);
+    let late = Signal::Barrier(Barrier { timestamp_ms, alignment, ..Barrier::of_checkpoint(1) });
+    data(&mut writers[0], 1);
+    signal(&mut writers[0], late);
+    gate.look_ahead(&mut cx).unwrap();
+    assert_eq!(drain(&mut gate), ["barrier 1", "0:[1]"]);
+    assert!(gate.take_alignment().unaligned);
 }
 
 #[test]

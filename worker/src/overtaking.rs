@@ -24,14 +24,14 @@ pub struct Announced {
 }
 
 impl Announced {
-    /// If the barrier may overtake.
-    pub fn of(barrier: Barrier, now: Instant) -> Option<Self> {
-        match barrier.alignment {
-            Alignment::UnalignedAfter(ms) => {
-                Some(Announced { barrier, due: now + Duration::from_millis(u64::from(ms)) })
-            }
-            Alignment::Aligned | Alignment::None => None,
-        }
+    /// If the barrier may overtake. `now_ms` is the time of day, in epoch milliseconds: what the barrier has waited counts from when the snapshot
+    /// was triggered, so that it does not wait anew at each task on its way (as in Flink). Where clocks of hosts differ, it waits no
+    /// longer than it would without their help.
+    pub fn of(barrier: Barrier, now: Instant, now_ms: i64) -> Option<Self> {
+        let Alignment::UnalignedAfter(timeout_ms) = barrier.alignment else { return None };
+        let timeout_ms = i64::from(timeout_ms);
+        let waited_ms = now_ms.saturating_sub(barrier.timestamp_ms).clamp(0, timeout_ms);
+        Some(Announced { barrier, due: now + Duration::from_millis((timeout_ms - waited_ms) as u64) })
     }
 }
 
@@ -102,4 +102,39 @@ pub fn frames(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
         bytes = rest;
     }
     Ok(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long a barrier that was triggered at 10 s waits for others that come late, where it arrives at this time.
+    fn wait_ms(timeout_ms: u32, now_ms: i64) -> i64 {
+        let alignment = Alignment::UnalignedAfter(timeout_ms);
+        let barrier = Barrier { timestamp_ms: 10_000, alignment, ..Barrier::of_checkpoint(1) };
+        let now = Instant::now();
+        let announced = Announced::of(barrier, now, now_ms).expect("it may overtake");
+        announced.due.duration_since(now).as_millis() as i64
+    }
+
+    #[test]
+    fn a_barrier_waits_no_longer_than_its_timeout_however_many_tasks_it_passes() {
+        let mut now_ms = 10_000;
+        for _task in 0..5 {
+            now_ms += wait_ms(1_000, now_ms);
+            // On its way to the next.
+            now_ms += 20;
+        }
+        assert_eq!(now_ms, 10_000 + 1_000 + 5 * 20);
+    }
+
+    #[test]
+    fn clocks_that_differ_make_no_wait_longer_than_the_timeout_and_none_negative() {
+        assert_eq!(wait_ms(1_000, 10_300), 700);
+        assert_eq!(wait_ms(1_000, 3_000), 1_000, "a clock that is behind");
+        assert_eq!(wait_ms(1_000, i64::MIN), 1_000);
+        assert_eq!(wait_ms(1_000, i64::MAX), 0);
+        let aligned = Announced::of(Barrier::of_checkpoint(1), Instant::now(), 0);
+        assert!(aligned.is_none());
+    }
 }

@@ -137,8 +137,11 @@ impl Pump {
         clock: Clock,
         metrics: Arc<TaskMetrics>,
     ) -> Self {
-        if let (Origin::Gate(gate), true) = (&mut origin, task.is_strictly_aligned()) {
-            gate.align_strictly();
+        if let Origin::Gate(gate) = &mut origin {
+            gate.set_clock(clock);
+            if task.is_strictly_aligned() {
+                gate.align_strictly();
+            }
         }
         Pump {
             task,

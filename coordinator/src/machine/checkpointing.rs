@@ -7,7 +7,7 @@ use flott_schema::control::{CheckpointOrder, TaskState};
 use flott_schema::error::ErrorKind;
 use flott_schema::graph::ExecutionMode;
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
-use flott_schema::snapshot::{RestoreFrom, TaskSnapshot};
+use flott_schema::snapshot::{Barrier, RestoreFrom, TaskSnapshot};
 
 use super::checkpoint::{
     CHECKPOINT_ID_MAX, CheckpointOutcome, CheckpointRecord, CheckpointRequest, CheckpointStats, Closing,
@@ -212,7 +212,10 @@ impl Step<'_> {
     fn order_snapshot(&mut self, job: JobId, id: u64) {
         let record = &self.state.jobs[&job];
         let one = &record.checkpoints.pending[&id];
-        let (barrier, folder, shared_folder) = (one.barrier(), &one.folder, one.shared_folder());
+        // One that has waited for its turn has not waited on its way.
+        let timestamp_ms = i64::try_from(self.state.now_ms).unwrap_or(i64::MAX);
+        let barrier = Barrier { timestamp_ms, ..one.barrier() };
+        let (folder, shared_folder) = (&one.folder, one.shared_folder());
         // Who has handed in its last part answers no more.
         let asked = record.running_tasks(|task| task.last.is_none());
         self.effects.extend(asked.into_iter().map(|(worker, attempts)| {
@@ -251,7 +254,7 @@ impl Step<'_> {
         self.touch(job, false);
     }
 
-    /// A stop or a change of parallelism does not come about.
+    /// A stop or a change of parallelism does not come about, and the job goes on as it was.
     fn not_closed(&mut self, job: JobId, closing: Option<Closing>) {
         if closing.is_some_and(|closing| closing.purpose == Purpose::Rescale) {
             self.release_prepared(job);
@@ -330,7 +333,6 @@ impl Step<'_> {
         let counts = counts && !kind.is_savepoint();
         checkpoints.failures_in_a_row += u32::from(counts);
         let failures = checkpoints.failures_in_a_row;
-        self.not_closed(job, closing);
         self.tell_ended(job, &[(id, false)]);
         self.touch(job, false);
         let message = match purpose {
@@ -340,7 +342,10 @@ impl Step<'_> {
                 "checkpoint {id} failed, and {failures} in a row are more than execution.checkpointing.\
                  tolerable-failed-checkpoints allows, which is {tolerable}: {reason}"
             ),
-            _ => return self.begin_waiting(job, begun),
+            _ => {
+                self.not_closed(job, closing);
+                return self.begin_waiting(job, begun);
+            }
         };
         let record = self.state.jobs.get_mut(&job).expect("its job is known");
         record.checkpoints.failures_in_a_row = 0;
@@ -413,7 +418,7 @@ impl Step<'_> {
             checkpoints.give_up(one, reason, at_ms);
         }
         let Some(closing) = checkpoints.closing.take() else { return };
-        let Closing { purpose, folder, operation, .. } = closing.clone();
+        let Closing { purpose, folder, operation, .. } = closing;
         let result = match (purpose, state) {
             (Purpose::Stop | Purpose::Drain, JobState::Finished) => Ok(folder),
             (Purpose::Stop | Purpose::Drain, state) => Err(format!(
@@ -425,7 +430,6 @@ impl Step<'_> {
             }
         };
         checkpoints.end_operation(operation, result);
-        self.not_closed(job, Some(closing));
     }
 
     /// A worker is back and may have missed how snapshots began and ended: what is under way is given up, and its tasks are

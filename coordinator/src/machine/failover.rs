@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use flott_schema::control::TaskState;
 use flott_schema::error::ErrorKind;
-use flott_schema::graph::Exchange;
+use flott_schema::graph::{Exchange, ExecutionMode};
 use flott_schema::ids::JobId;
 use flott_schema::job::RestartStrategy;
 
@@ -127,6 +127,9 @@ impl Step<'_> {
         self.touch(job, true);
         // Before all others: the slots were kept for it.
         self.place_job(job);
+        if self.state.jobs[&job].graph().mode == ExecutionMode::Streaming {
+            self.release_prepared(job);
+        }
         self.replan = true;
         // A job that waited for slots may have found them and finished during the delay.
         self.settle(job);
