@@ -37,6 +37,30 @@ fn a_job_runs_to_its_end_and_its_executor_goes_with_it() {
 }
 
 #[test]
+fn an_executor_that_was_started_ahead_runs_the_tasks_that_come_and_goes_if_none_does() {
+    run(
+        |options| options,
+        async |worker: &mut Worker| {
+            let target = worker.folder().join("tally");
+            let arguments = ["counts", target.to_str().unwrap()];
+            let job = worker.prepare(&arguments).await;
+            let executors = executors_of(job);
+            worker.deploy_again(job, &arguments).await;
+            let reports = worker.until(|reports| ended(reports, job).len() == 4).await;
+            let is_finished = |report: &&TaskReport| report.state == TaskState::Finished;
+            assert_eq!(ended(&reports, job).iter().filter(|one| is_finished(one)).count(), 4, "{reports:?}");
+            assert_eq!(executors_of(job), executors, "it was there before");
+            worker.release(job).await;
+            with_executor_gone(job).await;
+
+            let other = worker.prepare(&arguments).await;
+            worker.release(other).await;
+            with_executor_gone(other).await;
+        },
+    );
+}
+
+#[test]
 fn results_that_are_lost_with_a_killed_executor_are_reported() {
     run(
         |options| options,

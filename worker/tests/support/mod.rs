@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use flott_schema::config::options::ExchangeCompression;
-use flott_schema::control::{Order, Placement, TaskReport, TaskState, ToCoordinator, ToWorker};
+use flott_schema::control::{Order, Placement, PrepareOrder, TaskReport, TaskState, ToCoordinator, ToWorker};
 use flott_schema::graph::JobGraph;
 use flott_schema::ids::{AttemptId, JobId, SlotId, TaskId, WorkerId};
 use flott_schema::job::{JobSettings, JobSpec, ProgramDigest, ProgramRef};
@@ -145,6 +145,16 @@ impl Worker {
         self.specs.retain(|(known, _)| *known != job);
         self.seen.retain(|report| report.job != job);
         self.deploy_program(job, arguments, program().1).await;
+    }
+
+    /// Says that the program may be deployed under a new job, and waits for its executor.
+    pub async fn prepare(&mut self, arguments: &[&str]) -> JobId {
+        let job = new_job();
+        let (_, order) = deployment(job, arguments, program().1);
+        let ToWorker::Deploy { spec, tasks, hosts, restore, .. } = order else { unreachable!("it is one") };
+        self.order(ToWorker::Prepare(PrepareOrder { job, spec, tasks, hosts, restore })).await;
+        eventually(|| !executors_of(job).is_empty()).await;
+        job
     }
 
     /// Deploys a program that the coordinator does not have.
