@@ -10,7 +10,7 @@ use capnp::message::ReaderOptions;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::twoparty::VatNetwork;
 use capnp_rpc::{RpcSystem, new_client};
-use flott_schema::control::{Order, Report, SnapshotReport, TaskReport};
+use flott_schema::control::{Order, Report, SnapshotReport, TaskReport, ToWorker};
 use flott_schema::ids::{AttemptId, JobId};
 use flott_schema::stats::TaskStats;
 use flott_schema::wire::generated::control_capnp::{executor, executor_session, supervisor};
@@ -180,6 +180,10 @@ async fn deliver(
             Ok(()) => {}
             // Its end is noticed elsewhere.
             Err(error) if error.kind == capnp::ErrorKind::Disconnected => return,
+            // A program may be built with an older Flott, which has no such order; its tasks begin without.
+            Err(error) if matches!(order.message, ToWorker::Prepare(_)) => {
+                tracing::debug!(executor = executor.0, "it does not make ready: {}", error.extra);
+            }
             Err(error) => {
                 let reason = format!("the executor does not take an order: {}", error.extra);
                 let _ = links.events.send(Event::Refused { executor, reason }).await;
@@ -278,4 +282,61 @@ fn failed(error: Error) -> capnp::Error {
 
 fn stopped() -> capnp::Error {
     capnp::Error::failed("the worker is stopping".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use flott_schema::control::PrepareOrder;
+    use flott_schema::graph::{ExecutionMode, JobGraph};
+    use flott_schema::job::JobSpec;
+    use flott_schema::security::Token;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::supervisor::statistics::Statistics;
+
+    const JOB: JobId = JobId(7);
+
+    /// An executor that knows no order.
+    struct Strange;
+
+    impl executor::Server for Strange {
+        async fn order(
+            self: Rc<Self>,
+            _params: executor::OrderParams,
+            _results: executor::OrderResults,
+        ) -> capnp::Result<()> {
+            Err(capnp::Error::failed("order: unknown".into()))
+        }
+    }
+
+    #[test]
+    fn an_executor_that_knows_no_order_to_make_ready_goes_on_and_one_that_knows_no_other_does_not() {
+        let graph = JobGraph {
+            name: "job".into(),
+            mode: ExecutionMode::Streaming,
+            vertices: Vec::new(),
+            edges: Vec::new(),
+        };
+        let spec = Arc::new(JobSpec::embedded(graph));
+        let (tasks, hosts) = (Vec::new(), Arc::new([]));
+        let prepare = ToWorker::Prepare(PrepareOrder { job: JOB, spec, tasks, hosts, restore: None });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (sender, mut events) = mpsc::channel(8);
+            let links = Links::new(sender, Token::default(), Statistics::default(), Duration::from_secs(60));
+            let (orders, outbox) = mpsc::channel(8);
+            for message in [prepare, ToWorker::Release { job: JOB }] {
+                orders.send(Order { term: 1, message }).await.unwrap();
+            }
+            drop(orders);
+            let executor = ExecutorNumber(1);
+            deliver(executor, new_client(Strange), outbox, links.clone()).await;
+            let told = events.try_recv().unwrap();
+            assert!(matches!(told, Event::Refused { executor: ExecutorNumber(1), .. }), "{told:?}");
+            assert!(events.try_recv().is_err(), "the order to make ready counts for nothing");
+        });
+    }
 }
