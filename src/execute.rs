@@ -37,6 +37,7 @@ pub trait Execute {
 impl Execute for StreamEnv {
     fn execute(&self, name: &str) -> Result<JobResult> {
         let configuration = process_configuration()?.overlaid_with(self.options().configuration);
+        flott_storage::configure(&flott_storage::keys_of(&configuration))?;
         let name = configuration.get(&options::PIPELINE_NAME)?.unwrap_or_else(|| name.to_string());
         let result = match Place::of_this_process()? {
             Place::Embedded => {

@@ -60,7 +60,15 @@ fn checked(
     let ignore_unclaimed = configuration.get(&RECOVERY_IGNORE_UNCLAIMED)?;
     let mut checkpoint = 0;
     // Hosts of a cluster may see what this one does not.
-    if is_here || folder.exists(MANIFEST_FILE)? {
+    let is_seen = is_here
+        || match folder.exists(MANIFEST_FILE) {
+            Err(error) if folder.local_path().is_none() => {
+                tracing::warn!(%folder, %error, "the snapshot cannot be looked at from here; the cluster will");
+                false
+            }
+            seen => seen?,
+        };
+    if is_seen {
         let manifest = manifest::read(&folder).map_err(|error| error.at(place()))?;
         fitting::check(&manifest, graph, ignore_unclaimed).map_err(|error| error.at(place()))?;
         let plan = RestorePlan::of(&manifest, graph, &declared(), ignore_unclaimed);

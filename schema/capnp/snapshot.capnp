@@ -47,6 +47,8 @@ struct ListSnapshot {
   mode @1 :ListMode;
   itemType @2 :Text;
   items @3 :List(Data);
+  file @4 :SnapshotFile;
+  # Null: the items are all there is. Else they are in the file, and there are none here.
 }
 
 struct TableSnapshot {

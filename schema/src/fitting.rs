@@ -78,7 +78,7 @@ pub fn takes_over(max_parallelism: u32, key_groups: u32) -> bool {
 pub fn states_of(manifest: &Manifest, id: OperatorId) -> impl Iterator<Item = &OperatorSnapshot> {
     let operators = manifest.tasks.iter().flat_map(|task| &task.operators);
     let has_state = |operator: &&OperatorSnapshot| {
-        let has_items = operator.lists.iter().any(|list| !list.items.is_empty());
+        let has_items = operator.lists.iter().any(|list| !list.is_empty());
         has_items || !operator.keyed.is_empty() || operator.enumerator.is_some()
     };
     operators.filter(move |operator| operator.operator == Some(id)).filter(has_state)

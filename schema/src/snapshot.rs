@@ -141,8 +141,23 @@ pub struct ListSnapshot {
     pub mode: ListMode,
     /// Text of the items' type, see `flott_dataflow::types`; empty where it is not known.
     pub item_type: String,
-    /// The items in their wire form.
+    /// The items in their wire form; none where they are in a file.
     pub items: Vec<Vec<u8>>,
+    /// The file that holds the items, where they are too many bytes to stand here; of the snapshot alone.
+    #[serde(default)]
+    pub file: Option<SnapshotFile>,
+}
+
+impl ListSnapshot {
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.file.is_none()
+    }
+
+    /// Bytes of the items that stand here.
+    pub fn inline_bytes(&self) -> usize {
+        self.items.iter().map(Vec::len).sum()
+    }
 }
 
 /// What is known of a table of keyed state.
@@ -239,16 +254,19 @@ impl TaskSnapshot {
     /// Bytes of the state that stands in it, about; that in files does not count.
     pub fn inline_bytes(&self) -> usize {
         let bytes = |operator: &OperatorSnapshot| {
-            let items = operator.lists.iter().flat_map(|list| &list.items).map(Vec::len);
-            items.sum::<usize>() + operator.enumerator.as_ref().map_or(0, Vec::len)
+            let lists = operator.lists.iter().map(ListSnapshot::inline_bytes);
+            lists.sum::<usize>() + operator.enumerator.as_ref().map_or(0, Vec::len)
         };
         self.operators.iter().map(bytes).sum()
     }
 
-    /// The files of the task's keyed state and channels.
+    /// The files of the task's keyed state, lists and channels.
     pub fn files(&self) -> impl Iterator<Item = &SnapshotFile> {
         let keyed = self.operators.iter().flat_map(|operator| &operator.keyed).flat_map(|keyed| &keyed.files);
-        keyed.chain(self.channels.iter().map(|channel| &channel.file))
+        let lists = self.operators.iter().flat_map(|operator| &operator.lists);
+        keyed
+            .chain(lists.filter_map(|list| list.file.as_ref()))
+            .chain(self.channels.iter().map(|channel| &channel.file))
     }
 }
 

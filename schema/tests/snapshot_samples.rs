@@ -38,7 +38,8 @@ fn file(name: &str, path: &str) -> SnapshotFile {
 }
 
 fn list(name: &str, mode: ListMode) -> ListSnapshot {
-    ListSnapshot { name: name.into(), mode, item_type: "u64".into(), items: vec![vec![1, 2, 3], vec![]] }
+    let items = vec![vec![1, 2, 3], vec![]];
+    ListSnapshot { name: name.into(), mode, item_type: "u64".into(), items, file: None }
 }
 
 fn task_snapshot() -> TaskSnapshot {
@@ -226,6 +227,11 @@ fn messages_and_manifests_stay_as_they_were_written_first() {
     let (restore, settled) = (restore(), settled());
     let kept =
         CheckpointSettings { retention: CheckpointRetention::DeleteOnCancellation, ..Default::default() };
+    let in_file = ListSnapshot {
+        items: vec![],
+        file: Some(file("list-1", "list-1")),
+        ..list("splits", ListMode::Split)
+    };
     let samples = [
         sample("order.deploy.restore", &deploy),
         sample("order.checkpoint", &plain),
@@ -245,6 +251,7 @@ fn messages_and_manifests_stay_as_they_were_written_first() {
         sample("restore_from", &restore),
         sample("job_spec.snapshots", &settled),
         sample("checkpoint_settings.delete_on_cancellation", &kept),
+        sample("list_snapshot.file", &in_file),
     ];
     frozen::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/snapshots.txt"), &samples);
 }

@@ -40,7 +40,8 @@ impl Settings {
             (None, Ok(limit)) => tracing::info!(limit, "files and connections that may be open"),
             (None, Err(_)) => {}
         }
-        for key in configuration.ineffective_keys() {
+        flott::storage::configure(&flott::storage::keys_of(&configuration))?;
+        for key in configuration.ineffective_keys().filter(|key| !flott::storage::is_key(key)) {
             tracing::warn!("{key} is set, but Flott does not act on it");
         }
         for (key, replacement) in configuration.deprecated_keys() {

@@ -94,6 +94,7 @@ pub fn submit(
         restore: restore_from(configuration, program, false)?,
         parallelism: Default::default(),
     };
+    flott_storage::check_places(&spec)?;
     let body = wire::to_bytes(&Submission { job, spec })?;
     let client = Client::new(target.addresses.clone(), configuration)?;
     let place = || format!("job '{}' was not submitted", graph.name);

@@ -55,11 +55,12 @@ pub fn arguments() -> Result<Vec<String>> {
 }
 
 /// What the program must be configured with to build this graph in another process: everything that this process is, and the
-/// parallelism that [`crate::env`] would else work out from the host. The secret of the cluster does not belong to the job.
+/// parallelism that [`crate::env`] would else work out from the host. The secret of the cluster does not belong to the job, nor does how S3
+/// is reached: workers know that.
 pub fn configuration_of_the_job(configuration: &Configuration) -> Vec<(String, String)> {
     let mut pairs = configuration.flattened();
     let secrets = [options::SECURITY_TOKEN.key(), options::SECURITY_TOKEN_FILE.key()];
-    pairs.retain(|(key, _)| !secrets.contains(&key.as_str()));
+    pairs.retain(|(key, _)| !secrets.contains(&key.as_str()) && !flott_storage::is_key(key));
     if !configuration.is_set(&options::PARALLELISM_DEFAULT)
         && let Some(default) = options::PARALLELISM_DEFAULT.default_text()
     {
@@ -82,8 +83,9 @@ mod tests {
     }
 
     #[test]
-    fn a_job_gets_the_configuration_but_not_the_secret_of_the_cluster() {
-        let pairs = ["security.token=tell-nobody", "pipeline.name=a", "security.token-file=/x"];
+    fn a_job_gets_the_configuration_but_not_the_secrets_of_the_cluster() {
+        let own = ["security.token=tell-nobody", "security.token-file=/x", "s3.secret-key=tell-nobody"];
+        let pairs = own.into_iter().chain(["pipeline.name=a"]);
         let configuration = Configuration::from_pairs(pairs).unwrap();
         let wanted = [("pipeline.name", "a"), ("parallelism.default", "1")];
         assert_eq!(

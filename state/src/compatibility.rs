@@ -182,8 +182,8 @@ impl<'m> Stored<'m> {
     /// The list states that hold something, with their bytes over all tasks.
     fn lists(&self) -> BTreeMap<&'m str, (ListMode, &'m str, u64)> {
         let mut lists = BTreeMap::new();
-        for list in self.states.iter().flat_map(|state| &state.lists).filter(|list| !list.items.is_empty()) {
-            let bytes: u64 = list.items.iter().map(|item| item.len() as u64).sum();
+        for list in self.states.iter().flat_map(|state| &state.lists).filter(|list| !list.is_empty()) {
+            let bytes = list.inline_bytes() as u64 + list.file.as_ref().map_or(0, |file| file.size);
             let entry = lists.entry(list.name.as_str()).or_insert((list.mode, list.item_type.as_str(), 0));
             entry.2 += bytes;
         }

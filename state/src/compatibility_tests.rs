@@ -44,6 +44,7 @@ fn snapshot(tables: &[(&str, &str, &str)]) -> Manifest {
             mode: ListMode::Union,
             item_type: "u32".into(),
             items: vec![vec![1], vec![2]],
+            file: None,
         };
         let keyed = KeyedSnapshot {
             key_groups: KeyGroupRange { start: subtask * 64, end: subtask * 64 + 64 },

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use flott_schema::snapshot::{Manifest, SnapshotFile};
+use flott_schema::snapshot::{ListSnapshot, Manifest, SnapshotFile};
 use flott_schema::{Error, Result};
-use flott_storage::{Storage, manifest};
+use flott_storage::{Storage, lists, manifest};
 
 /// Puts a local file, which is not changed any more, into `folder`.
 pub(crate) fn put_file(folder: &str, name: &str, local: &Path) -> Result<SnapshotFile> {
@@ -54,6 +54,14 @@ pub(crate) fn verify(file: &SnapshotFile, local: &Path) -> Result<()> {
 /// The bytes of a file of the snapshot in `folder`, checked.
 pub(crate) fn get_bytes(folder: &str, file: &SnapshotFile) -> Result<Vec<u8>> {
     Storage::open(folder)?.read(file)
+}
+
+/// The items of a list state of the snapshot in `folder`, checked where they are in a file.
+pub(crate) fn get_items(folder: &str, list: &ListSnapshot) -> Result<Vec<Vec<u8>>> {
+    match list.file {
+        None => Ok(list.items.clone()),
+        Some(_) => lists::items(&Storage::open(folder)?, list),
+    }
 }
 
 /// Makes `local` the file of that name in a local folder, if it is that of the snapshot; whether it has been checked.

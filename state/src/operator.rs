@@ -441,7 +441,8 @@ impl StateBackend for OperatorState {
         if lists.iter().any(|list| list.name == name) || self.tables.borrow().contains_key(name) {
             return Err(Error::user(format!("there is more than one state named '{name}'")).at(self.place()));
         }
-        lists.push(ListSnapshot { name: name.into(), mode, item_type: item_type.into(), items });
+        let (name, item_type) = (name.into(), item_type.into());
+        lists.push(ListSnapshot { name, mode, item_type, items, file: None });
         Ok(())
     }
 

@@ -37,6 +37,8 @@ pub struct StateOptions {
     pub transfer_threads: usize,
     /// Bytes of rows on their way into files that an operator in a task keeps in memory at most, about.
     pub buffer_bytes: usize,
+    /// Bytes that a list state may have in the manifest; one with more is put into a file.
+    pub inline_bytes: usize,
     /// Whether files of rows are compressed.
     pub compress: bool,
     /// Whether a lookup asks a Bloom filter before it reads a block.
@@ -56,6 +58,7 @@ impl StateOptions {
             threads: 2,
             transfer_threads: 4,
             buffer_bytes: BUFFER_BYTES,
+            inline_bytes: 20 << 10,
             compress: false,
             bloom_filter: true,
             local_backup: false,
@@ -75,6 +78,7 @@ impl StateOptions {
             threads: state.threads as usize,
             transfer_threads: state.transfer_threads as usize,
             buffer_bytes: BUFFER_BYTES,
+            inline_bytes: usize::try_from(checkpoints.inline_threshold_bytes).unwrap_or(usize::MAX),
             compress: checkpoints.compress,
             bloom_filter: state.bloom_filter,
             local_backup: state.local_backup,

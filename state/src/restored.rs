@@ -12,8 +12,9 @@ use flott_schema::snapshot::{
     KeyedSnapshot, ListMode, ListSnapshot, Manifest, ManifestVertex, OperatorSnapshot, RestoreFrom,
     TableSnapshot,
 };
-use flott_schema::{Error, ErrorKind, Result, fitting};
+use flott_schema::{Context, Error, ErrorKind, Result, fitting};
 
+use crate::files;
 use crate::options::TaskIdentity;
 
 /// The snapshot that a task starts from.
@@ -208,17 +209,23 @@ impl Restored {
                     self.from
                 )));
             }
-            let all = || parts.iter().flat_map(|(_, list)| &list.items).cloned();
+            let get =
+                |list: &ListSnapshot| files::get_items(&self.from.folder, list).at(|| self.from.to_string());
+            let all = || {
+                let each: Result<Vec<_>> = parts.iter().map(|(_, list)| get(list)).collect();
+                each.map(|each| each.into_iter().flatten())
+            };
             let items = match mode {
-                ListMode::Union => all().collect(),
-                ListMode::Broadcast => parts[own as usize % parts.len()].1.items.clone(),
+                ListMode::Union => all()?.collect(),
+                ListMode::Broadcast => get(parts[own as usize % parts.len()].1)?,
                 // As long as nobody comes or goes, everybody keeps what is his.
                 ListMode::Split if parallelism == task.parallelism => {
                     let of_own = parts.iter().filter(|(subtask, _)| *subtask == own);
-                    of_own.flat_map(|(_, list)| list.items.iter().cloned()).collect()
+                    let of_own: Result<Vec<_>> = of_own.map(|(_, list)| get(list)).collect();
+                    of_own?.into_iter().flatten().collect()
                 }
                 ListMode::Split => {
-                    all().skip(own as usize).step_by(task.parallelism.max(1) as usize).collect()
+                    all()?.skip(own as usize).step_by(task.parallelism.max(1) as usize).collect()
                 }
             };
             lists.insert(name.to_owned(), items);
@@ -246,7 +253,7 @@ pub fn check_operators<'a>(
 ) -> Result<()> {
     let operators: BTreeMap<OperatorId, &str> = operators.into_iter().collect();
     let has_state = |state: &&OperatorSnapshot| {
-        let lists = state.lists.iter().any(|list| !list.items.is_empty());
+        let lists = state.lists.iter().any(|list| !list.is_empty());
         lists || !state.keyed.is_empty() || state.enumerator.is_some()
     };
     let states = manifest.tasks.iter().flat_map(|task| &task.operators).filter(has_state);

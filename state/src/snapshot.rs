@@ -71,6 +71,8 @@ struct State {
     waiting: Vec<Settled>,
     keyed: Vec<(OperatorId, KeyedSnapshot)>,
     channels: Vec<ChannelSnapshot>,
+    /// Lists that are in files.
+    lists: Vec<(OperatorId, ListSnapshot)>,
     written_bytes: u64,
 }
 
@@ -90,6 +92,8 @@ pub(crate) enum Part {
     Keyed(OperatorId, KeyedSnapshot),
     /// Records in flight.
     Channels(Vec<ChannelSnapshot>),
+    /// Lists that are in files.
+    Lists(Vec<(OperatorId, ListSnapshot)>),
     /// Nothing, since the task has ended or the snapshot is not wanted any more.
     None,
 }
@@ -108,6 +112,7 @@ impl Pending {
                 waiting: Vec::new(),
                 keyed: Vec::new(),
                 channels: Vec::new(),
+                lists: Vec::new(),
                 written_bytes: 0,
             }),
         }
@@ -171,6 +176,7 @@ impl Pending {
                     match part {
                         Part::Keyed(operator, keyed) => state.keyed.push((operator, keyed)),
                         Part::Channels(channels) => state.channels = channels,
+                        Part::Lists(lists) => state.lists = lists,
                         Part::None => {}
                     }
                 }
@@ -226,6 +232,9 @@ impl Pending {
         state.keyed.sort_by_key(|(operator, keyed)| (*operator, keyed.key_groups.start));
         for (operator, keyed) in std::mem::take(&mut state.keyed) {
             operators.entry(operator).or_default().keyed.push(keyed);
+        }
+        for (operator, list) in std::mem::take(&mut state.lists) {
+            operators.entry(operator).or_default().lists.push(list);
         }
         for (operator, snapshot) in &mut operators {
             snapshot.operator = Some(*operator);

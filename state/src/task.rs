@@ -214,7 +214,7 @@ impl TaskBackend {
     /// Ends the task's part of a snapshot that has [`passed`](Self::passed): at any time and in any order.
     /// `done` is called when all of it is stored, or with the reason why it cannot be.
     pub fn end(&self, checkpoint: u64, target: SnapshotTarget, mut extras: TaskExtras, done: Done) {
-        let Some(Passed { pending, lists }) = self.passed.borrow_mut().remove(&checkpoint) else {
+        let Some(Passed { pending, mut lists }) = self.passed.borrow_mut().remove(&checkpoint) else {
             done(Err(if self.given_up.borrow().contains(&checkpoint) {
                 given_up(checkpoint)
             } else {
@@ -226,14 +226,69 @@ impl TaskBackend {
         if !channels.is_empty() {
             self.store_channels(&pending, target.folder.clone(), channels);
         }
+        // What a task that has ended hands in goes into all later manifests, which outlive this snapshot's files.
+        if !extras.finished {
+            let large = self.large_lists(&mut lists);
+            if !large.is_empty() {
+                self.store_lists(&pending, target.folder.clone(), large);
+            }
+        }
         pending.end(target, extras, lists, done);
     }
 
-    fn store_channels(&self, pending: &Arc<Pending>, folder: String, channels: Vec<ChannelFrames>) {
+    /// Takes out the lists that are too large to stand in the manifest.
+    fn large_lists(
+        &self,
+        lists: &mut BTreeMap<OperatorId, Vec<ListSnapshot>>,
+    ) -> Vec<(OperatorId, ListSnapshot)> {
+        let inline_bytes = self.shared.service.options.inline_bytes;
+        let mut large = Vec::new();
+        for (operator, lists) in lists {
+            let (inline, stored) =
+                std::mem::take(lists).into_iter().partition(|list| list.inline_bytes() <= inline_bytes);
+            *lists = inline;
+            let stored: Vec<ListSnapshot> = stored;
+            large.extend(stored.into_iter().map(|list| (*operator, list)));
+        }
+        large
+    }
+
+    /// What tells this deployment's files in the folder of a snapshot from those of others.
+    fn stem(&self) -> String {
         let task = &self.shared.task.attempt;
-        let stem = format!("{}-{}-{}.{}", task.task.vertex, task.task.subtask, task.job_epoch, task.attempt);
+        format!("{}-{}-{}.{}", task.task.vertex, task.task.subtask, task.job_epoch, task.attempt)
+    }
+
+    fn store_lists(&self, pending: &Arc<Pending>, folder: String, lists: Vec<(OperatorId, ListSnapshot)>) {
+        let stem = self.stem();
+        let store = move || {
+            let mut written = 0;
+            let mut stored = Vec::with_capacity(lists.len());
+            for (number, (operator, list)) in lists.into_iter().enumerate() {
+                let path = format!("{stem}.list-{number}");
+                let bytes = flott_storage::lists::encode(&list.items)?;
+                let file = files::put_bytes(&folder, &path, &bytes)?;
+                let file = SnapshotFile { name: format!("list-{operator}-{}", list.name), ..file };
+                written += file.size;
+                stored.push((operator, ListSnapshot { items: Vec::new(), file: Some(file), ..list }));
+            }
+            Ok((Part::Lists(stored), written))
+        };
+        self.store(pending, store);
+    }
+
+    /// Has a part of a snapshot stored on another thread.
+    fn store(&self, pending: &Arc<Pending>, store: impl FnOnce() -> Result<(Part, u64)> + Send + 'static) {
         pending.add_part();
         let part_of = pending.clone();
+        let submitted = self.shared.service.transfer.submit(move || part_of.part_done(guarded(store)));
+        if let Err(error) = submitted {
+            pending.part_done(Err(error));
+        }
+    }
+
+    fn store_channels(&self, pending: &Arc<Pending>, folder: String, channels: Vec<ChannelFrames>) {
+        let stem = self.stem();
         let store = move |channels: Vec<ChannelFrames>| {
             let mut written = 0;
             let store = |channel: ChannelFrames| {
@@ -246,13 +301,7 @@ impl TaskBackend {
             let stored: Result<Vec<ChannelSnapshot>> = channels.into_iter().map(store).collect();
             Ok((Part::Channels(stored?), written))
         };
-        let submitted = self.shared.service.transfer.submit(move || {
-            let result = guarded(|| store(channels));
-            part_of.part_done(result);
-        });
-        if let Err(error) = submitted {
-            pending.part_done(Err(error));
-        }
+        self.store(pending, move || store(channels));
     }
 
     /// A snapshot is complete: later ones may build on it. Older checkpoints whose end is not known are not

@@ -131,6 +131,29 @@ pub(crate) fn link_unread(source: &Path, target: &Path) -> Result<Option<u64>> {
     }
 }
 
+/// Makes a file of what `fill` writes, which is to pass `check` before the file can be seen. Ends with an error soon after `cancelled` is set.
+pub(crate) fn receive(
+    root: &Path,
+    target: &Path,
+    cancelled: &AtomicBool,
+    fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+    check: impl FnOnce(Sum) -> Result<()>,
+) -> Result<()> {
+    create_between(root, target)?;
+    let unfinished = Unfinished::beside(target);
+    let mut file = File::create_new(&unfinished.path).map_err(|error| failed(target, error))?;
+    let mut sum = Sum::default();
+    fill(&mut |bytes| {
+        if cancelled.load(Ordering::Acquire) {
+            return Err(failed(target, unwanted()));
+        }
+        sum.add(bytes);
+        file.write_all(bytes).map_err(|error| failed(target, error))
+    })?;
+    check(sum)?;
+    unfinished.finish(&file)
+}
+
 /// Copies a file that is to pass `check`, which is told what was copied before the copy can be seen.
 pub(crate) fn copy_checked(
     root: &Path,
@@ -152,10 +175,14 @@ struct Watched<'a> {
 impl Read for Watched<'_> {
     fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
         if self.cancelled.load(Ordering::Acquire) {
-            return Err(io::Error::other("nobody waits for it any more"));
+            return Err(unwanted());
         }
         self.file.read(piece)
     }
+}
+
+fn unwanted() -> io::Error {
+    io::Error::other("nobody waits for it any more")
 }
 
 fn copy_file(

@@ -5,17 +5,27 @@ use std::path::{Component, Path, PathBuf};
 use flott_schema::nearest::nearest;
 use flott_schema::{Error, Result};
 
+use crate::s3::Bucket;
+
 /// Schemes that this build can read and write.
-const SCHEMES: [&str; 1] = ["file"];
+const SCHEMES: [&str; 4] = ["file", "s3", "s3a", "s3p"];
+
+/// Schemes of Flink's that it cannot, so that none of ours is taken for what was meant.
+const OTHERS: [&str; 13] = [
+    "hdfs", "viewfs", "webhdfs", "gs", "oss", "abfs", "abfss", "wasb", "wasbs", "azure", "http", "https",
+    "ftp",
+];
 
 /// A place that a path or URI names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Location {
     /// A path of the file system, absolute and without `.` and `..`.
     Local(PathBuf),
+    /// A folder in a bucket of S3.
+    Bucket(Bucket),
 }
 
-/// Reads a path (`/data`, `data`) or URI (`file:///data`, `file:/data`). A relative path counts from the process's folder.
+/// Reads a path (`/data`, `data`) or URI (`file:///data`, `file:/data`, `s3://bucket/data`). A relative path counts from the process's folder.
 pub(crate) fn parse(uri: &str) -> Result<Location> {
     let wrong = |reason: &str| Err(Error::configuration(format!("'{uri}' names no folder: {reason}")));
     if uri.trim().is_empty() {
@@ -37,8 +47,12 @@ pub(crate) fn parse(uri: &str) -> Result<Location> {
             None if rest.starts_with('/') => local(uri, Path::new(rest)),
             None => wrong("write file:///PATH"),
         },
+        "s3" | "s3a" | "s3p" => match rest.strip_prefix("//") {
+            Some(rest) => Bucket::parse(rest).map(Location::Bucket).or_else(|reason| wrong(&reason)),
+            None => wrong("write s3://BUCKET/PATH"),
+        },
         other => {
-            let near = nearest(other, SCHEMES.iter().copied());
+            let near = nearest(other, SCHEMES.iter().copied()).filter(|_| !OTHERS.contains(&other));
             let near = near.map_or_else(String::new, |near| format!(", the nearest is '{near}'"));
             wrong(&format!(
                 "scheme '{other}' is not built in{near}; there are plain paths and {}",
@@ -81,8 +95,10 @@ mod tests {
     use super::*;
 
     fn path(uri: &str) -> String {
-        let Location::Local(path) = parse(uri).unwrap();
-        path.display().to_string()
+        match parse(uri).unwrap() {
+            Location::Local(path) => path.display().to_string(),
+            Location::Bucket(bucket) => bucket.uri(),
+        }
     }
 
     #[test]
@@ -97,12 +113,25 @@ mod tests {
     }
 
     #[test]
+    fn all_schemes_of_s3_name_the_same_folder() {
+        for uri in ["s3://bucket/a/b", "s3a://bucket/a/b/", "S3P://bucket//a/./b"] {
+            assert_eq!(path(uri), "s3://bucket/a/b", "{uri}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_reached_is_refused_with_what_can() {
         let refusal = |uri| parse(uri).unwrap_err().to_string();
         assert!(refusal("file://data/a").contains("'data' would be a host"), "{}", refusal("file://data/a"));
         assert!(refusal("file://data").contains("three slashes"));
-        let s3 = refusal("s3://bucket/a");
-        assert!(s3.contains("scheme 's3' is not built in") && s3.contains("plain paths and file://"), "{s3}");
+        let hdfs = refusal("hdfs://host/a");
+        assert!(
+            hdfs.contains("scheme 'hdfs' is not built in; there are plain paths and file://, s3://"),
+            "{hdfs}"
+        );
+        assert!(refusal("gs://bucket/a").contains("scheme 'gs' is not built in; there"));
+        assert!(refusal("s3:/bucket/a").contains("write s3://BUCKET/PATH"));
+        assert!(refusal("s3:///a").contains("no name of a bucket"));
         assert!(refusal("fiel:///data").contains("the nearest is 'file'"), "{}", refusal("fiel:///data"));
         assert!(refusal(" ").contains("it is empty"));
     }

@@ -1,6 +1,6 @@
 //! The manifest: the file that makes a folder a snapshot. It is written last.
 //!
-//! Its form: the magic `FLOTTSNP`, the version 1 and the CRC-32C of the body (32 bits each), the length of the body (64 bits), all in
+//! Its form: the magic `FLOTTSNP`, the version (1, or 2 where list states are in files) and the CRC-32C of the body (32 bits each), the length of the body (64 bits), all in
 //! little-endian order; then the body, a Cap'n Proto message of `schema/capnp/snapshot.capnp`.
 
 use flott_schema::error::ErrorKind;
@@ -11,7 +11,10 @@ use flott_schema::{Error, Result};
 use crate::storage::Storage;
 
 const MAGIC: [u8; 8] = *b"FLOTTSNP";
-const VERSION: u32 = 1;
+/// Where all list states stand in it, so that an older Flott reads it too.
+const VERSION_INLINE: u32 = 1;
+/// Where some are in files: an older Flott would take them to be empty.
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 24;
 /// How Flink's manifests begin.
 const FLINK_MAGIC: [u8; 4] = 0x4960_672d_u32.to_be_bytes();
@@ -60,8 +63,8 @@ pub fn dispose(folder: &Storage) -> Result<()> {
     let named: Vec<&str> = named.filter(|path| !path.contains("..")).collect();
     named.iter().try_for_each(|path| own(path))?;
     folder.delete(MANIFEST_FILE)?;
-    for path in named {
-        folder.delete(path)?;
+    if let Some((_, error)) = folder.delete_all(&named) {
+        return Err(error);
     }
     folder.delete_if_empty().map(drop)
 }
@@ -75,9 +78,12 @@ pub fn folder_of(uri: &str) -> Result<Storage> {
 /// The bytes of the file.
 pub fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
     let body = to_bytes(manifest)?;
+    let operators = manifest.tasks.iter().flat_map(|task| &task.operators);
+    let has_files = operators.flat_map(|operator| &operator.lists).any(|list| list.file.is_some());
+    let version = if has_files { VERSION } else { VERSION_INLINE };
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&body);
@@ -97,10 +103,10 @@ pub fn decode(bytes: &[u8]) -> Result<Manifest> {
     }
     let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
     match number(8) {
-        VERSION => {}
+        VERSION_INLINE..=VERSION => {}
         version => {
             return Err(damaged(&format!(
-                "it is of version {version}, and this Flott reads version {VERSION}: use a newer Flott"
+                "it is of version {version}, and this Flott reads versions {VERSION_INLINE} to {VERSION}: use a newer Flott"
             )));
         }
     }

@@ -19,6 +19,7 @@ fn manifest() -> Manifest {
         mode: ListMode::Split,
         item_type: "u64".into(),
         items: vec![vec![1, 2, 3], vec![4]],
+        file: None,
     };
     let task = TaskSnapshot {
         task: TaskId { vertex: VertexId(operator.0), subtask: 0 },
@@ -68,6 +69,21 @@ fn a_manifest_of_the_first_version_is_read_for_ever() {
 }
 
 #[test]
+fn a_manifest_that_names_files_of_lists_is_of_the_second_version_and_read_for_ever() {
+    let mut manifest = manifest();
+    let list = &mut manifest.tasks[0].operators[0].lists[0];
+    list.items.clear();
+    let (name, path) = ("list-0".to_string(), "list-0".to_string());
+    list.file = Some(SnapshotFile { name, path, size: 30_000, crc32c: 7 });
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/manifest-2.bin");
+    if std::env::var_os("UPDATE").is_some() && !path.exists() {
+        std::fs::write(&path, encode(&manifest).unwrap()).unwrap();
+    }
+    let stored = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!((stored[8], decode(&stored).unwrap()), (2, manifest));
+}
+
+#[test]
 fn a_snapshot_is_found_by_its_folder_and_by_its_manifest() {
     let (root, storage) = folder();
     let size = write(&storage, &manifest()).unwrap();
@@ -104,8 +120,8 @@ fn a_manifest_of_another_kind_or_version_is_refused_with_the_reason() {
     assert!(refusal(&[b'x'; 100]).contains("does not begin as a manifest of Flott"));
     assert!(refusal(&[&[0x49, 0x60, 0x67, 0x2d][..], &[0; 100]].concat()).contains("it is one of Flink"));
     let mut newer = whole.clone();
-    newer[8] = 2;
-    assert!(refusal(&newer).contains("version 2, and this Flott reads version 1"));
+    newer[8] = 3;
+    assert!(refusal(&newer).contains("version 3, and this Flott reads versions 1 to 2"));
     assert!(refusal(&whole[..whole.len() - 1]).contains("bytes where"));
     let mut flipped = whole;
     *flipped.last_mut().unwrap() ^= 1;

@@ -1,7 +1,7 @@
 //! A folder, wherever it is.
 
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::atomic::AtomicBool;
 
 use flott_schema::error::ErrorKind;
@@ -10,7 +10,11 @@ use flott_schema::{Error, Result};
 
 use crate::local;
 use crate::location::{self, Location};
+use crate::s3::Bucket;
 use crate::sum::Sum;
+
+/// An invariant of places below a folder.
+const BELOW: &str = "what is below a bucket is in the bucket";
 
 /// What stands in a folder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,11 +41,14 @@ impl fmt::Display for Storage {
 }
 
 impl Storage {
-    /// The folder at a path or URI, whether it is there or not: `/data/a`, `file:///data/a`. A relative path counts from the
-    /// process's folder.
+    /// The folder at a path or URI, whether it is there or not: `/data/a`, `file:///data/a`, `s3://bucket/a`. A relative path counts
+    /// from the process's folder.
     pub fn open(uri: &str) -> Result<Self> {
-        let location = location::parse(uri)?;
-        Ok(Storage { uri: uri_of(&location), location })
+        Ok(Self::at(location::parse(uri)?))
+    }
+
+    fn at(location: Location) -> Self {
+        Storage { uri: uri_of(&location), location }
     }
 
     /// Its URI (`file:///data/a`), the same for all ways of writing it.
@@ -51,83 +58,129 @@ impl Storage {
 
     /// Its path, where it is in the file system.
     pub fn local_path(&self) -> Option<&Path> {
-        let Location::Local(path) = &self.location;
-        Some(path)
+        match &self.location {
+            Location::Local(path) => Some(path),
+            Location::Bucket(_) => None,
+        }
     }
 
     /// A folder by its path from this one; `..` leads upwards.
     pub fn folder(&self, path: &str) -> Result<Storage> {
-        let location = Location::Local(self.place(path)?);
-        Ok(Storage { uri: uri_of(&location), location })
+        self.place(path).map(Self::at)
     }
 
-    /// The same folder without links on the way to it; an error if it is not there.
+    /// The same folder without links on the way to it; an error if it is not there. In a bucket there are no links.
     pub fn resolved(&self) -> Result<Storage> {
-        let path = local::resolved(self.root())?
-            .ok_or_else(|| Error::bad_input(format!("there is no folder '{self}'")))?;
-        let location = Location::Local(path);
-        Ok(Storage { uri: uri_of(&location), location })
+        match &self.location {
+            Location::Local(root) => {
+                let path = local::resolved(root)?;
+                let path = path.ok_or_else(|| Error::bad_input(format!("there is no folder '{self}'")))?;
+                Ok(Self::at(Location::Local(path)))
+            }
+            Location::Bucket(_) => Ok(self.clone()),
+        }
     }
 
     /// Whether a name means a file of this folder: not what a link leads to, and nothing beyond one. What is not there is no other's. To be
     /// asked of a [`resolved`](Self::resolved) folder.
     pub fn is_own(&self, name: &str) -> Result<bool> {
-        let path = self.below(name)?;
-        Ok(local::resolved(&path)?.is_none_or(|resolved| resolved == path))
+        match self.below(name)? {
+            Location::Local(path) => Ok(local::resolved(&path)?.is_none_or(|resolved| resolved == path)),
+            Location::Bucket(_) => Ok(true),
+        }
     }
 
-    /// Makes the folder and those above it, unless they are there.
+    /// Makes the folder and those above it, unless they are there. In a bucket there is nothing to make.
     pub fn create(&self) -> Result<()> {
-        local::create(self.root())
+        match &self.location {
+            Location::Local(root) => local::create(root),
+            Location::Bucket(_) => Ok(()),
+        }
     }
 
     /// Writes a file, whole and brought to the disk before this returns; one of that name is replaced. The folder has to be there;
     /// folders that the name goes through are made.
     pub fn put_atomic(&self, name: &str, bytes: &[u8]) -> Result<SnapshotFile> {
-        local::write(self.root(), &self.below(name)?, bytes)?;
+        match (&self.location, self.below(name)?) {
+            (Location::Local(root), Location::Local(path)) => local::write(root, &path, bytes)?,
+            (_, Location::Bucket(object)) => object.put(bytes)?,
+            (Location::Bucket(_), Location::Local(_)) => unreachable!("{BELOW}"),
+        }
         Ok(snapshot_file(name, Sum::of(bytes)))
     }
 
     /// The same with the content of a local file, which must not be changed afterwards: it may become the very file, by a link.
     pub fn put_file(&self, name: &str, source: &Path) -> Result<SnapshotFile> {
-        let sum = local::link(self.root(), source, &self.below(name)?)?;
+        let sum = match (&self.location, self.below(name)?) {
+            (Location::Local(root), Location::Local(path)) => local::link(root, source, &path)?,
+            (_, Location::Bucket(object)) => object.put_file(source)?,
+            (Location::Bucket(_), Location::Local(_)) => unreachable!("{BELOW}"),
+        };
         Ok(snapshot_file(name, sum))
     }
 
     /// A whole file, unchecked; for files with a checksum of their own.
     pub fn get(&self, name: &str) -> Result<Vec<u8>> {
-        local::read(&self.place(name)?)
+        match self.place(name)? {
+            Location::Local(path) => local::read(&path),
+            Location::Bucket(object) => bytes_of(&object, None),
+        }
     }
 
     /// A whole file of a snapshot in this folder, checked. The error names one that is missing or not what was written.
     pub fn read(&self, file: &SnapshotFile) -> Result<Vec<u8>> {
-        let path = self.place(&file.path)?;
-        let bytes = local::read(&path).map_err(|error| self.damaged(error))?;
-        self.check(&path, file, Sum::of(&bytes))?;
+        let place = self.place(&file.path)?;
+        let bytes = match &place {
+            Location::Local(path) => local::read(path),
+            Location::Bucket(object) => bytes_of(object, Some(file.size)),
+        };
+        let bytes = bytes.map_err(|error| self.damaged(error))?;
+        self.check(&place, file, Sum::of(&bytes))?;
         Ok(bytes)
     }
 
     /// `length` bytes of a file of a snapshot, unchecked but for its length; for files whose parts have checksums of their own.
     pub fn read_at(&self, file: &SnapshotFile, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let path = self.place(&file.path)?;
-        local::read_at(&path, offset, length).map_err(|error| self.damaged(error))
+        let piece = match self.place(&file.path)? {
+            Location::Local(path) => local::read_at(&path, offset, length),
+            Location::Bucket(object) => object.get_piece(offset, length),
+        };
+        piece.map_err(|error| self.damaged(error))
     }
 
     /// Checks a file of a snapshot without keeping it.
     pub fn verify(&self, file: &SnapshotFile) -> Result<()> {
-        let path = self.place(&file.path)?;
-        let read = local::open(&path).and_then(|file| local::sum(&file));
-        let sum = read.map_err(|error| self.damaged(local::failed(&path, error)))?;
-        self.check(&path, file, sum)
+        let place = self.place(&file.path)?;
+        let sum = match &place {
+            Location::Local(path) => {
+                let read = local::open(path).and_then(|file| local::sum(&file));
+                read.map_err(|error| local::failed(path, error))
+            }
+            Location::Bucket(object) => {
+                let mut sum = Sum::default();
+                let mut add = |bytes: &[u8]| {
+                    sum.add(bytes);
+                    Ok(())
+                };
+                object.get(Some(file.size), &mut add).map(|()| sum)
+            }
+        };
+        self.check(&place, file, sum.map_err(|error| self.damaged(error))?)
     }
 
     /// Copies a file of a snapshot to a local path, checked: what is wrong is not seen there. The folder of `target` has to be there.
     /// Ends with an error soon after `cancelled` is set.
     pub fn get_file(&self, file: &SnapshotFile, target: &Path, cancelled: &AtomicBool) -> Result<()> {
-        let path = self.place(&file.path)?;
+        let place = self.place(&file.path)?;
         let folder = target.parent().unwrap_or(target);
-        local::copy_checked(folder, &path, target, cancelled, |sum| self.check(&path, file, sum))
-            .map_err(|error| self.damaged(error))
+        let check = |sum| self.check(&place, file, sum);
+        let got = match &place {
+            Location::Local(path) => local::copy_checked(folder, path, target, cancelled, check),
+            Location::Bucket(object) => {
+                local::receive(folder, target, cancelled, |take| object.get(Some(file.size), take), check)
+            }
+        };
+        got.map_err(|error| self.damaged(error))
     }
 
     /// Makes `target` a file of a snapshot that is never changed and whose parts have checksums of their own. Where it can be the very file,
@@ -135,10 +188,14 @@ impl Storage {
     /// soon. Else it is copied, checked, and the answer is `true`. The folder of `target` has to be there.
     /// A copy ends with an error soon after `cancelled` is set.
     pub fn link_file(&self, file: &SnapshotFile, target: &Path, cancelled: &AtomicBool) -> Result<bool> {
-        let path = self.place(&file.path)?;
-        match local::link_unread(&path, target).map_err(|error| self.damaged(error))? {
+        let place = self.place(&file.path)?;
+        let linked = match &place {
+            Location::Local(path) => local::link_unread(path, target).map_err(|error| self.damaged(error))?,
+            Location::Bucket(_) => None,
+        };
+        match linked {
             Some(size) => {
-                let known = self.check(&path, file, Sum { size, crc32c: file.crc32c });
+                let known = self.check(&place, file, Sum { size, crc32c: file.crc32c });
                 if known.is_err() {
                     // What is damaged is not seen.
                     let _ = local::delete(target);
@@ -149,75 +206,105 @@ impl Storage {
         }
     }
 
-    /// What stands in the folder, in the order of the names; an error if it is not there.
+    /// What stands in the folder, in the order of the names. In the file system it is an error if the folder is not there; a bucket has
+    /// no empty folders, so there it is one in which nothing stands.
     pub fn list(&self) -> Result<Vec<Entry>> {
-        local::list(self.root())
+        match &self.location {
+            Location::Local(root) => local::list(root),
+            Location::Bucket(folder) => folder.list(),
+        }
     }
 
-    /// Whether there is a file or folder of that name.
+    /// Whether there is a file of that name; in the file system also, whether there is such a folder.
     pub fn exists(&self, name: &str) -> Result<bool> {
-        let path = self.place(name)?;
-        path.try_exists().map_err(|error| local::failed(&path, error))
+        match self.place(name)? {
+            Location::Local(path) => path.try_exists().map_err(|error| local::failed(&path, error)),
+            Location::Bucket(object) => object.exists(),
+        }
     }
 
     /// Deletes a file; says whether there was one.
     pub fn delete(&self, name: &str) -> Result<bool> {
         flott_faults::point("storage.delete");
-        local::delete(&self.below(name)?)
+        match self.below(name)? {
+            Location::Local(path) => local::delete(&path),
+            Location::Bucket(object) => object.delete(),
+        }
     }
 
     /// Deletes files, each of which may be gone already. Gives those that may still be there, with the first reason.
     pub fn delete_all<'a>(&self, names: &[&'a str]) -> Option<(Vec<&'a str>, Error)> {
         let mut kept: Option<(Vec<&str>, Error)> = None;
+        let mut keep = |names: &[&'a str], error| {
+            kept.get_or_insert_with(|| (Vec::new(), error)).0.extend(names);
+        };
+        let mut objects = Vec::new();
         for name in names {
-            if let Err(error) = self.delete(name) {
-                kept.get_or_insert_with(|| (Vec::new(), error)).0.push(name);
+            match self.below(name) {
+                Ok(Location::Bucket(_)) => objects.push(*name),
+                Ok(Location::Local(path)) => {
+                    flott_faults::point("storage.delete");
+                    if let Err(error) = local::delete(&path) {
+                        keep(&[*name], error);
+                    }
+                }
+                Err(error) => keep(&[*name], error),
             }
+        }
+        if let Location::Bucket(folder) = &self.location
+            && let Some((names, error)) = folder.delete_all(&objects)
+        {
+            keep(&names, error);
         }
         kept
     }
 
     /// Deletes the folder and all there is in it; says whether there was one.
     pub fn delete_tree(&self) -> Result<bool> {
-        if self.root().parent().is_none() {
-            return Err(Error::bad_input(format!("'{self}' is the whole file system; it is not deleted")));
+        let whole = |what: &str| Error::bad_input(format!("'{self}' is the whole {what}; it is not deleted"));
+        match &self.location {
+            Location::Local(root) if root.parent().is_none() => Err(whole("file system")),
+            Location::Local(root) => local::delete_tree(root),
+            Location::Bucket(folder) if folder.is_root() => Err(whole("bucket")),
+            Location::Bucket(folder) => folder.delete_tree(),
         }
-        local::delete_tree(self.root())
     }
 
     /// Deletes the folder if nothing is in it; says whether it is gone.
     pub fn delete_if_empty(&self) -> Result<bool> {
         match self.list() {
-            Ok(entries) if entries.is_empty() => self.delete_tree(),
+            Ok(entries) if entries.is_empty() => match self.location {
+                Location::Local(_) => self.delete_tree(),
+                Location::Bucket(_) => Ok(true),
+            },
             Ok(_) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn root(&self) -> &Path {
-        let Location::Local(path) = &self.location;
-        path
-    }
-
-    /// The path that a name means, which may lead upwards: files that snapshots share stand beside their folders.
-    fn place(&self, name: &str) -> Result<PathBuf> {
+    /// The place that a name means, which may lead upwards: files that snapshots share stand beside their folders.
+    fn place(&self, name: &str) -> Result<Location> {
+        let wrong = || Error::bad_input(format!("'{name}' is no path from the folder '{self}'"));
         let relative = Path::new(name);
         if relative.is_absolute() {
-            return Err(Error::bad_input(format!("'{name}' is no path from the folder '{self}'")));
+            return Err(wrong());
         }
-        Ok(location::plain(&self.root().join(relative)))
+        match &self.location {
+            Location::Local(root) => Ok(Location::Local(location::plain(&root.join(relative)))),
+            Location::Bucket(folder) => folder.folder(name).map(Location::Bucket).ok_or_else(wrong),
+        }
     }
 
-    /// The path of a file below the folder.
-    fn below(&self, name: &str) -> Result<PathBuf> {
+    /// The place of a file below the folder.
+    fn below(&self, name: &str) -> Result<Location> {
         let is_plain = |component| matches!(component, Component::Normal(_));
         if name.is_empty() || !Path::new(name).components().all(is_plain) {
             return Err(Error::bad_input(format!("'{name}' is no name of a file below the folder '{self}'")));
         }
-        Ok(self.root().join(name))
+        self.place(name)
     }
 
-    fn check(&self, path: &Path, file: &SnapshotFile, sum: Sum) -> Result<()> {
+    fn check(&self, place: &Location, file: &SnapshotFile, sum: Sum) -> Result<()> {
         let reason = if sum.size != file.size {
             format!("it has {} bytes where {} were written", sum.size, file.size)
         } else if sum.crc32c != file.crc32c {
@@ -225,7 +312,11 @@ impl Storage {
         } else {
             return Ok(());
         };
-        let text = format!("file {} of the snapshot is damaged: {reason}", path.display());
+        let place = match place {
+            Location::Local(path) => path.display().to_string(),
+            Location::Bucket(object) => object.uri(),
+        };
+        let text = format!("file {place} of the snapshot is damaged: {reason}");
         Err(Error::new(ErrorKind::BadInput, text))
     }
 
@@ -243,8 +334,21 @@ impl Storage {
 }
 
 fn uri_of(location: &Location) -> String {
-    let Location::Local(path) = location;
-    format!("file://{}", path.display())
+    match location {
+        Location::Local(path) => format!("file://{}", path.display()),
+        Location::Bucket(bucket) => bucket.uri(),
+    }
+}
+
+/// A whole object; `size` is what it should have, if that is known.
+fn bytes_of(object: &Bucket, size: Option<u64>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut take = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    object.get(size, &mut take)?;
+    Ok(bytes)
 }
 
 fn snapshot_file(name: &str, sum: Sum) -> SnapshotFile {

@@ -19,7 +19,7 @@ impl Sum {
         sum
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
     }

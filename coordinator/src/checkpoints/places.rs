@@ -3,6 +3,7 @@
 use flott_schema::error::{Error, Result};
 use flott_schema::ids::JobId;
 use flott_schema::job::CheckpointSettings;
+use flott_storage::Storage;
 
 /// Where the snapshots of jobs go that do not say so themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ impl Places {
                 "no savepoint directory is configured: name one with the request, or set execution.checkpointing.savepoint-dir",
             )
         })?;
+        Storage::open(target)?;
         let number = format!("{job}");
         let random = random & 0xffff_ffff_ffff;
         Ok(format!("{}/savepoint-{}-{random:012x}", whole(target), &number[..6]))
@@ -66,6 +68,8 @@ mod tests {
         let refused = places.of_savepoint(JOB, &settings, None, 7).unwrap_err();
         assert!(refused.to_string().contains("execution.checkpointing.savepoint-dir"), "{refused}");
         settings.savepoint_directory = Some("/mine/".into());
+        let refused = places.of_savepoint(JOB, &settings, Some("hdfs://host/a"), 7).unwrap_err();
+        assert!(refused.to_string().contains("scheme 'hdfs' is not built in"), "{refused}");
         let folder = |target| places.of_savepoint(JOB, &settings, target, u64::MAX).unwrap();
         let here = std::path::absolute("mine").unwrap();
         let relative = folder(Some("mine"));

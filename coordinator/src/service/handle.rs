@@ -72,6 +72,7 @@ impl Handle {
     pub async fn submit(&self, job: JobId, spec: impl Into<Arc<JobSpec>>) -> Result<(), CoordinatorError> {
         let spec = spec.into();
         check_graph(&spec.graph).map_err(CoordinatorError::Graph)?;
+        flott_storage::check_places(&spec).map_err(CoordinatorError::Storage)?;
         self.write("submit", move |at_ms| Event::JobSubmitted { job, spec, at_ms }).await
     }
 

@@ -110,19 +110,27 @@ impl Wire for ListSnapshot {
         form.set_name(text_to_write("name", &self.name)?);
         form.set_mode(self.mode.into());
         form.set_item_type(text_to_write("itemType", &self.item_type)?);
-        let mut items = form.init_items(list_length("items", self.items.len())?);
+        let mut items = form.reborrow().init_items(list_length("items", self.items.len())?);
         for (index, item) in (0..).zip(&self.items) {
             items.set(index, data_to_write("items", item)?);
+        }
+        if let Some(file) = &self.file {
+            file.write(form.init_file())?;
         }
         Ok(())
     }
 
     fn read(form: list_snapshot::Reader<'_>) -> Result<Self> {
+        let file = match form.has_file() {
+            true => Some(required("file", true, form.get_file())?),
+            false => None,
+        };
         Ok(ListSnapshot {
             name: text("name", form.get_name())?,
             mode: known("mode", form.get_mode())?,
             item_type: text("itemType", form.get_item_type())?,
             items: pieces("items", form.get_items())?,
+            file,
         })
     }
 }

@@ -339,6 +339,7 @@ mod tests {
             mode: ListMode::Split,
             item_type: "(u8, u8)".into(),
             items: vec![vec![item, 255]],
+            file: None,
         };
         let table = TableSnapshot {
             name: "sum".into(),

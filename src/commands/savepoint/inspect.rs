@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use flott::Result;
+use flott::schema::config::Configuration;
 use flott::schema::snapshot::Manifest;
-use flott::storage::{Storage, manifest};
+use flott::storage::{self, Storage, lists, manifest};
 
 use super::super::operation::absolute;
 use super::described::{as_json, as_text};
@@ -31,6 +32,10 @@ pub struct Arguments {
     #[arg(long)]
     verify: bool,
 
+    /// Sets a key of the configuration: how S3 is reached
+    #[arg(short = 'D', value_name = "KEY=VALUE")]
+    properties: Vec<String>,
+
     /// Prints JSON
     #[arg(long)]
     json: bool,
@@ -43,8 +48,12 @@ const EXAMPLES: &str = "Examples:
 impl Arguments {
     /// Prints what the manifest says.
     pub fn run(self) -> Result<ExitCode> {
+        let configuration =
+            flott::process_configuration()?.overlaid_with(Configuration::from_pairs(&self.properties)?);
+        storage::configure(&storage::keys_of(&configuration))?;
         let folder = manifest::folder_of(&absolute(&self.path)?)?;
-        let manifest = manifest::read(&folder)?;
+        let mut manifest = manifest::read(&folder)?;
+        lists::bring_in(&folder, &mut manifest)?;
         let entries = self.state.then(|| Entries::read(&folder, &manifest, self.limit)).transpose()?;
         match self.json {
             true => {

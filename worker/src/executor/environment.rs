@@ -36,6 +36,20 @@ pub struct Environment {
     pub spool_memory_bytes: usize,
     /// Where temporary files go.
     pub scratch: PathBuf,
+    /// Keys of the worker's configuration that say how snapshots are reached, secrets included.
+    #[serde(default)]
+    pub storage: StorageKeys,
+}
+
+/// Keys and values that are not shown.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StorageKeys(pub Vec<(String, String)>);
+
+impl std::fmt::Debug for StorageKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(key, _)| key)).finish()
+    }
 }
 
 /// What the task runtime of every executor of a worker is started with.
@@ -55,6 +69,8 @@ pub struct RuntimeOptions {
     pub spool_memory_bytes: usize,
     /// Where temporary files go.
     pub scratch: PathBuf,
+    /// Keys of the configuration that say how snapshots are reached.
+    pub storage: StorageKeys,
 }
 
 impl Environment {
@@ -78,6 +94,7 @@ impl Environment {
             connect_timeout_ms: runtime.connect_timeout_ms,
             spool_memory_bytes: runtime.spool_memory_bytes,
             scratch: runtime.scratch.clone(),
+            storage: runtime.storage.clone(),
         }
     }
 
@@ -122,7 +139,9 @@ mod tests {
             connect_timeout_ms: 60_000,
             spool_memory_bytes: 1 << 20,
             scratch: "/tmp".into(),
+            storage: StorageKeys(vec![("s3.secret-key".into(), "tell-nobody".into())]),
         };
+        assert!(!format!("{runtime:?}").contains("tell-nobody"));
         let environment = Environment::new("/a".into(), "/b".into(), JobId(7), 3, &runtime);
         assert_eq!(Environment::parse(&environment.to_variable().unwrap()).unwrap(), environment);
         assert_eq!(environment.job().unwrap(), JobId(7));

@@ -13,5 +13,5 @@ pub mod incoming;
 mod run;
 mod session;
 
-pub use environment::{Environment, RuntimeOptions, environment};
+pub use environment::{Environment, RuntimeOptions, StorageKeys, environment};
 pub use run::run;

@@ -68,6 +68,7 @@ pub fn run(environment: Environment, program: Program) -> ! {
 
 async fn serve(environment: Environment, program: Arc<Program>) -> Result<()> {
     let job = environment.job()?;
+    flott_storage::configure(&environment.storage.0)?;
     let Session { worker, token, orders, closed, speaker } = Session::open(&environment.control, job).await?;
     actix::spawn(async move {
         let _ = closed.await;

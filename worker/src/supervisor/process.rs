@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
-use crate::executor::environment::RuntimeOptions;
+use crate::executor::environment::{RuntimeOptions, StorageKeys};
 use crate::session::{self, SessionEnd, SessionHandle, WorkerSide};
 use crate::supervisor::clients::ClientRun;
 use crate::supervisor::logs::LogFolder;
@@ -94,6 +94,7 @@ impl WorkerProcess {
             connect_timeout_ms: milliseconds(configuration.get(&options::WORKER_CHANNEL_CONNECT_TIMEOUT)?),
             spool_memory_bytes: configuration.get(&options::WORKER_SPOOL_MEMORY)?.as_usize(),
             scratch: scratch.clone(),
+            storage: StorageKeys(flott_storage::keys_of(configuration)),
         };
         let files_kept = configuration.get(&options::LOG_FILES_KEPT)?;
         let supervisor = Options {

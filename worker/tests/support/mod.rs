@@ -94,6 +94,7 @@ pub fn run(change: impl FnOnce(Options) -> Options, test: impl AsyncFnOnce(&mut 
                 connect_timeout_ms: 60_000,
                 spool_memory_bytes: 1 << 20,
                 scratch: folder.path().join("tmp"),
+                storage: Default::default(),
             },
             slot_memory_bytes: 0,
             logs: folder.path().join("logs"),

@@ -364,8 +364,8 @@ fn snapshot_file() -> impl Strategy<Value = SnapshotFile> {
 
 fn operator_snapshot() -> impl Strategy<Value = OperatorSnapshot> {
     let mode = select(vec![ListMode::Split, ListMode::Union, ListMode::Broadcast]);
-    let list = (text(), mode, text(), vec(data(), 0..3))
-        .prop_map(|(name, mode, item_type, items)| ListSnapshot { name, mode, item_type, items });
+    let list = (text(), mode, text(), vec(data(), 0..3), option::of(snapshot_file()))
+        .prop_map(|(name, mode, item_type, items, file)| ListSnapshot { name, mode, item_type, items, file });
     let table = ([text(), text(), text(), text()], any::<u16>()).prop_map(
         |([name, holds, key_type, value_type], number)| TableSnapshot {
             name,
