@@ -79,10 +79,33 @@ pub(crate) fn get_backup(
     if folder.join(&file.name).exists() { got().ok() } else { None }
 }
 
-/// Whether a file that stands in `folder` is still there.
-pub(crate) fn is_there(folder: &str, file: &SnapshotFile) -> bool {
-    let name = file.path.rsplit('/').next().unwrap_or_default();
-    Storage::open(folder).and_then(|folder| folder.exists(name)).unwrap_or(false)
+/// Files asked after at a time where each takes a request.
+const ASKED_MAX: usize = 32;
+
+/// Those of these files, which checkpoints have put into `folder`, that somebody has deleted. In a file system all are looked at; in a bucket
+/// some, others for another `turn`, so that a checkpoint does not take longer the more files there are.
+///
+/// # Errors
+/// Where the storage does not say.
+pub(crate) fn missing<'a>(
+    folder: &str,
+    files: impl ExactSizeIterator<Item = &'a SnapshotFile>,
+    turn: u64,
+) -> Result<Vec<String>> {
+    let storage = Storage::open(folder)?;
+    let turns = if storage.local_path().is_some() { 1 } else { turns_of(files.len()) };
+    let mut missing = Vec::new();
+    for file in files.skip((turn % turns as u64) as usize).step_by(turns) {
+        if !storage.exists(file.path.rsplit('/').next().unwrap_or_default())? {
+            missing.push(file.name.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// In how many turns so many files are asked after.
+fn turns_of(files: usize) -> usize {
+    files.div_ceil(ASKED_MAX).max(1)
 }
 
 /// Deletes a file; one that is not there is deleted already.
@@ -93,4 +116,31 @@ pub(crate) fn delete(folder: &str, name: &str) -> Result<()> {
 /// The manifest of the snapshot in `folder`.
 pub(crate) fn read_manifest(folder: &str) -> Result<Manifest> {
     manifest::read(&Storage::open(folder)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_deleted_is_missed_and_a_folder_that_cannot_be_looked_into_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().to_str().unwrap();
+        let put = |name: &str| put_bytes(uri, name, b"rows").unwrap();
+        let files: Vec<SnapshotFile> = (0..100).map(|number| put(&format!("{number}.sst"))).collect();
+        assert_eq!(missing(uri, files.iter(), 7).unwrap(), Vec::<String>::new());
+        std::fs::remove_file(folder.path().join("33.sst")).unwrap();
+        assert_eq!(missing(uri, files.iter(), 7).unwrap(), ["33.sst"]);
+        assert!(missing("gopher://nowhere/at/all", files.iter(), 7).is_err());
+    }
+
+    #[test]
+    fn no_turn_asks_after_more_files_than_one_may_and_all_turns_after_every_file() {
+        for files in [0, 1, 32, 33, 1_000] {
+            let turns = turns_of(files);
+            let of = |turn: usize| (0..files).skip(turn).step_by(turns);
+            assert!((0..turns).all(|turn| of(turn).count() <= ASKED_MAX));
+            assert_eq!((0..turns).flat_map(of).count(), files);
+        }
+    }
 }

@@ -253,14 +253,16 @@ impl Writing {
         let is_savepoint = self.held.pending.barrier.kind.is_savepoint();
         let shared = self.shared_folder();
         let mut again = lock(&self.held.uploads).aim(checkpoint, shared.as_deref());
-        if let Some(folder) = &shared {
-            // What somebody has deleted is stored again: a snapshot names nothing that is not there.
-            again.retain(|_, file| files::is_there(folder, file));
-        }
         let writing = Arc::new(self);
         let held = &writing.held;
         let mut stored = Stored::default();
         let result = guarded(|| {
+            if let Some(folder) = &shared {
+                // What somebody has deleted is stored again: a snapshot names nothing that is not there.
+                for name in files::missing(folder, again.values(), checkpoint)? {
+                    again.remove(&name);
+                }
+            }
             let written = writing.store(files, again, shared, &mut stored)?;
             held.checks.wait().map(|()| written)
         });

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flott_schema::{Error, Result};
 use object_store::aws::AmazonS3;
@@ -16,8 +17,55 @@ use crate::sum::Sum;
 pub(super) const PART_BYTES: u64 = 8 << 20;
 /// S3 takes no more parts than 10,000.
 const PARTS_MAX: u64 = 9_000;
-/// Parts on their way.
+/// Parts of one object on their way.
 const UNDER_WAY_MAX: usize = 4;
+/// Parts on their way in the process, beyond the first of each object: many objects at a time take no more memory than this.
+const MORE_PARTS_MAX: usize = 4;
+
+/// The room of a part beyond the first of its object.
+struct MoreRoom;
+
+static MORE_PARTS: AtomicUsize = AtomicUsize::new(0);
+
+impl MoreRoom {
+    fn take() -> Option<Self> {
+        let more = |taken| (taken < MORE_PARTS_MAX).then_some(taken + 1);
+        MORE_PARTS.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok().then_some(MoreRoom)
+    }
+}
+
+impl Drop for MoreRoom {
+    fn drop(&mut self) {
+        MORE_PARTS.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Parts of an object on their way, from old to young.
+struct UnderWay<T>(VecDeque<(Answer<T>, Option<MoreRoom>)>);
+
+impl<T> UnderWay<T> {
+    fn new() -> Self {
+        UnderWay(VecDeque::new())
+    }
+
+    /// Room for one more; none: the oldest is to be waited for first.
+    fn room(&self) -> Option<Option<MoreRoom>> {
+        match self.0.len() {
+            0 => Some(None),
+            UNDER_WAY_MAX.. => None,
+            _ => MoreRoom::take().map(Some),
+        }
+    }
+
+    fn push(&mut self, answer: Answer<T>, room: Option<MoreRoom>) {
+        self.0.push_back((answer, room));
+    }
+
+    /// Waits for the oldest; none are left without an answer.
+    fn wait(&mut self, place: &str) -> Option<Result<T>> {
+        self.0.pop_front().map(|(answer, _)| answer.wait(place))
+    }
+}
 
 /// Why an object could not be put.
 pub(super) enum PutError {
@@ -77,18 +125,22 @@ fn send(
     first: Vec<u8>,
     mut next: impl FnMut() -> std::result::Result<Vec<u8>, PutError>,
 ) -> std::result::Result<(), PutError> {
-    let mut under_way: VecDeque<Answer<()>> = VecDeque::new();
+    let mut under_way = UnderWay::new();
     let mut part = first;
     while !part.is_empty() {
-        if under_way.len() == UNDER_WAY_MAX
-            && let Some(oldest) = under_way.pop_front()
-        {
-            oldest.wait(place).map_err(PutError::Target)?;
-        }
-        under_way.push_back(start(upload.put_part(part.into())).map_err(PutError::Target)?);
+        let room = loop {
+            match under_way.room() {
+                Some(room) => break room,
+                None => under_way.wait(place).transpose().map_err(PutError::Target)?,
+            };
+        };
+        under_way.push(start(upload.put_part(part.into())).map_err(PutError::Target)?, room);
         part = next()?;
     }
-    under_way.into_iter().try_for_each(|part| part.wait(place)).map_err(PutError::Target)
+    while let Some(put) = under_way.wait(place) {
+        put.map_err(PutError::Target)?;
+    }
+    Ok(())
 }
 
 /// Puts a small object.
@@ -129,18 +181,22 @@ pub(super) fn get(
     let (bytes, total) = part(0, first_end)?.wait(place)?;
     take(&bytes)?;
     let mut asked = bytes.len() as u64;
-    let mut under_way = VecDeque::new();
+    let mut taken = asked;
+    let mut under_way = UnderWay::new();
     loop {
-        while under_way.len() < UNDER_WAY_MAX && asked < total {
+        while asked < total
+            && let Some(room) = under_way.room()
+        {
             let end = total.min(asked + PART_BYTES);
-            under_way.push_back((part(asked, end)?, end - asked));
+            under_way.push(part(asked, end)?, room);
             asked = end;
         }
-        let Some((next, wanted)) = under_way.pop_front() else { return Ok(()) };
-        let (bytes, _) = next.wait(place)?;
-        if bytes.len() as u64 != wanted {
+        let Some(next) = under_way.wait(place) else { return Ok(()) };
+        let (bytes, _) = next?;
+        if bytes.len() as u64 != PART_BYTES.min(total - taken) {
             return Err(cut_short(place));
         }
+        taken += bytes.len() as u64;
         take(&bytes)?;
     }
 }
