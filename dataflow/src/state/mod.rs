@@ -16,6 +16,7 @@ mod keyed_snapshot;
 pub mod rows;
 mod store;
 mod stored_table;
+pub(crate) mod time_pages;
 mod timer_pages;
 mod timers;
 mod tracked;

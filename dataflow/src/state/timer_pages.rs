@@ -4,18 +4,15 @@
 //! those of that very time. Behind it a timer may be in memory, because it was registered lately, or with the backend, or both; deleting one tells
 //! the backend in any case. When the clock comes to the horizon it moves on by a page.
 
-use std::ops::ControlFlow;
-
 use flott_schema::Result;
-use flott_schema::key_group::KeyGroupRange;
 
 use super::keyed::KeyedState;
 use super::keyed_snapshot::{KeyTimer, timer_rows};
-use super::rows::{Written, push_ordered, take_ordered};
+use super::rows::Written;
+use super::time_pages::TimePages;
 use super::timers::TimeDomain;
 use crate::codec::decode_value;
 use crate::key::{Key, stable_hash};
-use crate::snapshot::{ScanPlace, ScanRange};
 
 /// Share of the budget that timers and their keys have.
 const TIMERS_SHARE: usize = 4;
@@ -162,74 +159,21 @@ impl<K: Key> KeyedState<K> {
     fn load_page(&mut self, domain: TimeDomain) -> Result<()> {
         self.settle_timers(domain)?;
         let page = (self.timers_allowed() / 2).clamp(PAGE_MIN, PAGE_MAX);
-        let Some((mut time_ms, first)) = self.timers[domain as usize].horizon else { return Ok(()) };
-        let Some(key_groups) = self.backing.as_ref().map(|backing| backing.key_groups) else { return Ok(()) };
-        let mut group = key_groups.start.max(first.into());
-        loop {
-            // What is left of the time at the horizon.
-            let mut loaded = 0;
-            while group < key_groups.end {
-                let mut prefix = Vec::new();
-                push_ordered(time_ms, &mut prefix);
-                let range = ScanRange::of_prefix(KeyGroupRange { start: group, end: group + 1 }, prefix);
-                let (timers, _) = self.read_timers(domain, &range, usize::MAX)?;
-                loaded += timers.len();
-                self.restore_timers(domain, timers);
-                group += 1;
-                if loaded >= page {
-                    self.timers[domain as usize].horizon = Some((time_ms, group as u16));
-                    return Ok(());
-                }
-            }
-            // What is later: as far as is known of all key groups.
-            let Some(next_ms) = time_ms.checked_add(1) else { break };
-            let groups = (key_groups.end - key_groups.start) as usize;
-            let mut from = Vec::new();
-            push_ordered(next_ms, &mut from);
-            let mut known_ms = i64::MAX;
-            let mut is_all = true;
-            let mut later: Vec<KeyTimer<K>> = Vec::new();
-            for start in key_groups.start..key_groups.end {
-                let one = KeyGroupRange { start, end: start + 1 };
-                let range = ScanRange { from: from.clone(), ..ScanRange::all(one) };
-                let (timers, place) = self.read_timers(domain, &range, (page / groups).max(1))?;
-                if place.is_some() {
-                    is_all = false;
-                    known_ms = timers.last().map_or(known_ms, |(last_ms, _)| known_ms.min(*last_ms));
-                }
-                later.extend(timers);
-            }
-            if is_all {
-                self.restore_timers(domain, later);
-                break;
-            }
-            later.retain(|(time_ms, _)| *time_ms < known_ms);
-            (time_ms, group) = (known_ms, key_groups.start);
-            if !later.is_empty() {
-                self.restore_timers(domain, later);
-                self.timers[domain as usize].horizon = Some((time_ms, group as u16));
-                return Ok(());
-            }
-        }
-        self.timers[domain as usize].horizon = None;
-        Ok(())
-    }
-
-    /// Reads so many timers of a range, and says where there may be more.
-    fn read_timers(
-        &self,
-        domain: TimeDomain,
-        range: &ScanRange,
-        wanted: usize,
-    ) -> Result<(Vec<KeyTimer<K>>, Option<ScanPlace>)> {
+        let Some(horizon) = self.timers[domain as usize].horizon else { return Ok(()) };
+        let Some(backing) = &self.backing else { return Ok(()) };
+        let pages = TimePages {
+            state: &*backing.state,
+            table: backing.timers[domain as usize].table,
+            lead: &[],
+            key_groups: backing.key_groups,
+        };
         let mut timers: Vec<KeyTimer<K>> = Vec::new();
-        let Some(backing) = &self.backing else { return Ok((timers, None)) };
-        let table = backing.timers[domain as usize].table;
-        let place = backing.state.scan(table, range, None, &mut |_, mut key, _| {
-            timers.push((take_ordered(&mut key)?, decode_value(key)?));
-            Ok(if timers.len() < wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        let next = pages.next(horizon, page, &mut |key| decode_value(key), &mut |(time_ms, _), key| {
+            timers.push((time_ms, key));
         })?;
-        Ok((timers, place))
+        self.restore_timers(domain, timers);
+        self.timers[domain as usize].horizon = next;
+        Ok(())
     }
 
     fn restore_timers(&mut self, domain: TimeDomain, timers: Vec<KeyTimer<K>>) {

@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 use flott_schema::Result;
 use flott_schema::key_group::KeyGroupRange;
 
+use super::Window;
 use super::saving::{Outgoing, Prefix, Row, encode};
-use crate::codec::{decode_value, encode_value};
+use crate::codec::{decode_value, encode_value, take_value};
 use crate::key::{Key, stable_hash};
 use crate::snapshot::{ScanPlace, ScanRange, WantedKey};
 use crate::state::rows::{TypedRows, group_of};
+use crate::state::time_pages::{Horizon, TimePages};
 
 /// Rows that are gone, of which the backend need not be told at once, and the share of the budget that they may take until the next barrier.
 const GONE_MAX: usize = if cfg!(test) { 4 } else { 4096 };
@@ -82,6 +84,13 @@ impl Scan {
         let mut bytes = Vec::new();
         prefix.push(&mut bytes)?;
         Ok(Scan { done: groups.is_empty(), groups, prefix: bytes, place: None })
+    }
+
+    /// All rows of these key groups.
+    pub(crate) fn of_all(key_groups: KeyGroupRange) -> Self {
+        let mut groups = Groups::default();
+        (key_groups.start..key_groups.end).for_each(|group| groups.insert(group as u16));
+        Scan { groups, ..Scan::default() }
     }
 
     /// Whether there are no more rows.
@@ -204,6 +213,25 @@ where
             Ok(true)
         })?;
         Ok(count)
+    }
+
+    /// Gives the keys of the next rows in the order of time, where `lead`, a time and a window stand in front of the key. Gives the next horizon.
+    pub(crate) fn keys_in_time<W: Window>(
+        &mut self,
+        lead: &[u8],
+        key_groups: KeyGroupRange,
+        horizon: Horizon,
+        page: usize,
+        found: &mut dyn FnMut(Horizon, K),
+    ) -> Result<Option<Horizon>> {
+        self.write_out(Vec::new())?;
+        let Some((state, table)) = &self.table else { return Ok(None) };
+        let pages = TimePages { state: &**state, table: *table, lead, key_groups };
+        let mut key_behind = |mut rest: &[u8]| {
+            take_value::<W>(&mut rest)?;
+            decode_value(rest)
+        };
+        pages.next(horizon, page, &mut key_behind, found)
     }
 
     fn raw_page(

@@ -52,6 +52,7 @@ impl Progress {
 }
 
 /// How far the tasks were that wrote the snapshot.
+#[derive(Clone, Default)]
 pub(crate) struct SavedClocks(Vec<SavedClock>);
 
 impl SavedClocks {

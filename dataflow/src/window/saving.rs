@@ -8,16 +8,16 @@ use std::rc::Rc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use flott_schema::Result;
+use flott_schema::{Error, Result};
 
 use super::Window;
 use crate::codec::{decode_value, encode_value, take_value};
 use crate::context::OperatorContext;
 use crate::key::Key;
 use crate::snapshot::{FrozenSink, StateBackend, TableId, TableSpec};
-use crate::state::Tracking;
 use crate::state::epochs::Epochs;
 use crate::state::rows::{TypedRows, Written, push_key, push_ordered, take_ordered};
+use crate::state::{TimeDomain, Tracking};
 use crate::types::Shape;
 
 /// Rows handed over at once.
@@ -72,6 +72,46 @@ impl<W: Window> Prefix for OfWindow<W> {
     fn take(bytes: &mut &[u8]) -> Result<Self> {
         take_ordered(bytes)?;
         take_value(bytes).map(OfWindow)
+    }
+
+    fn key_type<K: Key>() -> String {
+        Shape::of::<(W, K)>().canonical_text()
+    }
+}
+
+/// A timer of a key and window: by its clock and time, then by the window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OfTimer<W> {
+    pub(crate) domain: TimeDomain,
+    pub(crate) time_ms: i64,
+    pub(crate) window: W,
+}
+
+impl<W> OfTimer<W> {
+    /// What stands in front of the time.
+    pub(crate) fn lead(domain: TimeDomain) -> u8 {
+        match domain {
+            TimeDomain::Event => 0,
+            TimeDomain::Processing => 1,
+        }
+    }
+}
+
+impl<W: Window> Prefix for OfTimer<W> {
+    fn push(&self, bytes: &mut Vec<u8>) -> Result<()> {
+        bytes.push(Self::lead(self.domain));
+        push_ordered(self.time_ms, bytes);
+        encode_value(&self.window, bytes)
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Self> {
+        let domain = match bytes.split_off_first() {
+            Some(0) => TimeDomain::Event,
+            Some(1) => TimeDomain::Processing,
+            _ => return Err(Error::bad_input("a timer in a snapshot is of no known clock")),
+        };
+        let time_ms = take_ordered(bytes)?;
+        Ok(OfTimer { domain, time_ms, window: take_value(bytes)? })
     }
 
     fn key_type<K: Key>() -> String {
@@ -215,6 +255,12 @@ where
 
     pub(crate) fn is_draining(&self) -> bool {
         self.sink.is_some()
+    }
+
+    /// Whether a row is to be copied before it changes.
+    #[inline]
+    pub(crate) fn is_frozen(&self, mark: u8) -> bool {
+        self.epochs.is_frozen(mark)
     }
 
     /// Copies a row if it is frozen.

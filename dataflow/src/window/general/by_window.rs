@@ -304,6 +304,7 @@ where
     fn on_due(
         &mut self,
         rules: &mut Rules<T, A, Tr, L>,
+        _due_ms: i64,
         pace: &mut Pace,
         out: &mut Collector<L::Out>,
     ) -> Result<()> {
@@ -389,9 +390,10 @@ where
         Ok(())
     }
 
-    fn freeze(&mut self) {
+    fn freeze(&mut self) -> Result<()> {
         self.rows.freeze();
         self.windows.iter_mut().flatten().for_each(|held| held.keys.begin_drain());
+        Ok(())
     }
 
     fn is_draining(&self) -> bool {

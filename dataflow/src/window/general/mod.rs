@@ -8,6 +8,7 @@ mod by_window;
 mod merging;
 mod rules;
 mod timers;
+mod wakes;
 
 use std::task::Context;
 
@@ -41,13 +42,43 @@ pub(crate) trait Holder<K, T, A: WindowAssigner<T>, Tr, L: WindowLogic<K, T, A::
         out: &mut Collector<L::Out>,
     ) -> Result<Option<T>>;
 
-    /// When `on_due` next has something to do, on the clock of the windows.
+    /// Before records are added, whose hashes these are: gets what is kept of their keys, if it is not in memory.
+    fn begin<S: KeySelector<T, Key = K>>(
+        &mut self,
+        _rules: &mut Rules<T, A, Tr, L>,
+        _selector: &S,
+        _hashes: &[u64],
+        _records: &[T],
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// So many records were added: forgets what memory has no room for.
+    fn end(&mut self, _rules: &mut Rules<T, A, Tr, L>, _records: usize) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gets what is due next on a clock up to `until_ms`, if it is not in memory, nor anything that is due before.
+    fn bring(&mut self, _rules: &mut Rules<T, A, Tr, L>, _domain: TimeDomain, _until_ms: i64) -> Result<()> {
+        Ok(())
+    }
+
+    /// All that was due on the clock of the windows is done.
+    fn caught_up(&mut self, _rules: &Rules<T, A, Tr, L>) {}
+
+    /// No timer of a trigger that is not in memory fires before this.
+    fn next_timer_ms(&self, _domain: TimeDomain) -> i64 {
+        i64::MAX
+    }
+
+    /// When `on_due` may next have something to do, on the clock of the windows.
     fn next_due_ms(&self) -> Option<i64>;
 
-    /// Does something that is due, and stops when the outputs have no room or `pace` is spent.
+    /// Does something that is due at `due_ms`, if there is something; stops when the outputs have no room or `pace` is spent.
     fn on_due(
         &mut self,
         rules: &mut Rules<T, A, Tr, L>,
+        due_ms: i64,
         pace: &mut Pace,
         out: &mut Collector<L::Out>,
     ) -> Result<()>;
@@ -69,7 +100,7 @@ pub(crate) trait Holder<K, T, A: WindowAssigner<T>, Tr, L: WindowLogic<K, T, A::
     ) -> Result<()>;
 
     /// A barrier: what is held is frozen.
-    fn freeze(&mut self);
+    fn freeze(&mut self) -> Result<()>;
 
     /// Whether frozen rows are still to be copied.
     fn is_draining(&self) -> bool;
@@ -177,6 +208,7 @@ where
         let pace = &mut Pace::default();
         self.pause = Pause::Not;
         loop {
+            holder.bring(rules, domain, until_ms)?;
             let due_ms = holder.next_due_ms().filter(|due_ms| domain == rules.domain && *due_ms <= until_ms);
             if due_ms.is_none() && rules.timers.next_ms(domain) > until_ms {
                 break;
@@ -188,11 +220,13 @@ where
             let timer = rules.timers.pop_due(domain, due_ms.unwrap_or(until_ms));
             match (timer, due_ms) {
                 (Some(timer), _) => holder.on_timer(rules, timer, out)?,
-                (None, Some(_)) => holder.on_due(rules, pace, out)?,
-                (None, None) => break,
+                (None, Some(due_ms)) => holder.on_due(rules, due_ms, pace, out)?,
+                // The timer had been deleted.
+                (None, None) => {}
             }
         }
         if domain == rules.domain {
+            holder.caught_up(rules);
             rules.expire::<S::Key>()?;
         }
         Ok(Flow::Done)
@@ -207,7 +241,9 @@ where
 
     fn next_processing_ms(&self) -> i64 {
         let due_ms = self.holder.next_due_ms().filter(|_| self.rules.domain == TimeDomain::Processing);
-        self.rules.timers.next_ms(TimeDomain::Processing).min(due_ms.unwrap_or(i64::MAX)).saturating_add(1)
+        let timer_ms = self.rules.timers.next_ms(TimeDomain::Processing);
+        let timer_ms = timer_ms.min(self.holder.next_timer_ms(TimeDomain::Processing));
+        timer_ms.min(due_ms.unwrap_or(i64::MAX)).saturating_add(1)
     }
 }
 
@@ -241,7 +277,7 @@ where
         let clock_ms = self.rules.clock_ms().min(undone_ms);
         let watermark_ms = self.rules.watermark_ms;
         save(&self.ctx, Progress { watermark_ms, clock_ms, fired_end: i64::MIN })?;
-        self.holder.freeze();
+        self.holder.freeze()?;
         if self.ctx.state.is_some()
             && let Some(states) = self.rules.logic.states()
         {
@@ -254,10 +290,12 @@ where
     fn process(&mut self, batch: Batch<T>, out: &mut Collector<L::Out>) -> Result<()> {
         self.rules.now_ms = self.ctx.task.now_ms();
         hash_keys(&self.selector, &batch.records, &mut self.hashes);
+        self.holder.begin(&mut self.rules, &self.selector, &self.hashes, &batch.records)?;
+        let count = batch.len();
         for (index, (record, timestamp_ms)) in batch.into_iter().enumerate() {
             self.add(index, record, timestamp_ms, out)?;
         }
-        Ok(())
+        self.holder.end(&mut self.rules, count)
     }
 
     fn signal(&mut self, signal: Signal, out: &mut Collector<L::Out>) -> Result<Flow> {

@@ -30,7 +30,11 @@ impl OwnTimers {
         self.0.is_none()
     }
 
-    fn iter(&self) -> impl Iterator<Item = (TimeDomain, i64)> {
+    pub(super) fn contains(&self, domain: TimeDomain, time_ms: i64) -> bool {
+        self.iter().any(|timer| timer == (domain, time_ms))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TimeDomain, i64)> {
         self.0.iter().flat_map(|timers| timers.iter().copied())
     }
 }
@@ -82,6 +86,11 @@ impl TriggerTimers {
     /// Registers restored timers for the slot that their key and window have now; gives their number.
     pub(super) fn restore(&mut self, slot: u32, own: &OwnTimers) -> u32 {
         own.iter().map(|(domain, time_ms)| u32::from(self.of(domain).register(time_ms, slot))).sum()
+    }
+
+    /// Forgets the timers of a slot, whose key and window leave memory; gives their number.
+    pub(super) fn forget(&mut self, slot: u32, own: &OwnTimers) -> u32 {
+        own.iter().map(|(domain, time_ms)| u32::from(self.of(domain).delete(time_ms, slot))).sum()
     }
 
     /// The next timer at or before `until_ms`, removed; to be taken off its slot's count.

@@ -11,7 +11,8 @@ use crate::api::{DataStream, KeyedStream};
 use crate::harness::memory::MemoryKind;
 use crate::key::{KeySelector, stable_hash};
 use crate::window::{
-    SlidingEventTimeWindows, SlidingProcessingTimeWindows, TumblingEventTimeWindows,
+    ContinuousEventTimeTrigger, CountTrigger, EventTimeSessionWindows, ProcessingTimeSessionWindows,
+    SlidingEventTimeWindows, SlidingProcessingTimeWindows, TimeEvictor, TumblingEventTimeWindows,
     TumblingProcessingTimeWindows,
 };
 
@@ -42,6 +43,32 @@ fn builds() -> Vec<(&'static str, Build)> {
                 let numbers = sorted(records.iter().map(|record| record.1));
                 out.collect([vec![u32::from(*key)], numbers].concat());
             })
+        }),
+        ("sessions", |stream| {
+            keyed(stream).window(EventTimeSessionWindows::with_gap(TEN)).aggregate(Numbers)
+        }),
+        ("sessions with lateness", |stream| {
+            let windows = keyed(stream).window(EventTimeSessionWindows::with_gap(TEN / 2));
+            windows.allowed_lateness(TEN).aggregate(Numbers)
+        }),
+        ("sessions, processing time", |stream| {
+            keyed(stream).window(ProcessingTimeSessionWindows::with_gap(TEN)).aggregate(Numbers)
+        }),
+        ("records of sessions with an evictor", |stream| {
+            let windows = keyed(stream).window(EventTimeSessionWindows::with_gap(TEN));
+            windows.evictor(TimeEvictor::of(TEN / 2)).aggregate(Numbers)
+        }),
+        ("count in sessions", |stream| {
+            let windows = keyed(stream).window(EventTimeSessionWindows::with_gap(TEN));
+            windows.trigger(CountTrigger::of(3)).aggregate(Numbers)
+        }),
+        ("continuous in sessions", |stream| {
+            let windows = keyed(stream).window(EventTimeSessionWindows::with_gap(TEN));
+            windows.trigger(ContinuousEventTimeTrigger::of(TEN / 2)).aggregate(Numbers)
+        }),
+        ("continuous in sessions with lateness", |stream| {
+            let windows = keyed(stream).window(EventTimeSessionWindows::with_gap(TEN));
+            windows.trigger(ContinuousEventTimeTrigger::of(TEN / 2)).allowed_lateness(TEN).aggregate(Numbers)
         }),
         ("tumbling, processing time", |stream| {
             keyed(stream).window(TumblingProcessingTimeWindows::of(TEN)).aggregate(Numbers)

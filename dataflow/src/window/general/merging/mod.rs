@@ -1,4 +1,10 @@
 //! For each key a list of windows, which merge when a record brings them together.
+//!
+//! What lives here: the windows in memory. Beside them `paging`, which has keys leave memory and come back, and `index`, what leads to their rows.
+//! Who may call it: the operator. What must never happen here: a key in memory with some of its windows and not with all.
+
+mod index;
+mod paging;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -6,6 +12,8 @@ use std::collections::BTreeMap;
 use flott_schema::Result;
 use flott_schema::key_group::key_group_of;
 
+use self::index::Index;
+use self::paging::Paging;
 use super::rules::Kept;
 use super::{Adding, FiredTimer, Holder, Rules};
 use crate::batch::Record;
@@ -13,10 +21,10 @@ use crate::context::OperatorContext;
 use crate::key::{Key, KeySelector, key_of, stable_hash};
 use crate::operator::Collector;
 use crate::operators::bounded::ending::Pace;
-use crate::state::KeyTable;
+use crate::state::{KeyTable, TimeDomain};
 use crate::window::clocks::SavedClocks;
 use crate::window::logic::WindowLogic;
-use crate::window::saving::{OfWindow, Outgoing, Row};
+use crate::window::saving::{OfTimer, OfWindow, Outgoing, Row};
 use crate::window::trigger::{Trigger, TriggerResult};
 use crate::window::{Window, WindowAssigner};
 
@@ -25,17 +33,27 @@ const NONE: u32 = u32::MAX;
 /// Windows of keys. `S` is what the logic keeps of a key and window, `TS` what the trigger keeps.
 pub(crate) struct Merging<K, W, S, TS> {
     rows: Outgoing<OfWindow<W>, K, Kept<S, TS>>,
+    index: Index<K, W>,
+    /// If not all need be in memory.
+    paging: Option<Paging<K>>,
     /// Windows from this number to that may be frozen.
     frozen: (usize, usize),
     windows: Vec<Held<K, W, S, TS>>,
     free: Vec<u32>,
-    /// The first window of each key.
-    keys: KeyTable<K, u32>,
+    keys: KeyTable<K, First>,
     /// When windows fire or are dropped. An entry counts if it is the one that its window is waiting for: a window
     /// that grows is not moved in the queue, but looked at when its old end has come.
     due: BTreeMap<i64, Vec<u32>>,
     /// Windows that a record makes merge.
     met: Vec<u32>,
+}
+
+/// The first window of a key.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    number: u32,
+    /// Whether the backend may have a list of the key's windows.
+    is_listed: bool,
 }
 
 struct Held<K, W, S, TS> {
@@ -57,6 +75,8 @@ impl<K: Key, W, S, TS> Default for Merging<K, W, S, TS> {
     fn default() -> Self {
         Merging {
             rows: Outgoing::default(),
+            index: Index::default(),
+            paging: None,
             frozen: (0, 0),
             windows: Vec::new(),
             free: Vec::new(),
@@ -127,11 +147,14 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         };
         match self.keys.find(hash, &key) {
             Some(entry) => {
-                let first = std::mem::replace(self.keys.value_mut(entry), number);
+                let first = self.keys.value_mut(entry).number;
+                // What is frozen is without this one.
+                self.copy_key(first);
+                self.keys.value_mut(entry).number = number;
                 self.held(number).next = first;
             }
             None => {
-                self.keys.insert_new(hash, key, number);
+                self.keys.insert_new(hash, key, First { number, is_listed: false });
             }
         }
         number
@@ -140,6 +163,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
     /// A window is about to change.
     #[inline]
     fn touch(&mut self, number: u32) {
+        self.copy_key(number);
         let Merging { rows, windows, .. } = self;
         let Held { of: Some((key, window)), kept, mark, .. } = &mut windows[number as usize] else { return };
         rows.write(mark, || row(key, window, Some(kept)));
@@ -147,8 +171,10 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
 
     /// The row of a window is no more, because the window is not, or is another one.
     fn forget_row(&mut self, number: u32) {
-        let Merging { rows, windows, .. } = self;
+        self.copy_key(number);
+        let Merging { rows, index, windows, .. } = self;
         let Held { of: Some((key, window)), kept, mark, .. } = &mut windows[number as usize] else { return };
+        index.note_timers_gone(key, window, &kept.timers);
         rows.remove(*mark, |with_value| row(key, window, with_value.then_some(&*kept)));
         *mark = rows.fresh();
     }
@@ -162,11 +188,14 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         let unused = held.timers == 0;
         let hash = stable_hash(&key);
         let entry = self.keys.find(hash, &key).expect("the key of a window has an entry");
-        let first = *self.keys.value_mut(entry);
+        let First { number: first, is_listed } = *self.keys.value_mut(entry);
         if first == number && next == NONE {
             self.keys.remove(hash, &key);
+            if is_listed {
+                self.index.lists.note_gone((), key);
+            }
         } else if first == number {
-            *self.keys.value_mut(entry) = next;
+            self.keys.value_mut(entry).number = next;
         } else {
             let mut before = first;
             while self.windows[before as usize].next != number {
@@ -189,8 +218,8 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         let held = self.held(number);
         let Some((_, window)) = &held.of else { return };
         rules.ask(window, &mut held.kept.trigger, |trigger, ctx| trigger.clear(window, ctx));
-        rules.timers.apply(&mut rules.requests, number, &mut held.timers, &mut held.kept.timers);
-        held.kept.trigger = None;
+        self.apply_requests(rules, number);
+        self.held(number).kept.trigger = None;
     }
 
     /// Merges the windows met into `merged`; gives the number of that.
@@ -227,7 +256,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         }
         held.ended = merged.max_timestamp() <= clock_ms;
         rules.ask(merged, &mut held.kept.trigger, |trigger, ctx| trigger.on_merge(states, merged, ctx));
-        rules.timers.apply(&mut rules.requests, survivor, &mut held.timers, &mut held.kept.timers);
+        self.apply_requests(rules, survivor);
         survivor
     }
 
@@ -252,6 +281,27 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         }
     }
 
+    /// Adds a window that was kept as a row.
+    fn restore<T, A, Tr, L>(
+        &mut self,
+        rules: &mut Rules<T, A, Tr, L>,
+        mark: u8,
+        (hash, key): (u64, K),
+        window: W,
+        kept: Kept<S, TS>,
+        ended: bool,
+    ) where
+        T: Record,
+        A: WindowAssigner<T, Window = W>,
+        Tr: Trigger<T, W, State = TS>,
+    {
+        let number = self.add_window(hash, key, window);
+        let timers = rules.timers.restore(number, &kept.timers);
+        let held = self.held(number);
+        (held.mark, held.ended, held.timers, held.kept) = (mark, ended, timers, kept);
+        self.wait(rules, number);
+    }
+
     fn settle<T, A, Tr, L>(
         &mut self,
         rules: &mut Rules<T, A, Tr, L>,
@@ -265,8 +315,8 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         Tr: Trigger<T, W, State = TS>,
         L: WindowLogic<K, T, W, State = S>,
     {
+        self.apply_requests(rules, number);
         let held = &mut self.windows[number as usize];
-        rules.timers.apply(&mut rules.requests, number, &mut held.timers, &mut held.kept.timers);
         let Some((key, window)) = &held.of else { return Ok(()) };
         let last = held.ended && rules.is_over(window.max_timestamp());
         rules.settle(result, key, window, &mut held.kept.contents, last, out)
@@ -290,7 +340,7 @@ where
         let Adding { selector, hashes, index, record, timestamp_ms, window } = adding;
         let hash = hashes[index];
         self.keys.prefetch_ahead(hashes, index);
-        let first = self.keys.get(hash, selector.key(&record).borrow()).copied().unwrap_or(NONE);
+        let first = self.keys.get(hash, selector.key(&record).borrow()).map_or(NONE, |first| first.number);
         let merged = self.meet(&rules.assigner, first, window);
         // Late by itself is not too late: what counts is the window it becomes part of.
         if rules.is_over(merged.max_timestamp()) {
@@ -318,17 +368,47 @@ where
         Ok(None)
     }
 
+    fn begin<Se: KeySelector<T, Key = K>>(
+        &mut self,
+        rules: &mut Rules<T, A, Tr, L>,
+        selector: &Se,
+        hashes: &[u64],
+        records: &[T],
+    ) -> Result<()> {
+        self.load_keys(rules, selector, hashes, records)
+    }
+
+    fn end(&mut self, rules: &mut Rules<T, A, Tr, L>, records: usize) -> Result<()> {
+        self.keep_within_budget(rules, records)
+    }
+
+    fn bring(&mut self, rules: &mut Rules<T, A, Tr, L>, domain: TimeDomain, until_ms: i64) -> Result<()> {
+        self.load_due(rules, domain, until_ms)
+    }
+
+    fn caught_up(&mut self, rules: &Rules<T, A, Tr, L>) {
+        self.move_ended(rules.clock_ms());
+    }
+
+    fn next_timer_ms(&self, domain: TimeDomain) -> i64 {
+        self.next_timer_beyond_ms(domain)
+    }
+
     fn next_due_ms(&self) -> Option<i64> {
-        self.due.first_key_value().map(|(due_ms, _)| *due_ms)
+        let due_ms = self.due.first_key_value().map(|(due_ms, _)| *due_ms);
+        due_ms.into_iter().chain(self.next_beyond_ms()).min()
     }
 
     fn on_due(
         &mut self,
         rules: &mut Rules<T, A, Tr, L>,
+        due_ms: i64,
         _pace: &mut Pace,
         out: &mut Collector<L::Out>,
     ) -> Result<()> {
-        let Some(mut first) = self.due.first_entry() else { return Ok(()) };
+        let Some(mut first) = self.due.first_entry().filter(|first| *first.key() <= due_ms) else {
+            return Ok(());
+        };
         let due_ms = *first.key();
         let Some(number) = first.get_mut().pop() else {
             first.remove();
@@ -370,6 +450,12 @@ where
         let held = &mut self.windows[timer.slot as usize];
         held.timers -= 1;
         held.kept.timers.remove(timer.domain, timer.time_ms);
+        if self.paging.is_some()
+            && let Some((key, window)) = &held.of
+        {
+            let FiredTimer { domain, time_ms, .. } = timer;
+            self.index.timers.note_gone(OfTimer { domain, time_ms, window: window.clone() }, key.clone());
+        }
         let Some((_, window)) = &held.of else {
             if held.timers == 0 {
                 self.free.push(timer.slot);
@@ -386,25 +472,27 @@ where
         ctx: &OperatorContext,
         saved: &SavedClocks,
     ) -> Result<()> {
+        let is_indexed = self.index.open(ctx)?;
+        if self.index.lists.can_fetch() {
+            self.rows.register(ctx, "windows")?;
+            return self.open_paging(rules, ctx, saved, is_indexed);
+        }
         let mut rows = std::mem::take(&mut self.rows);
         rows.open(ctx, "windows", |rows, OfWindow(window), key, kept| {
             let hash = stable_hash(&key);
             let was_at_ms = saved.of_group(key_group_of(hash, ctx.task.max_parallelism)).clock_ms;
             let ended = window.max_timestamp() <= was_at_ms;
-            let number = self.add_window(hash, key, window);
-            let timers = rules.timers.restore(number, &kept.timers);
-            let held = self.held(number);
-            (held.mark, held.ended, held.timers, held.kept) = (rows.stored(), ended, timers, kept);
-            self.wait(rules, number);
+            self.restore(rules, rows.stored(), (hash, key), window, kept, ended);
             Ok(())
         })?;
         self.rows = rows;
         Ok(())
     }
 
-    fn freeze(&mut self) {
+    fn freeze(&mut self) -> Result<()> {
         self.rows.freeze();
         self.frozen = (0, self.windows.len());
+        self.index.freeze()
     }
 
     fn is_draining(&self) -> bool {
@@ -412,19 +500,28 @@ where
     }
 
     fn drain(&mut self, budget: usize) {
-        let Merging { rows, windows, frozen: (next, end), .. } = self;
-        if !rows.is_draining() {
+        if !self.rows.is_draining() {
             return;
         }
-        let until = next.saturating_add(budget).min(*end);
-        for held in &mut windows[*next..until] {
+        let (next, end) = self.frozen;
+        let until = next.saturating_add(budget).min(end);
+        if self.paging.is_some() {
+            (next..until).for_each(|number| {
+                if self.rows.is_frozen(self.windows[number].mark) {
+                    self.copy_key(number as u32);
+                }
+            });
+        }
+        let Merging { rows, windows, .. } = self;
+        for held in &mut windows[next..until] {
             if let Some((key, window)) = &held.of {
                 rows.copy(&mut held.mark, || row(key, window, Some(&held.kept)));
             }
         }
-        *next = until;
-        if next == end {
-            rows.finish();
+        self.frozen.0 = until;
+        if until == end {
+            self.rows.finish();
+            self.index.finish();
         }
     }
 }
