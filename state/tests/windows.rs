@@ -22,7 +22,7 @@ use flott_dataflow::source::{Assignment, Boundedness, ReadBatch, Source, SourceR
 use flott_dataflow::stage::Flow;
 use flott_dataflow::task::Task;
 use flott_dataflow::time::AggregateFunction;
-use flott_dataflow::window::{SlidingEventTimeWindows, TumblingEventTimeWindows};
+use flott_dataflow::window::{EventTimeSessionWindows, SlidingEventTimeWindows, TumblingEventTimeWindows};
 use flott_schema::Result;
 use flott_schema::ids::{AttemptId, JobId, OperatorId, TaskId, VertexId};
 use flott_schema::snapshot::{
@@ -369,5 +369,13 @@ fn windows_of_more_than_ten_times_the_memory_fire_exactly_and_do_not_grow() {
             (19_999, &[(20_000, &[1, 300, 20])]),
             (29_999, &[(30_000, &[20])]),
         ],
+    );
+    check(
+        |stream| {
+            let windows = EventTimeSessionWindows::with_gap(TEN / 2);
+            let windows = stream.key_by(|record| Counted::new(record.0)).window(windows);
+            windows.aggregate_with(Large, |key: &Counted, window, sum| (key.0, window.end_ms, sum))
+        },
+        &[(6_999, &[(7000, &[1, 300])]), (15_999, &[(16_000, &[20])])],
     );
 }

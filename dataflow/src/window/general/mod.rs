@@ -59,8 +59,14 @@ pub(crate) trait Holder<K, T, A: WindowAssigner<T>, Tr, L: WindowLogic<K, T, A::
     }
 
     /// Gets what is due next on a clock up to `until_ms`, if it is not in memory, nor anything that is due before.
-    fn bring(&mut self, _rules: &mut Rules<T, A, Tr, L>, _domain: TimeDomain, _until_ms: i64) -> Result<()> {
-        Ok(())
+    /// Says whether there was anything to get.
+    fn bring(
+        &mut self,
+        _rules: &mut Rules<T, A, Tr, L>,
+        _domain: TimeDomain,
+        _until_ms: i64,
+    ) -> Result<bool> {
+        Ok(false)
     }
 
     /// All that was due on the clock of the windows is done.
@@ -221,8 +227,9 @@ where
             match (timer, due_ms) {
                 (Some(timer), _) => holder.on_timer(rules, timer, out)?,
                 (None, Some(due_ms)) => holder.on_due(rules, due_ms, pace, out)?,
-                // The timer had been deleted.
-                (None, None) => {}
+                // The timer had been deleted, in front of those that are not in memory.
+                (None, None) if holder.bring(rules, domain, until_ms)? => {}
+                (None, None) => break,
             }
         }
         if domain == rules.domain {

@@ -174,3 +174,38 @@ fn what_there_is_no_room_for_is_written_and_nothing_is_loaded_by_a_restart() {
         assert_eq!(sorted(results), sorted(expected), "{name}");
     }
 }
+
+#[test]
+fn sessions_are_found_in_snapshots_of_backends_that_keep_no_index_of_them() {
+    let fetching = MemoryKind::Fetching { budget_bytes: 300 };
+    let ways = [(MemoryKind::Changes, fetching), (fetching, MemoryKind::AllRows), (fetching, fetching)];
+    for (name, build) in builds().into_iter().filter(|(name, _)| name.contains("sessions")) {
+        for (from, to) in ways {
+            let under = |kind| Conditions { snapshots: Some(kind), ..Conditions::default() };
+            let mut plain = Driver::<Rec, Vec<u32>>::new(build);
+            let mut first = Driver::<Rec, Vec<u32>>::under(under(from), build);
+            let mut second = Driver::<Rec, Vec<u32>>::under(under(to), build);
+            let batch = |number: u32, key: u32| {
+                let (number, time_ms) = (number * 100 + key, 1000 + i64::from(number * 7 + key % 30));
+                ((key as u8, number), time_ms)
+            };
+            for number in 0..2 {
+                first.time(1000 + i64::from(number));
+                plain.time(1000 + i64::from(number));
+                first.push((0..60).map(|key| batch(number, key)));
+                plain.push((0..60).map(|key| batch(number, key)));
+            }
+            assert_eq!(sorted(first.watermark(1012)), sorted(plain.watermark(1012)), "{name}");
+            first.barrier();
+            first.snapshot_and_go_on();
+            second.start_from(&first).unwrap();
+            second.push((20..80).map(|key| batch(2, key)));
+            plain.push((20..80).map(|key| batch(2, key)));
+            for watermark in [1015, 1021, 1040] {
+                let (results, expected) = (second.watermark(watermark), plain.watermark(watermark));
+                assert_eq!(sorted(results), sorted(expected), "{name}: {from:?}, {to:?}, {watermark}");
+            }
+            assert_eq!(sorted(second.end()), sorted(plain.end()), "{name}: {from:?}, {to:?}");
+        }
+    }
+}

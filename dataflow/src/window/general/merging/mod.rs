@@ -382,7 +382,7 @@ where
         self.keep_within_budget(rules, records)
     }
 
-    fn bring(&mut self, rules: &mut Rules<T, A, Tr, L>, domain: TimeDomain, until_ms: i64) -> Result<()> {
+    fn bring(&mut self, rules: &mut Rules<T, A, Tr, L>, domain: TimeDomain, until_ms: i64) -> Result<bool> {
         self.load_due(rules, domain, until_ms)
     }
 

@@ -172,12 +172,13 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         rules: &mut Rules<T, A, Tr, L>,
         domain: TimeDomain,
         until_ms: i64,
-    ) -> Result<()>
+    ) -> Result<bool>
     where
         T: Record,
         A: WindowAssigner<T, Window = W>,
         Tr: Trigger<T, W, State = TS>,
     {
+        let mut is_any = false;
         while self.paging.as_ref().is_some_and(|paging| paging.is_partial) {
             let is_own = domain == rules.domain;
             let due_ms = self.due.first_key_value().map(|(due_ms, _)| *due_ms).filter(|_| is_own);
@@ -185,12 +186,13 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
             let before_ms = if first_ms <= until_ms { first_ms.saturating_sub(1) } else { until_ms };
             let mut keys = self.take_due(rules, domain, before_ms, until_ms)?;
             if keys.is_empty() {
-                return Ok(());
+                break;
             }
+            is_any = true;
             keys.retain(|(hash, key)| self.keys.find(*hash, key).is_none());
             self.load(rules, keys)?;
         }
-        Ok(())
+        Ok(is_any)
     }
 
     /// Takes keys of which something is due up to `until_ms`, if it is for the first of them up to `before_ms`.
@@ -249,6 +251,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
             return Ok(());
         }
         self.make_room(rules, keys.len())?;
+        self.index.tell_gone()?;
         let wanted = self.index.windows_of(&keys)?;
         let mut found = Vec::with_capacity(wanted.len());
         let places = wanted.iter().map(|(window, position)| (window, &keys[*position].1));
