@@ -198,6 +198,7 @@ fn sessions_are_found_in_snapshots_of_backends_that_keep_no_index_of_them() {
             assert_eq!(sorted(first.watermark(1012)), sorted(plain.watermark(1012)), "{name}");
             first.barrier();
             first.snapshot_and_go_on();
+            second.time(1001);
             second.start_from(&first).unwrap();
             second.push((20..80).map(|key| batch(2, key)));
             plain.push((20..80).map(|key| batch(2, key)));

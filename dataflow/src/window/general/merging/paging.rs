@@ -14,9 +14,9 @@ use crate::batch::Record;
 use crate::context::OperatorContext;
 use crate::key::{Key, KeySelector, key_of, stable_hash};
 use crate::operators::bounded::size::{SAMPLED_OF_SLICE, mean_owned_bytes_of};
-use crate::state::TimeDomain;
 use crate::state::epochs::PASSED_MAX;
 use crate::state::time_pages::Horizon;
+use crate::state::{KeyTable, TimeDomain};
 use crate::window::clocks::SavedClocks;
 use crate::window::general::Rules;
 use crate::window::general::rules::Kept;
@@ -154,12 +154,19 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         if !self.paging.as_ref().is_some_and(|paging| paging.is_partial) {
             return Ok(());
         }
-        let missing = records
-            .iter()
-            .zip(hashes)
-            .filter(|(record, hash)| self.keys.find(**hash, selector.key(record).borrow()).is_none());
+        let is_missing = |keys: &KeyTable<K, First>, record: &T, hash: u64| {
+            keys.find(hash, selector.key(record).borrow()).is_none()
+        };
+        let with_hashes = || records.iter().zip(hashes.iter().copied());
+        let count = with_hashes().filter(|(record, hash)| is_missing(&self.keys, record, *hash)).count();
+        if count == 0 {
+            return Ok(());
+        }
+        // Keys of this batch may have to go for that; they are missing then too.
+        self.make_room(rules, count)?;
+        let missing = with_hashes().filter(|(record, hash)| is_missing(&self.keys, record, *hash));
         let mut missing: Vec<(u64, K)> =
-            missing.map(|(record, hash)| (*hash, key_of(selector, record))).collect();
+            missing.map(|(record, hash)| (hash, key_of(selector, record))).collect();
         missing.sort_unstable_by_key(|(hash, _)| *hash);
         // Of keys with the same hash, one may be left twice: its windows are found the second time.
         missing.dedup_by(|a, b| a == b);
@@ -180,6 +187,10 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
     {
         let mut is_any = false;
         while self.paging.as_ref().is_some_and(|paging| paging.is_partial) {
+            // Not when keys have been taken and are not loaded yet.
+            if rules.shares_end_timer {
+                self.move_ended(rules.clock_ms());
+            }
             let is_own = domain == rules.domain;
             let due_ms = self.due.first_key_value().map(|(due_ms, _)| *due_ms).filter(|_| is_own);
             let first_ms = due_ms.unwrap_or(i64::MAX).min(rules.timers.next_ms(domain));
@@ -189,6 +200,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
                 break;
             }
             is_any = true;
+            self.make_room(rules, keys.len())?;
             keys.retain(|(hash, key)| self.keys.find(*hash, key).is_none());
             self.load(rules, keys)?;
         }
@@ -250,7 +262,6 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         if keys.is_empty() {
             return Ok(());
         }
-        self.make_room(rules, keys.len())?;
         self.index.tell_gone()?;
         let wanted = self.index.windows_of(&keys)?;
         let mut found = Vec::with_capacity(wanted.len());
@@ -295,7 +306,12 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
         let Some(paging) = &mut self.paging else { return Ok(()) };
         match paging.records_left.checked_sub(records) {
             Some(left) => paging.records_left = left,
-            None => self.make_room(rules, 0)?,
+            None => {
+                if rules.shares_end_timer {
+                    paging.move_ended(rules.clock_ms());
+                }
+                self.make_room(rules, 0)?;
+            }
         }
         self.rows.tell_gone()?;
         self.index.tell_gone()
@@ -322,7 +338,6 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
             return Ok(());
         }
         paging.is_partial = true;
-        paging.move_ended(rules.clock_ms());
         let excess_bytes = used_bytes - (budget_bytes - budget_bytes / 8);
         self.forget(rules, excess_bytes.div_ceil(entry_bytes))
     }
