@@ -126,7 +126,7 @@ pub(crate) struct Row<P, K, V> {
     pub(crate) value: Option<V>,
 }
 
-pub(super) fn encode<P: Prefix, K: Key, V: Serialize>(
+pub(crate) fn encode<P: Prefix, K: Key, V: Serialize>(
     row: &Row<P, K, V>,
     max_parallelism: u32,
     key: &mut Vec<u8>,

@@ -131,3 +131,32 @@ pub(super) fn rows_of<K: Clone, W: Clone>(
         value: Some(()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::TimeDomain;
+    use crate::window::TimeWindow;
+    use crate::window::saving::{Prefix, encode};
+
+    #[test]
+    fn the_stored_form_of_the_index_is_frozen() {
+        assert_eq!((LISTS, TIMERS, INDEXED), ("windows-of-keys", "trigger-timers", "indexed"));
+        let window = TimeWindow::new(1, -300);
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let row = Row { prefix: (), key: "ab".to_string(), value: Some(vec![window, TimeWindow::new(2, 3)]) };
+        encode(&row, 128, &mut key, &mut value).unwrap();
+        assert_eq!((key, value), (vec![2, b'a', b'b'], vec![2, 2, 0xd7, 4, 4, 6]));
+        for (domain, lead) in [(TimeDomain::Event, 0), (TimeDomain::Processing, 1)] {
+            let (mut key, mut value) = (Vec::new(), Vec::new());
+            let timer = OfTimer { domain, time_ms: 5, window };
+            let row = Row { prefix: timer.clone(), key: 7u8, value: Some(()) };
+            encode(&row, 128, &mut key, &mut value).unwrap();
+            assert_eq!(key, [lead, 0x80, 0, 0, 0, 0, 0, 0, 5, 2, 0xd7, 4, 7]);
+            assert!(value.is_empty());
+            let mut rest = &key[..];
+            assert_eq!((OfTimer::take(&mut rest).unwrap(), rest), (timer, &[7u8][..]));
+        }
+        assert!(OfTimer::<TimeWindow>::take(&mut &[2u8; 20][..]).is_err());
+    }
+}
