@@ -1,5 +1,6 @@
 //! Rows in memory: gathered in any order, then sorted.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 use flott_schema::{Error, Result};
@@ -28,7 +29,7 @@ struct Entry {
     /// Key group, table and the first bytes of the key, filled up with zeros. Where two differ, the rows are
     /// in this order.
     prefix: u128,
-    /// Where key and value begin; grows with the order in which rows came.
+    /// Where key and value begin; in a buffer, grows with the order in which rows came.
     at: u64,
     key_bytes: u32,
     value_bytes: u32,
@@ -78,6 +79,12 @@ impl Entry {
         &bytes[self.at as usize..][..self.key_bytes as usize]
     }
 
+    /// Bytes of key and value.
+    fn row_bytes(&self) -> usize {
+        let value_bytes = if self.value_bytes == GONE { 0 } else { self.value_bytes };
+        self.key_bytes as usize + value_bytes as usize
+    }
+
     fn row<'a>(&self, bytes: &'a [u8]) -> RowRef<'a> {
         let value = &bytes[self.at as usize + self.key_bytes as usize..];
         RowRef {
@@ -87,6 +94,31 @@ impl Entry {
             value: (self.value_bytes != GONE).then(|| &value[..self.value_bytes as usize]),
         }
     }
+}
+
+/// Rows of up to so many bytes on average are moved into their order.
+const GATHERED_BYTES_MAX: usize = 64;
+
+/// Moves the bytes of small rows into the order of their entries while they are in the processor's caches: so they are read
+/// one behind the other when the run is merged, and not each from a page of its own.
+fn gather(bytes: Vec<u8>, entries: &mut [Entry]) -> Vec<u8> {
+    thread_local! {
+        /// The buffer that the last run of this thread has left.
+        static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    if bytes.len() / GATHERED_BYTES_MAX > entries.len() {
+        return bytes;
+    }
+    let mut gathered = SPARE.take();
+    gathered.clear();
+    gathered.reserve(bytes.len());
+    for entry in entries {
+        let row = &bytes[entry.at as usize..][..entry.row_bytes()];
+        entry.at = gathered.len() as u64;
+        gathered.extend_from_slice(row);
+    }
+    SPARE.set(bytes);
+    gathered
 }
 
 impl RowBuffer {
@@ -152,6 +184,7 @@ impl RowBuffer {
             a.prefix.cmp(&b.prefix).then_with(by_key).then_with(|| b.at.cmp(&a.at))
         });
         entries.dedup_by(|a, b| a.prefix == b.prefix && a.key(&bytes) == b.key(&bytes));
+        let bytes = gather(bytes, &mut entries);
         Run { bytes, entries, filter: OnceLock::new() }
     }
 }
@@ -170,22 +203,6 @@ impl Run {
 
     pub(crate) fn row(&self, index: usize) -> RowRef<'_> {
         self.entries[index].row(&self.bytes)
-    }
-
-    /// Has the processor get a row that is read soon: rows are in the order of keys, their bytes in the order in
-    /// which they came.
-    #[inline]
-    pub(crate) fn prefetch(&self, index: usize) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(entry) = self.entries.get(index) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: any address may be prefetched, and this one is of the bytes.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(self.bytes.as_ptr().wrapping_add(entry.at as usize).cast())
-            };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = index;
     }
 
     /// How row `index` sorts: whole where the prefixes differ.
