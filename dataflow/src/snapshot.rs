@@ -52,6 +52,10 @@ pub trait FrozenRows: Send {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Memory that they take until they are encoded, bytes, about; 0 where nobody has counted it.
+    fn memory_bytes(&self) -> usize {
+        0
+    }
     /// Gives every row in its stored form, in any order.
     fn encode(self: Box<Self>, rows: &mut dyn RowSink) -> Result<()>;
 }

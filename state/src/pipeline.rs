@@ -73,6 +73,8 @@ struct State {
 struct Piece {
     layer: Arc<Layer>,
     table: u16,
+    /// Memory that its rows take.
+    bytes: usize,
     rows: Box<dyn FrozenRows>,
 }
 
@@ -261,7 +263,7 @@ impl Pipeline {
     fn hand_in(self: &Arc<Self>, piece: Piece) {
         let deadline = Instant::now() + DEADLINE;
         let mut state = lock(&self.state);
-        while state.pieces.len() >= PIECES_MAX && state.broken.is_none() {
+        while state.pieces_are_many(self.buffer_bytes()) && state.broken.is_none() {
             let (guard, is_early) = wait_until(&self.changed, state, deadline);
             state = guard;
             if !is_early {
@@ -303,7 +305,7 @@ impl Pipeline {
         loop {
             let mut state = lock(&self.state);
             // The piece stays in the queue while it is encoded, so that who looks up rows waits for it.
-            if let Some(Piece { layer, table, rows }) = state.pieces.front_mut() {
+            if let Some(Piece { layer, table, rows, .. }) = state.pieces.front_mut() {
                 let (layer, table) = (layer.clone(), *table);
                 let rows = std::mem::replace(rows, Box::new(Nothing));
                 drop(state);
@@ -394,6 +396,12 @@ impl State {
         !self.pieces.iter().any(|piece| Arc::ptr_eq(&piece.layer, front))
     }
 
+    /// Whether no more pieces may wait, where their rows may take so many bytes. One may, whatever it takes.
+    fn pieces_are_many(&self, buffer_bytes: usize) -> bool {
+        let bytes: usize = self.pieces.iter().map(|piece| piece.bytes).sum();
+        self.pieces.len() >= PIECES_MAX || bytes > buffer_bytes
+    }
+
     fn is_encoding(&self) -> bool {
         !self.pieces.is_empty()
     }
@@ -434,7 +442,8 @@ struct Sink {
 impl FrozenSink for Sink {
     fn rows(&mut self, rows: Box<dyn FrozenRows>) {
         if !rows.is_empty() {
-            self.pipeline.hand_in(Piece { layer: self.layer.clone(), table: self.table, rows });
+            let (layer, bytes) = (self.layer.clone(), rows.memory_bytes());
+            self.pipeline.hand_in(Piece { layer, table: self.table, bytes, rows });
         }
     }
 

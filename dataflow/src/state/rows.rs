@@ -22,6 +22,8 @@ pub enum Written {
 /// Typed rows with the function that encodes one: it appends the bytes of key and value, and gives the key group.
 pub struct TypedRows<R, F> {
     rows: Vec<R>,
+    /// What a row owns besides its own size, bytes.
+    owned_bytes: usize,
     encode: F,
 }
 
@@ -32,7 +34,12 @@ where
 {
     /// These rows; `encode` runs on another thread.
     pub fn boxed(rows: Vec<R>, encode: F) -> Box<dyn FrozenRows> {
-        Box::new(TypedRows { rows, encode })
+        Self::owning(rows, 0, encode)
+    }
+
+    /// The same for rows that own so many bytes each besides their own size, about.
+    pub fn owning(rows: Vec<R>, owned_bytes: usize, encode: F) -> Box<dyn FrozenRows> {
+        Box::new(TypedRows { rows, owned_bytes, encode })
     }
 }
 
@@ -43,6 +50,10 @@ where
 {
     fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<R>() + self.rows.len() * self.owned_bytes
     }
 
     fn encode(self: Box<Self>, sink: &mut dyn RowSink) -> Result<()> {

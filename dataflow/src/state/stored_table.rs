@@ -22,8 +22,10 @@ use crate::operators::bounded::size::{SAMPLED_OF_SLICE, mean_owned_bytes_of};
 use crate::snapshot::{FrozenRows, FrozenSink, StateBackend, TableId, TableSpec, WantedKey};
 use crate::types::Shape;
 
-/// Frozen rows copied in one call of [`StoredTable::drain_some`].
+/// Frozen rows copied in one call of [`StoredTable::drain_some`], and bytes of them: large rows go in smaller pieces, but not so
+/// small that a table fills faster than it drains.
 const DRAINED_A_CALL: usize = 4096;
+const DRAINED_BYTES: usize = 512 << 10;
 /// Slots looked at in one call, for each row that may be copied.
 const LOOKED_AT_A_ROW: usize = 32;
 /// Entries forgotten at once beyond what is needed: a pause that many writes share, and that nobody notices.
@@ -207,7 +209,7 @@ impl<K: Key, V: Record> StoredTable<K, V> {
         if wanted > entries {
             if wanted * 4 > capacity * 3 {
                 // Frozen rows cannot be forgotten, and the table must not grow for them.
-                while !self.drain(usize::MAX) {}
+                self.drain_all();
             }
             if self.sink.is_none() {
                 self.forget(entries.saturating_sub(records))?;
@@ -279,12 +281,12 @@ impl<K: Key, V: Record> StoredTable<K, V> {
         if dirty.is_empty() {
             return Ok(());
         }
-        backend.state.write(backend.table, rows_of(dirty, backend.max_parallelism))
+        backend.state.write(backend.table, rows_of(dirty, self.owned_bytes, backend.max_parallelism))
     }
 
     /// A barrier: what the table holds now belongs to the snapshot. Rows of an earlier one are handed in first.
     pub fn freeze(&mut self) {
-        while !self.drain(usize::MAX) {}
+        self.drain_all();
         let Some(backend) = &self.backend else { return };
         self.epochs.switch();
         self.sink = Some(backend.state.freeze(backend.table));
@@ -300,8 +302,19 @@ impl<K: Key, V: Record> StoredTable<K, V> {
     /// faster than it drains.
     pub fn drain_some(&mut self, records: usize) {
         if self.sink.is_some() {
-            self.drain(DRAINED_A_CALL + records * 4);
+            let by_size = self.rows_of_a_piece().max(records * 2);
+            self.drain(by_size.min(DRAINED_A_CALL + records * 4));
         }
+    }
+
+    fn rows_of_a_piece(&self) -> usize {
+        DRAINED_BYTES / (size_of::<(K, V)>() + self.owned_bytes).max(1) + 1
+    }
+
+    /// Hands in all frozen rows, in pieces: where the backend is slower, it holds up who hands in.
+    fn drain_all(&mut self) {
+        let wanted = self.rows_of_a_piece();
+        while !self.drain(wanted) {}
     }
 
     /// Hands in about so many rows; whether those were all.
@@ -330,7 +343,7 @@ impl<K: Key, V: Record> StoredTable<K, V> {
             self.cursor = end;
         }
         if !rows.is_empty() {
-            sink.rows(rows_of(rows, backend.max_parallelism));
+            sink.rows(rows_of(rows, self.owned_bytes, backend.max_parallelism));
         }
         if self.cursor < self.capacity {
             return false;
@@ -343,8 +356,12 @@ impl<K: Key, V: Record> StoredTable<K, V> {
     }
 }
 
-fn rows_of<K: Key, V: Record>(rows: Vec<(K, V)>, max_parallelism: u32) -> Box<dyn FrozenRows> {
-    TypedRows::boxed(rows, move |(key, value): &(K, V), key_bytes, value_bytes| {
+fn rows_of<K: Key, V: Record>(
+    rows: Vec<(K, V)>,
+    owned_bytes: usize,
+    max_parallelism: u32,
+) -> Box<dyn FrozenRows> {
+    TypedRows::owning(rows, owned_bytes, move |(key, value): &(K, V), key_bytes, value_bytes| {
         encode_value(value, value_bytes)?;
         Ok((push_key(key, max_parallelism, key_bytes)?, Written::Row))
     })

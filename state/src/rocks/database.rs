@@ -19,6 +19,8 @@ use crate::rows::RowRef;
 const COLUMN_FAMILY: &str = "default";
 /// Bytes of key group and table in front of a key.
 const HEAD_BYTES: usize = 4;
+/// Rows looked up at once: each that is found holds a block of its file in memory until it is read.
+const FOUND_AT_ONCE: usize = 256;
 
 /// A database with the rows of one operator in one task.
 pub(crate) struct Database {
@@ -108,6 +110,16 @@ impl Database {
 
     /// Looks up rows; `found` gets the position of each key that has one, and its value.
     pub(crate) fn get(
+        &self,
+        table: u16,
+        keys: &[WantedKey<'_>],
+        positions: &[usize],
+        found: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        positions.chunks(FOUND_AT_ONCE).try_for_each(|some| self.get_some(table, keys, some, found))
+    }
+
+    fn get_some(
         &self,
         table: u16,
         keys: &[WantedKey<'_>],
