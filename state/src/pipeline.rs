@@ -319,8 +319,13 @@ impl Pipeline {
                 let is_front = state.layers.front().is_some_and(|front| Arc::ptr_eq(front, &layer));
                 let is_broken = state.broken.is_some();
                 drop(state);
-                if is_front && !is_broken && !layer.is_lost.load(Ordering::Acquire) {
-                    self.store_part(&layer);
+                if is_front
+                    && !is_broken
+                    && !layer.is_lost.load(Ordering::Acquire)
+                    && self.store_part(&layer)
+                    && self.gives_way()
+                {
+                    return;
                 }
             } else if let Some(layer) = state.front_is_ready().then(|| state.layers[0].clone()) {
                 let is_broken = state.broken.is_some();
@@ -328,6 +333,9 @@ impl Pipeline {
                 self.store(&layer, is_broken);
                 lock(&self.state).layers.pop_front();
                 self.keep_spares(layer.take_runs());
+                if self.gives_way() {
+                    return;
+                }
             } else {
                 state.is_running = false;
                 drop(state);
@@ -338,9 +346,17 @@ impl Pipeline {
         }
     }
 
-    /// Stores what a layer has gathered, if that is much. Those before it are stored.
-    fn store_part(&self, layer: &Layer) {
-        let Some(runs) = layer.begin_part(self.buffer_bytes()) else { return };
+    /// What is left comes behind the work of other operators, so that one which fills faster than it stores does not
+    /// keep the thread. Whether there was room behind them.
+    fn gives_way(self: &Arc<Self>) -> bool {
+        self.changed.notify_all();
+        let pipeline = self.clone();
+        self.pool.submit(move || pipeline.run()).is_ok()
+    }
+
+    /// Stores what a layer has gathered, if that is much: whether it was. Those before it are stored.
+    fn store_part(&self, layer: &Layer) -> bool {
+        let Some(runs) = layer.begin_part(self.buffer_bytes()) else { return false };
         let stored = guarded(|| self.store.part(layer, &runs));
         if let Err(error) = stored {
             layer.is_lost.store(true, Ordering::Release);
@@ -348,6 +364,7 @@ impl Pipeline {
         }
         drop(runs);
         self.keep_spares(layer.end_part());
+        true
     }
 
     fn store(&self, layer: &Layer, is_broken: bool) {

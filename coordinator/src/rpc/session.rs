@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use capnp_rpc::new_client_from_rc;
-use flott_schema::control::{Order, Report, RunningTask, SnapshotReport, TaskReport, ToCoordinator};
+use flott_schema::control::{
+    Order, Report, RunningTask, SnapshotReport, TaskReport, ToCoordinator, ToWorker,
+};
 use flott_schema::ids::{AttemptId, JobId, WorkerId};
 use flott_schema::stats::{WorkerProfile, WorkerStats};
 use flott_schema::wire::Wire;
@@ -231,12 +233,18 @@ impl Session {
     }
 
     async fn give(&self, order: Order, deadline: Duration) -> Result<(), String> {
+        // One that need not be taken: a worker of the version before does not know it.
+        let is_advice = matches!(order.message, ToWorker::Prepare(_));
         let mut request = self.client.order_request();
         order.write(request.get().init_order()).map_err(|error| error.to_string())?;
         drop(order);
         match timeout(deadline, request.send().promise).await {
             Ok(Ok(_)) => {
                 self.heard.set(Instant::now());
+                Ok(())
+            }
+            Ok(Err(error)) if is_advice && error.kind != capnp::ErrorKind::Disconnected => {
+                tracing::debug!(worker = self.worker.0, %error, "it does not make ready for what is to come");
                 Ok(())
             }
             Ok(Err(error)) => Err(format!("it did not take an order: {error}")),

@@ -98,6 +98,8 @@ impl Entry {
 
 /// Rows of up to so many bytes on average are moved into their order.
 const GATHERED_BYTES_MAX: usize = 64;
+/// What a thread keeps at most for the next run, bytes.
+const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// Moves the bytes of small rows into the order of their entries while they are in the processor's caches: so they are read
 /// one behind the other when the run is merged, and not each from a page of its own.
@@ -117,7 +119,9 @@ fn gather(bytes: Vec<u8>, entries: &mut [Entry]) -> Vec<u8> {
         entry.at = gathered.len() as u64;
         gathered.extend_from_slice(row);
     }
-    SPARE.set(bytes);
+    if bytes.capacity() <= SPARE_BYTES_MAX {
+        SPARE.set(bytes);
+    }
     gathered
 }
 

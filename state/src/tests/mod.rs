@@ -13,3 +13,4 @@ mod rescale;
 mod restart;
 mod scan;
 mod stored;
+mod turns;

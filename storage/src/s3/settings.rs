@@ -133,8 +133,12 @@ impl Settings {
 
     /// A client of the bucket.
     pub(super) fn client(&self, bucket: &str) -> Result<AmazonS3> {
-        // Whatever the environment says, the configuration's word counts more.
-        let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+        // Whatever the environment says, the configuration's word counts more; of who asks, they do not speak half and half: a token
+        // of the environment belongs to its keys.
+        let keys = self.get(ACCESS_KEY).zip(self.get(SECRET_KEY));
+        let builder =
+            if keys.is_some() { of_environment_without_keys() } else { AmazonS3Builder::from_env() };
+        let mut builder = builder.with_bucket_name(bucket);
         let mut options = ClientOptions::new()
             .with_timeout(REQUEST_TIMEOUT)
             .with_connect_timeout(CONNECT_TIMEOUT)
@@ -156,7 +160,7 @@ impl Settings {
         if let Some(region) = self.get(REGION).or_else(|| self.get(ENDPOINT_REGION)) {
             builder = builder.with_region(region);
         }
-        if let (Some(key), Some(secret)) = (self.get(ACCESS_KEY), self.get(SECRET_KEY)) {
+        if let Some((key, secret)) = keys {
             builder = builder.with_access_key_id(key).with_secret_access_key(secret);
             if let Some(token) = self.get(SESSION_TOKEN) {
                 builder = builder.with_token(token);
@@ -168,6 +172,12 @@ impl Settings {
         built
             .map_err(|error| Error::configuration(format!("bucket s3://{bucket} cannot be reached: {error}")))
     }
+}
+
+/// What the environment says of the store, but not who asks.
+fn of_environment_without_keys() -> AmazonS3Builder {
+    let region = std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
+    region.into_iter().fold(AmazonS3Builder::new(), AmazonS3Builder::with_region)
 }
 
 #[cfg(test)]

@@ -100,22 +100,25 @@ pub(super) fn put(
     let begun = run(place, async move { store.put_multipart(&at).await });
     let mut upload = begun.map_err(PutError::Target)?;
     if let Err(error) = send(&mut upload, place, first, next) {
-        // Parts of what is never completed are of no use; where this fails too, rules of the bucket are to delete them.
-        if let Err(left) = run(place, async move { upload.abort().await }) {
-            tracing::warn!(place, error = %left, "parts of an object that was not completed stay in the bucket");
-        }
+        abort(place, async move { upload.abort().await });
         return Err(error);
     }
-    let completed = run(place, async move {
-        let completed = upload.complete().await;
-        if completed.is_err() {
-            // The first error says more.
-            let _ = upload.abort().await;
-        }
-        completed.map(drop)
-    });
-    completed.map_err(PutError::Target)?;
+    // Its own as long as it is completed, whether somebody waits for that or not.
+    let upload = Arc::new(tokio::sync::Mutex::new(upload));
+    let completing = upload.clone();
+    let completed = run(place, async move { completing.lock().await.complete().await });
+    completed.map(drop).map_err(|error| {
+        abort(place, async move { upload.lock().await.abort().await });
+        PutError::Target(error)
+    })?;
     Ok(sum)
+}
+
+/// Parts of what is never completed are of no use; where this fails too, rules of the bucket are to delete them.
+fn abort(place: &str, aborted: impl Future<Output = object_store::Result<()>> + Send + 'static) {
+    if let Err(left) = run(place, aborted) {
+        tracing::warn!(place, error = %left, "parts of an object that was not completed stay in the bucket");
+    }
 }
 
 /// Sends parts until `next` gives an empty one.

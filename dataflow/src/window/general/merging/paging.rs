@@ -128,7 +128,9 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
     /// When something that is not in memory may next be due on the clock of the windows.
     pub(super) fn next_beyond_ms(&self) -> Option<i64> {
         let paging = self.paging.as_ref()?;
-        let drop_ms = paging.drops.next().map(|(time_ms, _)| time_ms.saturating_add(paging.lateness_ms));
+        // One that would be dropped behind the end of time never is.
+        let drop_ms = paging.drops.next().and_then(|(time_ms, _)| time_ms.checked_add(paging.lateness_ms));
+        let drop_ms = drop_ms.filter(|drop_ms| *drop_ms < i64::MAX);
         paging.ends.next().map(|(time_ms, _)| time_ms).into_iter().chain(drop_ms).min()
     }
 
@@ -225,7 +227,7 @@ impl<K: Key, W: Window, S: Record, TS: Record + Default> Merging<K, W, S, TS> {
             let ms = |wakes: &Wakes<K>| wakes.next().map(|(time_ms, _)| time_ms);
             let timer_ms = ms(&paging.timers[domain as usize]);
             let end_ms = ms(&paging.ends).filter(|_| is_own);
-            let drop_ms = ms(&paging.drops).filter(|_| is_own).map(|ms| ms.saturating_add(lateness_ms));
+            let drop_ms = ms(&paging.drops).filter(|_| is_own).and_then(|ms| ms.checked_add(lateness_ms));
             let Some(first_ms) =
                 timer_ms.into_iter().chain(end_ms).chain(drop_ms).min().filter(|ms| *ms <= before_ms)
             else {
